@@ -1,0 +1,1 @@
+//! visitas, a visit counter: this file is the map of the crate.

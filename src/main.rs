@@ -1,0 +1,3 @@
+//! The program: flags, environment, signals, exit code.
+
+fn main() {}
