@@ -1,0 +1,151 @@
+//! Typed reading of single environment variables, with an error that names the variable, what it holds and what it takes.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::ConfigError;
+
+/// The longest value an error repeats, in characters: enough to recognise it, short enough for a log line.
+const QUOTED_AT_MOST: usize = 80;
+
+/// An environment to read from. An empty variable counts as unset, as `VAR: ${VAR:-}` in a compose file makes it.
+pub(super) struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        Reader { lookup }
+    }
+
+    /// The variable as text.
+    pub(super) fn text(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(value) = (self.lookup)(variable) else { return Ok(None) };
+        match value.into_string() {
+            Ok(text) if text.is_empty() => Ok(None),
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(error(variable, "bytes that are not UTF-8", "UTF-8 text")),
+        }
+    }
+
+    /// A variable that may hold a password: from itself, or from the file that its `_FILE` twin names.
+    pub(super) fn secret(&self, variable: &'static str, twin: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(path) = self.text(twin)? else { return self.text(variable) };
+        if self.text(variable)?.is_some() {
+            return Err(error(
+                twin,
+                quoted(&path),
+                format!("a file name only while {variable} is unset: both are set"),
+            ));
+        }
+        let readable = "the name of a readable file of UTF-8 text";
+        let content = fs::read_to_string(&path)
+            .map_err(|reason| error(twin, format!("{} ({reason})", quoted(&path)), readable))?;
+        let value = content.trim_end_matches(['\r', '\n']);
+        if value.is_empty() {
+            return Err(error(twin, format!("{} (an empty file)", quoted(&path)), readable));
+        }
+        Ok(Some(value.to_owned()))
+    }
+
+    /// A whole number in `range`.
+    pub(super) fn whole<T>(&self, variable: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, ConfigError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.text(variable)? else { return Ok(None) };
+        match text.trim().parse::<T>() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => {
+                Err(error(variable, quoted(&text), format!("a whole number from {} to {}", range.start(), range.end())))
+            }
+        }
+    }
+
+    /// A time in seconds, decimals allowed, or with the unit `ms` or `s` behind it.
+    pub(super) fn duration(
+        &self,
+        variable: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let Some(text) = self.text(variable)? else { return Ok(None) };
+        match parse_duration(text.trim()) {
+            Some(duration) if range.contains(&duration) => Ok(Some(duration)),
+            _ => Err(error(
+                variable,
+                quoted(&text),
+                format!(
+                    "seconds from {} to {} (decimals allowed), or a number with the unit ms or s",
+                    range.start().as_secs_f64(),
+                    range.end().as_secs_f64()
+                ),
+            )),
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        variable: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.text(variable)? else { return Ok(None) };
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.trim()) {
+            return Ok(Some(*value));
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        Err(error(variable, quoted(&text), words.join(" or ")))
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit_s) = match text {
+        _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 0.001),
+        _ if text.ends_with('s') => (text.strip_suffix('s')?, 1.0),
+        _ => (text, 1.0),
+    };
+    // `f64` would also read `inf`, `nan` and `1e9`, none of which anybody means here.
+    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
+}
+
+pub(super) fn error(variable: &'static str, got: impl Into<String>, takes: impl Into<String>) -> ConfigError {
+    ConfigError { variable, got: got.into(), takes: takes.into() }
+}
+
+/// The value in quotes, control characters escaped, cut where it is long.
+pub(super) fn quoted(value: &str) -> String {
+    let mut cut: String = value.chars().take(QUOTED_AT_MOST).collect();
+    if cut.len() < value.len() {
+        cut.push('…');
+    }
+    format!("\"{}\"", cut.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_seconds_or_carry_their_unit() {
+        assert_eq!(parse_duration("5"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_duration("0.25"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("300ms"), Some(Duration::from_millis(300)));
+        assert_eq!(parse_duration("2s"), Some(Duration::from_secs(2)));
+        for wrong in ["", "s", "ms", "-1", "1e3", "inf", "nan", "5m", "1.2.3", "5 s", "99999999999999999999999"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn quoted_values_are_bounded_and_printable() {
+        assert_eq!(quoted("a\nb"), "\"a\\nb\"");
+        assert!(quoted(&"x".repeat(5000)).chars().count() < 100);
+    }
+}

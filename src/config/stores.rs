@@ -1,0 +1,145 @@
+//! Which ledger and which counter the environment asks for, and how they are reached.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use tokio_postgres::config::{Host, SslMode};
+
+use super::ConfigError;
+use super::reader::{Reader, error};
+
+/// Where the rows live. Its `Display` is safe to print: it has no password.
+#[derive(Debug, Clone)]
+pub enum LedgerPlace {
+    /// One file in this folder.
+    Embedded {
+        /// The folder; created when missing.
+        folder: PathBuf,
+    },
+    /// A PostgreSQL database.
+    Postgres(Box<tokio_postgres::Config>),
+}
+
+/// Where the fast counter lives. Its `Display` is safe to print: it has no password.
+#[derive(Debug, Clone)]
+pub enum CounterPlace {
+    /// In this process: it starts at 0, as a Redis without persistence does.
+    InProcess,
+    /// A Redis server.
+    Redis(Box<redis::ConnectionInfo>),
+}
+
+impl fmt::Display for LedgerPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LedgerPlace::Embedded { folder } => write!(f, "embedded in {}", folder.display()),
+            LedgerPlace::Postgres(config) => {
+                f.write_str("postgres at ")?;
+                write_hosts(config, f)?;
+                write!(f, "/{}", config.get_dbname().or(config.get_user()).unwrap_or_default())
+            }
+        }
+    }
+}
+
+fn write_hosts(config: &tokio_postgres::Config, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, host) in config.get_hosts().iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let port = config.get_ports().get(index).or(config.get_ports().first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]:{port}")?,
+            Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
+            Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for CounterPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CounterPlace::InProcess => f.write_str("in process"),
+            CounterPlace::Redis(info) => write!(f, "redis at {}", info.addr()),
+        }
+    }
+}
+
+/// What a PostgreSQL address looks like, said in every error about one.
+const POSTGRES_ADDRESS: &str = "postgres://user:password@host:port/name, or key=value pairs";
+/// What a Redis address looks like, said in every error about one.
+const REDIS_ADDRESS: &str = "redis://user:password@host:port/number";
+
+pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
+    if let Some(url) = env.secret("DATABASE_URL", "DATABASE_URL_FILE")? {
+        return postgres_from_url(&url);
+    }
+    let password = env.secret("DB_PASSWORD", "DB_PASSWORD_FILE")?;
+    let port = env.whole("DB_PORT", 1..=u16::MAX)?.unwrap_or(5432);
+    let user = env.text("DB_USER")?.unwrap_or_else(|| "user_app".to_owned());
+    let name = env.text("DB_NAME")?.unwrap_or_else(|| "desafio3_db".to_owned());
+    let Some(host) = env.text("DB_HOST")? else {
+        let folder = env.text("DATA_DIR")?.unwrap_or_else(|| "./data".to_owned());
+        return Ok(LedgerPlace::Embedded { folder: PathBuf::from(folder) });
+    };
+    let mut config = tokio_postgres::Config::new();
+    config.host(host).port(port).user(user).dbname(name);
+    if let Some(password) = password {
+        config.password(password);
+    }
+    Ok(LedgerPlace::Postgres(Box::new(config)))
+}
+
+fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
+    let refuse = |why: &str, takes: &str| Err(error("DATABASE_URL", format!("{} ({why})", hidden(url)), takes));
+    // The library's own reason may repeat a part of the value, so it is not shown.
+    let Ok(config) = url.parse::<tokio_postgres::Config>() else {
+        return refuse("not such an address", POSTGRES_ADDRESS);
+    };
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return refuse("it names no host", POSTGRES_ADDRESS);
+    }
+    if config.get_ssl_mode() == SslMode::Require {
+        return refuse("sslmode=require", "an address without TLS: this binary has none built in");
+    }
+    Ok(LedgerPlace::Postgres(Box::new(config)))
+}
+
+pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
+    if let Some(url) = env.secret("REDIS_URL", "REDIS_URL_FILE")? {
+        return redis_from_url(&url);
+    }
+    let password = env.secret("REDIS_PASSWORD", "REDIS_PASSWORD_FILE")?;
+    let port = env.whole("REDIS_PORT", 1..=u16::MAX)?.unwrap_or(6379);
+    let Some(host) = env.text("REDIS_HOST")? else { return Ok(CounterPlace::InProcess) };
+    let address = ConnectionAddr::Tcp(host, port).into_connection_info();
+    let info =
+        address.map_err(|_| error("REDIS_HOST", "an address Redis cannot have", "a host name or an IP address"))?;
+    let mut login = RedisConnectionInfo::default();
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    Ok(CounterPlace::Redis(Box::new(info.set_redis_settings(login))))
+}
+
+fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
+    let encrypted = url.starts_with("rediss:") || url.starts_with("valkeys:");
+    match url.into_connection_info() {
+        Ok(info) if !encrypted => Ok(CounterPlace::Redis(Box::new(info))),
+        _ if encrypted => {
+            Err(error("REDIS_URL", hidden(url), "an address without TLS (redis://): this binary has none built in"))
+        }
+        _ => Err(error("REDIS_URL", format!("{} (not such an address)", hidden(url)), REDIS_ADDRESS)),
+    }
+}
+
+/// What may be told of an address that may hold a password: its scheme and its length.
+fn hidden(url: &str) -> String {
+    let length = url.chars().count();
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme.len() < 12 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            format!("\"{scheme}://…\", {length} characters")
+        }
+        _ => format!("{length} characters, hidden since they may hold a password"),
+    }
+}

@@ -1,0 +1,132 @@
+//! Buffers that a worker lends to its connections: a connection that waits holds none.
+//!
+//! Each worker has its own pool, in a thread-local. That is sound and useful because a connection's coroutine runs on
+//! one worker only, and no borrow of the pool lasts over a wait.
+
+use std::cell::RefCell;
+
+/// Bytes of a buffer: more than a browser's request takes, so that one read nearly always has all of it.
+const SIZE: usize = 8 * 1024;
+/// Buffers a worker keeps: about as many as connections that have part of a request at any moment.
+const KEPT: usize = 32;
+/// A buffer that grew beyond this is not kept.
+const LARGEST_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static INPUTS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Received bytes that were not yet understood.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    /// All initialised; empty while nothing is held.
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    /// The bytes that wait.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Drops the first `length` of them.
+    pub(super) fn consume(&mut self, length: usize) {
+        self.start += length.min(self.end - self.start);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room to receive into, at least one byte, unless `most` bytes wait already.
+    pub(super) fn room(&mut self, most: usize) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes = INPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+        }
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.bytes.len() && self.end < most {
+            let mut larger = vec![0; (2 * self.bytes.len()).min(most)].into_boxed_slice();
+            larger[..self.end].copy_from_slice(&self.bytes);
+            self.bytes = larger;
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Notes that `length` bytes were received into the room.
+    pub(super) fn received(&mut self, length: usize) {
+        self.end += length;
+    }
+
+    /// Gives the buffer back to the worker if nothing waits in it.
+    pub(super) fn rest(&mut self) {
+        if self.start == self.end && !self.bytes.is_empty() {
+            let bytes = std::mem::take(&mut self.bytes);
+            if bytes.len() == SIZE {
+                INPUTS.with_borrow_mut(|pool| (pool.len() < KEPT).then(|| pool.push(bytes)));
+            }
+        }
+    }
+}
+
+/// An empty output buffer of the worker's.
+pub(super) fn take_output() -> Vec<u8> {
+    OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
+}
+
+/// Gives an output buffer back to the worker.
+pub(super) fn give_output(mut bytes: Vec<u8>) {
+    if bytes.capacity() > 0 && bytes.capacity() <= LARGEST_KEPT {
+        bytes.clear();
+        OUTPUTS.with_borrow_mut(|pool| (pool.len() < KEPT).then(|| pool.push(bytes)));
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        (self.start, self.end) = (0, 0);
+        self.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_consumed_stays_in_order_while_the_buffer_grows() {
+        let mut input = Input::default();
+        let sent: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
+        let mut received = 0;
+        while received < sent.len() {
+            let room = input.room(48 * 1024);
+            let length = room.len().min(sent.len() - received);
+            room[..length].copy_from_slice(&sent[received..received + length]);
+            input.received(length);
+            received += length;
+        }
+        input.consume(10);
+        assert_eq!(input.unread(), &sent[10..]);
+        input.consume(usize::MAX);
+        assert!(input.unread().is_empty());
+        input.rest();
+        assert_eq!(input.bytes.len(), 0);
+    }
+
+    #[test]
+    fn a_full_buffer_has_no_room() {
+        let mut input = Input::default();
+        loop {
+            let room = input.room(20_000).len().min(1000);
+            if room == 0 {
+                break;
+            }
+            input.received(room);
+        }
+        assert_eq!(input.unread().len(), 20_000);
+    }
+}

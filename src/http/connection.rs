@@ -1,0 +1,266 @@
+//! One connection from accept to close: requests in order, each answered before the next is read.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::body::Skipper;
+use super::buffers::{Input, give_output, take_output};
+use super::registry::{Phase, Place};
+use super::request::{self, Framing, MAX_FIELDS, MAX_HEAD, Method, Persistence, Reject, Request};
+use super::response::{Answer, Envelope, Status};
+use super::socket::Socket;
+use super::{Service, Shared};
+
+/// Answers to pipelined requests are written together up to this many bytes.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Time a client has to end its side after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// The same while the process stops, which must not wait for clients that never will.
+const LINGER_DRAINING: Duration = Duration::from_millis(200);
+/// The most bytes read and dropped meanwhile: a client that still sends would else lose the answer to a reset.
+const MAX_LINGER_BYTES: usize = 256 * 1024;
+
+/// What happens after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Another step.
+    Step,
+    /// Write what is there, then an orderly close.
+    Close,
+}
+
+struct Connection<S: Service> {
+    shared: Arc<Shared<S>>,
+    session: S::Session,
+    worker: usize,
+    place: Place,
+    socket: Socket,
+    input: Input,
+    output: Vec<u8>,
+    /// Nothing new came since the head was found incomplete, so there is no use in parsing it again.
+    incomplete: bool,
+}
+
+/// Serves a connection until it ends. To be called in a coroutine on worker `worker`, which watches the socket.
+pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place: Place, worker: usize) {
+    match Socket::new(socket) {
+        Ok(socket) => {
+            let session = shared.service.session(worker);
+            let (input, output) = (Input::default(), Vec::new());
+            let mut connection = Connection { shared, session, worker, place, socket, input, output, incomplete: true };
+            connection.run();
+            let Connection { shared, place, socket, .. } = connection;
+            shared.registry.leave(&place);
+            drop(socket);
+        }
+        Err(error) => {
+            log::error!("a connection could not be watched: {error}");
+            shared.registry.leave(&place);
+        }
+    }
+}
+
+/// Answers a connection that is one too many, and closes it.
+pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, place: &Place) {
+    let mut output = take_output();
+    let envelope = Envelope { head_only: false, close: true, old_version: false };
+    let answer = Answer { out: &mut output, envelope, status: &mut None };
+    let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
+    answer.send(Status::ServiceUnavailable, fields, b"Too many connections are open. Please try again.\n");
+    if let Ok(mut socket) = Socket::new(socket) {
+        place.entry.enter(Phase::Writing, Some(LINGER));
+        if socket.write_all(&output).is_ok() {
+            linger(&mut socket);
+        }
+        shared.registry.leave(place);
+        drop(socket);
+    } else {
+        shared.registry.leave(place);
+    }
+    give_output(output);
+}
+
+impl<S: Service> Connection<S> {
+    fn run(&mut self) {
+        loop {
+            match self.step() {
+                Ok(Next::Step) => {}
+                Ok(Next::Close) => return self.close(),
+                // The client is gone: nobody to tell.
+                Err(_) => return give_output(std::mem::take(&mut self.output)),
+            }
+        }
+    }
+
+    /// Reads more, or serves one request.
+    fn step(&mut self) -> io::Result<Next> {
+        if self.incomplete {
+            return self.receive();
+        }
+        // The fields borrow the input, so what the request asks for is found out before anything waits.
+        let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let (task, framing, method_is_head, length) = match request::parse(self.input.unread(), &mut room) {
+            Ok(Some((request, length))) => self.plan(&request, length),
+            Ok(None) => {
+                self.incomplete = true;
+                return Ok(Next::Step);
+            }
+            Err(reject) => return Ok(self.reject(reject)),
+        };
+        self.input.consume(length);
+        if let Err(reject) = self.skip_body(framing)? {
+            return Ok(self.reject(reject));
+        }
+        self.perform(task, framing, method_is_head)
+    }
+
+    fn plan(&self, request: &Request<'_>, length: usize) -> (S::Task, Framing, bool, usize) {
+        (self.shared.service.plan(request), request.framing, request.method == Method::Head, length)
+    }
+
+    /// Does what the request asks for, and answers it.
+    fn perform(&mut self, task: S::Task, framing: Framing, head_only: bool) -> io::Result<Next> {
+        let service = Arc::clone(&self.shared.service);
+        if service.waits(&task) {
+            self.flush()?;
+        }
+        self.place.entry.enter(Phase::Serving, None);
+        let close = framing.persistence == Persistence::Close || self.shared.registry.is_draining();
+        let envelope = Envelope { head_only, close, old_version: framing.old_version };
+        let mut status = None;
+        if self.output.capacity() == 0 {
+            self.output = take_output();
+        }
+        service.perform(&mut self.session, task, Answer { out: &mut self.output, envelope, status: &mut status });
+        self.shared.stats.answered(self.worker, status.unwrap_or(Status::ServiceUnavailable));
+        if close {
+            return Ok(Next::Close);
+        }
+        self.incomplete = self.input.unread().is_empty();
+        if self.output.len() > MAX_OUTPUT {
+            self.flush()?;
+        }
+        Ok(Next::Step)
+    }
+
+    /// Waits for more bytes of a request, once all answers so far are written.
+    fn receive(&mut self) -> io::Result<Next> {
+        self.flush()?;
+        let waiting = self.input.unread().len();
+        let options = &self.shared.options;
+        if waiting == 0 {
+            self.input.rest();
+            self.place.entry.enter(Phase::Idle, Some(options.idle_timeout));
+            if self.shared.registry.is_draining() {
+                return Ok(Next::Close);
+            }
+        } else if self.place.entry.phase() != Phase::Reading {
+            self.place.entry.enter(Phase::Reading, Some(options.header_timeout));
+        }
+        if self.read_some(MAX_HEAD + 1)? == 0 {
+            return Ok(match waiting {
+                0 => Next::Close,
+                _ if self.place.entry.is_overdue() => self.reject(Reject::Slow),
+                _ => self.reject(Reject::Incomplete),
+            });
+        }
+        // A head is parsed when its first bytes come, so that what is no HTTP is refused at once, and then only when
+        // its end may be there: else each byte of a slow one would have it parsed anew.
+        self.incomplete = waiting > 0 && self.input.unread().len() <= MAX_HEAD && !self.has_head_end(waiting);
+        Ok(Next::Step)
+    }
+
+    /// Whether an empty line ends in the bytes from `from` on.
+    fn has_head_end(&self, from: usize) -> bool {
+        let unread = self.input.unread();
+        let tail = &unread[from.saturating_sub(3)..];
+        tail.windows(2).any(|pair| pair == b"\n\n") || tail.windows(4).any(|four| four == b"\r\n\r\n")
+    }
+
+    /// Reads and drops the request's body.
+    fn skip_body(&mut self, framing: Framing) -> io::Result<Result<(), Reject>> {
+        let mut body = match Skipper::new(framing.body) {
+            Ok(Skipper::Done) => return Ok(Ok(())),
+            Ok(body) => body,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        if framing.expects_continue && self.input.unread().is_empty() {
+            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        self.flush()?;
+        self.place.entry.enter(Phase::Reading, Some(self.shared.options.header_timeout));
+        loop {
+            match body.skip(self.input.unread()) {
+                Ok(length) => self.input.consume(length),
+                Err(reject) => return Ok(Err(reject)),
+            }
+            if body.is_done() {
+                return Ok(Ok(()));
+            }
+            if self.read_some(MAX_HEAD + 1)? == 0 {
+                let reject = if self.place.entry.is_overdue() { Reject::Slow } else { Reject::Incomplete };
+                return Ok(Err(reject));
+            }
+        }
+    }
+
+    /// Receives what is there into the input, of which at most `most` bytes are kept.
+    fn read_some(&mut self, most: usize) -> io::Result<usize> {
+        // The wait comes before the buffer is taken, so that a connection that waits holds none.
+        self.socket.wait_readable();
+        let length = self.socket.read(self.input.room(most))?;
+        self.input.received(length);
+        Ok(length)
+    }
+
+    fn reject(&mut self, reject: Reject) -> Next {
+        let (status, sentence) = reject.answer();
+        let envelope = Envelope { head_only: false, close: true, old_version: false };
+        let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n";
+        let body = [sentence.as_bytes(), b"\n"].concat();
+        Answer { out: &mut self.output, envelope, status: &mut None }.send(status, fields, &body);
+        self.shared.stats.answered(self.worker, status);
+        Next::Close
+    }
+
+    /// Writes the answers so far.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
+        let written = self.socket.write_all(&self.output);
+        give_output(std::mem::take(&mut self.output));
+        written
+    }
+
+    /// An orderly close (RFC 9112, section 9.6): all is written, our side ends, and what the client still sends is read
+    /// for a while, since a reset would take the answer from it.
+    fn close(&mut self) {
+        if self.flush().is_ok() {
+            let linger_time = if self.shared.registry.is_draining() { LINGER_DRAINING } else { LINGER };
+            self.place.entry.enter(Phase::Writing, Some(linger_time));
+            linger(&mut self.socket);
+        }
+    }
+}
+
+/// Ends our side of the stream and waits for the client to end its own, bounded in bytes here and in time by the sweep.
+fn linger(socket: &mut Socket) {
+    if socket.finish().is_err() {
+        return;
+    }
+    let mut dropped = 0;
+    let mut input = Input::default();
+    while dropped < MAX_LINGER_BYTES {
+        socket.wait_readable();
+        match socket.read(input.room(1)) {
+            Ok(0) | Err(_) => return,
+            Ok(length) => dropped += length,
+        }
+        input.rest();
+    }
+}

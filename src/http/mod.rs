@@ -1,0 +1,113 @@
+//! Bytes <-> requests: listener, connection, request, response. Knows nothing of what is served.
+//!
+//! One coroutine a connection, on the worker that also watches its socket. A [`Service`] decides from the request alone
+//! what it asks for ([`Service::plan`]), and then does it ([`Service::perform`]), which may wait.
+
+mod body;
+mod buffers;
+mod connection;
+mod listener;
+mod registry;
+mod request;
+mod response;
+mod socket;
+mod stats;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry::Registry;
+pub use request::{Method, Request};
+pub use response::{Answer, Status};
+pub use stats::Stats;
+
+/// What the server answers with.
+pub trait Service: Send + Sync + 'static {
+    /// What a connection keeps from one request to the next.
+    type Session;
+    /// What a request asks for.
+    type Task;
+
+    /// A session for the calling coroutine, which only ever runs on worker `worker`.
+    fn session(&self, worker: usize) -> Self::Session;
+
+    /// What the request asks for. Must not wait: the request's bytes are the worker's, not the connection's.
+    fn plan(&self, request: &Request<'_>) -> Self::Task;
+
+    /// Whether [`Service::perform`] will wait for others before it answers.
+    fn waits(&self, task: &Self::Task) -> bool;
+
+    /// Does it, and answers.
+    fn perform(&self, session: &mut Self::Session, task: Self::Task, answer: Answer<'_>);
+}
+
+/// Limits and deadlines of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Coroutine workers.
+    pub workers: usize,
+    /// Open connections at most.
+    pub max_connections: usize,
+    /// For a request to arrive, from its first byte, and for an answer to be taken.
+    pub header_timeout: Duration,
+    /// For the next request to begin.
+    pub idle_timeout: Duration,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// What every connection shares.
+struct Shared<S> {
+    service: Arc<S>,
+    options: Options,
+    registry: Registry,
+    stats: Arc<Stats>,
+}
+
+/// A running server. It goes on when this is dropped.
+pub struct Server<S> {
+    shared: Arc<Shared<S>>,
+}
+
+/// Binds the address, with room for as many pending connections as the system grants.
+///
+/// # Errors
+/// When the address is not this machine's, or is in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listener::bind(address)
+}
+
+impl<S: Service> Server<S> {
+    /// Starts to accept on `listener`. Whoever owns the clock calls [`Server::tick`] from then on.
+    ///
+    /// # Errors
+    /// When the thread that accepts cannot be started.
+    pub fn start(listener: TcpListener, options: Options, service: Arc<S>, stats: Arc<Stats>) -> io::Result<Server<S>> {
+        let registry = Registry::new(Arc::clone(&stats));
+        let shared = Arc::new(Shared { service, options, registry, stats });
+        listener::start(listener, &shared)?;
+        Ok(Server { shared })
+    }
+
+    /// Ends what has passed its deadline. To be called at each tick of the clock.
+    pub fn tick(&self) {
+        self.shared.registry.sweep();
+    }
+
+    /// Accepts no more connections, closes the idle ones, and the others after the request under way.
+    pub fn drain(&self) {
+        self.shared.registry.drain();
+    }
+
+    /// Ends every connection that is not being served, whatever it is doing.
+    pub fn hurry(&self) {
+        self.shared.registry.end_all_but_served();
+    }
+
+    /// Whether, while draining, nobody can come any more and nobody is there.
+    pub fn is_done(&self) -> bool {
+        self.shared.registry.is_done()
+    }
+}

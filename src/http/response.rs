@@ -1,0 +1,124 @@
+//! Answers: status line, header fields, body, written into the connection's output (RFC 9112, section 4; RFC 9110).
+
+use std::cell::Cell;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::clock;
+
+macro_rules! statuses {
+    ($($name:ident $code:literal $reason:literal;)+) => {
+        /// The status codes in use (RFC 9110, section 15).
+        #[allow(missing_docs, reason = "each name is the code's own reason phrase")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Status { $($name),+ }
+
+        impl Status {
+            /// All of them.
+            pub const ALL: [Status; [$($code),+].len()] = [$(Status::$name),+];
+
+            /// The number.
+            pub fn code(self) -> u16 {
+                match self { $(Status::$name => $code),+ }
+            }
+
+            fn line(self) -> &'static [u8] {
+                match self { $(Status::$name => concat!("HTTP/1.1 ", $code, " ", $reason, "\r\n").as_bytes()),+ }
+            }
+        }
+    };
+}
+
+statuses! {
+    Ok 200 "OK";
+    BadRequest 400 "Bad Request";
+    NotFound 404 "Not Found";
+    MethodNotAllowed 405 "Method Not Allowed";
+    RequestTimeout 408 "Request Timeout";
+    ContentTooLarge 413 "Content Too Large";
+    UriTooLong 414 "URI Too Long";
+    ExpectationFailed 417 "Expectation Failed";
+    HeaderFieldsTooLarge 431 "Request Header Fields Too Large";
+    NotImplemented 501 "Not Implemented";
+    ServiceUnavailable 503 "Service Unavailable";
+    VersionNotSupported 505 "HTTP Version Not Supported";
+}
+
+/// What the connection decided about the answer before it is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Envelope {
+    /// The request was HEAD: no body goes out.
+    pub(super) head_only: bool,
+    /// The connection closes after it.
+    pub(super) close: bool,
+    /// The request was HTTP/1.0, whose clients must be told that the connection stays open.
+    pub(super) old_version: bool,
+}
+
+/// The place for one answer. Exactly one of its methods is to be called.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) envelope: Envelope,
+    pub(super) status: &'a mut Option<Status>,
+}
+
+impl Answer<'_> {
+    /// Whether the body will be left out, because the request was HEAD.
+    pub fn is_head_only(&self) -> bool {
+        self.envelope.head_only
+    }
+
+    /// Answers. `fields` are header lines, each with its line end; Date, Content-Length and Connection are added.
+    pub fn send(self, status: Status, fields: &str, body: &[u8]) {
+        *self.status = Some(status);
+        write_head(self.out, status, self.envelope, fields, Some(body.len()));
+        if !self.envelope.head_only {
+            self.out.extend_from_slice(body);
+        }
+    }
+
+    /// Answers a HEAD request whose body would only be known by making it: no Content-Length (RFC 9110, section 8.6).
+    pub fn send_head(self, status: Status, fields: &str) {
+        *self.status = Some(status);
+        write_head(self.out, status, self.envelope, fields, None);
+    }
+}
+
+fn write_head(out: &mut Vec<u8>, status: Status, envelope: Envelope, fields: &str, length: Option<usize>) {
+    out.extend_from_slice(status.line());
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(&date());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(fields.as_bytes());
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if envelope.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if envelope.old_version {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Bytes of a date as RFC 9110, section 5.6.7 has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+const DATE_LENGTH: usize = 29;
+
+/// The Date field's value, made once a second on each worker.
+fn date() -> [u8; DATE_LENGTH] {
+    thread_local! {
+        static MADE: Cell<(u64, [u8; DATE_LENGTH])> = const { Cell::new((u64::MAX, [0; DATE_LENGTH])) };
+    }
+    let now = clock::unix_s();
+    let (second, text) = MADE.get();
+    if second == now {
+        return text;
+    }
+    let mut text = [b' '; DATE_LENGTH];
+    let made = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+    text.iter_mut().zip(made.bytes()).for_each(|(place, byte)| *place = byte);
+    MADE.set((now, text));
+    text
+}

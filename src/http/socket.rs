@@ -1,0 +1,89 @@
+//! A connection's socket: reads and writes that let the coroutine wait, and nothing else.
+//!
+//! `may` watches a socket on worker `descriptor % workers`, edge-triggered, for its whole life. Connections are spawned
+//! on that worker ([`worker_of`]) and woken only from there, so that a coroutine never runs on two threads at once.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+
+use may::io::CoIo;
+use may::io::WaitIo;
+
+/// Bits of epoll(7) that mean there is something to read, be it the end of the stream or an error.
+const READABLE: usize = 0x001 | 0x008 | 0x010 | 0x2000; // EPOLLIN, EPOLLERR, EPOLLHUP, EPOLLRDHUP
+/// Of these, the ones after which a short read does not mean that all was read.
+const ENDING: usize = 0x008 | 0x010 | 0x2000;
+
+/// The worker that watches this socket.
+pub(super) fn worker_of(socket: &TcpStream, workers: usize) -> usize {
+    usize::try_from(socket.as_raw_fd()).unwrap_or(0) % workers
+}
+
+/// A non-blocking socket in a coroutine.
+#[derive(Debug)]
+pub(super) struct Socket {
+    io: CoIo<TcpStream>,
+    /// There may be something to read.
+    readable: bool,
+    /// The peer's side of the stream is at its end, or broken: reading goes on until it says so.
+    ending: bool,
+}
+
+impl Socket {
+    /// Has `may` watch the socket.
+    pub(super) fn new(socket: TcpStream) -> io::Result<Socket> {
+        Ok(Socket { io: CoIo::new(socket)?, readable: true, ending: false })
+    }
+
+    /// Waits until there may be something to read.
+    pub(super) fn wait_readable(&mut self) {
+        while !self.readable {
+            self.wait();
+        }
+    }
+
+    /// Reads once, waiting for something to read; 0 is the end of the stream.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.wait_readable();
+            match self.io.inner().read(into) {
+                Ok(length) => {
+                    // A read that did not fill its room took all there was (epoll(7), "Q9"), so the next one may wait
+                    // for an event instead of asking first.
+                    self.readable = length == into.len() || self.ending;
+                    return Ok(length);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes all of it, waiting for room.
+    pub(super) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.io.inner().write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => bytes = &bytes[length..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        self.io.inner().shutdown(Shutdown::Write)
+    }
+
+    /// Waits for an event.
+    fn wait(&mut self) {
+        let events = self.io.wait_io();
+        self.readable |= events & READABLE != 0;
+        self.ending |= events & ENDING != 0;
+    }
+}

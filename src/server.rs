@@ -1,0 +1,213 @@
+//! The running program: puts the parts together, waits for what happens, and stops in good order.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::clock;
+use crate::config::{Config, CounterPlace, LedgerPlace};
+use crate::http::{self, Server};
+use crate::site::{Site, StoreNames};
+use crate::visits::counter::{Counter, Memory, Redis};
+use crate::visits::ledger::{Embedded, EmbeddedFile, Ledger, Postgres};
+use crate::visits::{self, Stores, Visits};
+
+/// Bytes of a connection's stack. A request is served in a third of it; pages not touched are not there. A debug
+/// build's frames are several times larger.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 32 * 1024 };
+/// Stacks kept for reuse, made at start: each keeps one page resident.
+const STACKS_KEPT: usize = 64;
+/// The longest wait for one answer of the counter. A visit never waits longer for it; past this it does without.
+const COUNTER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for the stages to end once all connections are gone.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a draining process looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Why the program could not start, or not go on.
+#[derive(Debug)]
+pub struct RunError(String);
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// What the main thread waits for.
+enum Event {
+    Visits(visits::Event),
+    Stop,
+}
+
+/// Serves until a signal says to stop.
+///
+/// # Errors
+/// A sentence that says what could not be done.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let (sender, events) = mpsc::channel();
+    // First of all, so that a signal is obeyed from the start: as process 1 it would be ignored else.
+    watch_signals(sender.clone()).map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
+    clock::set(Duration::ZERO);
+    start_workers(config.workers);
+
+    let listener =
+        http::bind(config.listen).map_err(|error| RunError(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    log::info!(
+        "listening on http://{address}; reaching for the ledger ({}) and the counter ({})",
+        config.ledger,
+        config.counter
+    );
+
+    let failed = |error: io::Error| RunError(format!("a thread cannot be started: {error}"));
+    let tell = move |event| {
+        // Nobody listens any more once the process is stopping.
+        let _ = sender.send(Event::Visits(event));
+    };
+    let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
+    let front = Arc::new(http::Stats::new(config.workers));
+    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config)));
+    let server = Arc::new(Server::start(listener, http_options(config), Arc::clone(&site), front).map_err(failed)?);
+    start_clock(Arc::clone(&visits), Arc::clone(&server)).map_err(failed)?;
+
+    let ready = loop {
+        match events.recv() {
+            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address),
+            Ok(Event::Visits(visits::Event::Failed(sentence))) => return Err(RunError(sentence)),
+            Ok(Event::Stop) | Err(_) => break visits.is_ready(),
+        }
+    };
+    drain(config, &events, &site, &server);
+    if ready {
+        visits.close(Instant::now() + CLOSE_TIMEOUT);
+    }
+    Ok(())
+}
+
+/// Lets every connection finish what it began, at most for `DRAIN_TIMEOUT`; a second signal hurries it.
+fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &Server<Site>) {
+    log::info!("stopping: finishing what was accepted");
+    site.drain();
+    server.drain();
+    let until = Instant::now() + config.drain_timeout;
+    while !server.is_done() {
+        if Instant::now() >= until {
+            log::warn!("stopping before all connections were done: {:?} are over", config.drain_timeout);
+            return;
+        }
+        if matches!(events.recv_timeout(DRAIN_LOOK), Ok(Event::Stop)) {
+            server.hurry();
+        }
+    }
+    log::info!("stopped");
+}
+
+/// The one line on standard output that says where it listens and what it uses.
+fn announce(config: &Config, address: SocketAddr) {
+    let workers = config.workers;
+    let line = format!(
+        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.ledger,
+        config.counter,
+        if workers == 1 { "" } else { "s" }
+    );
+    // A closed standard output is no reason to stop.
+    let _ = io::stdout().lock().write_all(line.as_bytes());
+}
+
+fn watch_signals(sender: mpsc::Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            if sender.send(Event::Stop).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn start_workers(workers: usize) {
+    let may = may::config();
+    may.set_workers(workers).set_stack_size(STACK_BYTES / size_of::<usize>()).set_pool_capacity(STACKS_KEPT);
+    // Pinned workers lose where others use the same cores: the kernel knows better.
+    may.set_worker_pin(false);
+}
+
+fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()> {
+    let tick = move |now| {
+        visits.tick(now);
+        server.tick();
+    };
+    thread::Builder::new().name("clock".to_owned()).spawn(move || clock::run(tick))?;
+    Ok(())
+}
+
+fn visits_options(config: &Config) -> visits::Options {
+    visits::Options {
+        lanes: config.workers,
+        max_queue: config.max_queue,
+        deadline: config.request_timeout,
+        connect_attempts: config.connect_attempts,
+        connect_interval: config.connect_interval,
+    }
+}
+
+fn http_options(config: &Config) -> http::Options {
+    http::Options {
+        workers: config.workers,
+        max_connections: config.max_connections,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        access_log: config.access_log,
+    }
+}
+
+fn store_names(config: &Config) -> StoreNames {
+    StoreNames {
+        ledger: match config.ledger {
+            LedgerPlace::Embedded { .. } => "embedded store",
+            LedgerPlace::Postgres(_) => "PostgreSQL",
+        },
+        counter: match config.counter {
+            CounterPlace::InProcess => None,
+            CounterPlace::Redis(_) => Some("Redis"),
+        },
+    }
+}
+
+fn stores(config: &Config) -> Stores {
+    let deadline = config.request_timeout;
+    let names = store_names(config);
+    let ledger: Box<dyn Fn() -> Box<dyn Ledger>> = match &config.ledger {
+        LedgerPlace::Embedded { folder } => {
+            let file = EmbeddedFile::new(folder);
+            Box::new(move || Box::new(Embedded::new(&file)))
+        }
+        LedgerPlace::Postgres(place) => {
+            let place = place.clone();
+            Box::new(move || Box::new(Postgres::new(&place, deadline)))
+        }
+    };
+    let counter: Box<dyn Fn() -> Box<dyn Counter>> = match &config.counter {
+        CounterPlace::InProcess => {
+            let memory = Memory::default();
+            Box::new(move || Box::new(memory.clone()))
+        }
+        CounterPlace::Redis(place) => {
+            let place = place.clone();
+            Box::new(move || Box::new(Redis::new((*place).clone(), COUNTER_TIMEOUT)))
+        }
+    };
+    Stores { ledger_name: names.ledger, counter_name: names.counter.unwrap_or("in-process counter"), ledger, counter }
+}

@@ -1,0 +1,192 @@
+//! What a visitor gets: routes, the page, JSON, health, metrics. It joins the front door with the visits.
+
+mod metrics;
+mod negotiation;
+mod page;
+mod routes;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::http::{self, Answer, Request, Service, Status};
+use crate::visits::{Count, Refused, Seat, StoreState, Visits};
+use negotiation::{Format, Language};
+use page::Page;
+use routes::{Small, Task};
+
+/// Seconds after which a refused visitor may try again.
+const RETRY_AFTER_S: u8 = 1;
+
+/// The site: everything that answers a request.
+#[derive(Debug)]
+pub struct Site {
+    visits: Arc<Visits>,
+    front: Arc<http::Stats>,
+    page: Page,
+    names: StoreNames,
+    draining: AtomicBool,
+    started: Instant,
+}
+
+/// How the page calls the two stores.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreNames {
+    /// The ledger, such as `PostgreSQL`.
+    pub ledger: &'static str,
+    /// The counter, such as `Redis`; none when it is in this process.
+    pub counter: Option<&'static str>,
+}
+
+impl Site {
+    /// The site over these visits; `front` are the front door's counters, for `/metrics`.
+    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames) -> Site {
+        let (page, draining) = (Page::new(names), AtomicBool::new(false));
+        Site { visits, front, page, names, draining, started: Instant::now() }
+    }
+
+    /// From now on the site says that it is not ready.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed) && self.visits.is_ready()
+    }
+
+    fn visit(&self, seat: &Arc<Seat>, format: Format, language: Language, answer: Answer<'_>) {
+        let count = match self.visits.visit(seat) {
+            Ok(count) => count,
+            Err(reason) => return refuse(reason, format, answer),
+        };
+        match format {
+            Format::Json => {
+                let mut body = String::with_capacity(64);
+                write_count(&mut body, count);
+                body.push('}');
+                answer.send(Status::Ok, routes::VISIT_JSON_FIELDS, body.as_bytes());
+            }
+            Format::Html => {
+                self.page.render(language, count, |body| answer.send(Status::Ok, self.page.fields(language), body))
+            }
+        }
+    }
+
+    /// What `GET /` would answer, without its numbers.
+    fn head(&self, format: Format, language: Language, answer: Answer<'_>) {
+        if !self.is_ready() {
+            return refuse(Refused::LedgerAway, format, answer);
+        }
+        match format {
+            Format::Json => answer.send_head(Status::Ok, routes::VISIT_JSON_FIELDS),
+            Format::Html => answer.send_head(Status::Ok, self.page.fields(language)),
+        }
+    }
+
+    fn stats(&self, seat: &Arc<Seat>, answer: Answer<'_>) {
+        let count = match self.visits.look(seat) {
+            Ok(count) => count,
+            Err(reason) => return refuse(reason, Format::Json, answer),
+        };
+        let mut body = String::with_capacity(256);
+        write_count(&mut body, count);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            body,
+            ",\"ledger\":\"{}\",\"counter\":\"{}\",\"queued\":{},\"connections\":{},\"uptime_seconds\":{},\"version\":\"{}\"}}",
+            self.names.ledger,
+            self.names.counter.unwrap_or("in process"),
+            self.visits.queued(),
+            self.front.open.load(Ordering::Relaxed),
+            self.started.elapsed().as_secs(),
+            env!("CARGO_PKG_VERSION"),
+        );
+        answer.send(Status::Ok, routes::JSON_FIELDS, body.as_bytes());
+    }
+
+    fn readyz(&self, verbose: bool, answer: Answer<'_>) {
+        let ready = self.is_ready();
+        let status = if ready { Status::Ok } else { Status::ServiceUnavailable };
+        let mut body = String::new();
+        if verbose {
+            for (name, state) in self.visits.store_states() {
+                let state = match state {
+                    StoreState::Starting => "not reached yet",
+                    StoreState::Up => "up",
+                    StoreState::Away => "away",
+                };
+                let _ = writeln!(body, "{name}: {state}");
+            }
+        }
+        let draining = self.draining.load(Ordering::Relaxed);
+        body.push_str(if ready {
+            "ready\n"
+        } else if draining {
+            "not ready: stopping\n"
+        } else {
+            "not ready\n"
+        });
+        answer.send(status, routes::TEXT_FIELDS, body.as_bytes());
+    }
+}
+
+impl Service for Site {
+    type Session = Arc<Seat>;
+    type Task = Task;
+
+    fn session(&self, worker: usize) -> Arc<Seat> {
+        Arc::new(Seat::new(worker))
+    }
+
+    fn plan(&self, request: &Request<'_>) -> Task {
+        routes::plan(request)
+    }
+
+    fn waits(&self, task: &Task) -> bool {
+        matches!(task, Task::Visit(..) | Task::Stats)
+    }
+
+    fn perform(&self, seat: &mut Arc<Seat>, task: Task, answer: Answer<'_>) {
+        match task {
+            Task::Visit(format, language) => self.visit(seat, format, language, answer),
+            Task::Head(format, language) => self.head(format, language, answer),
+            Task::Stats => self.stats(seat, answer),
+            Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
+            Task::Readyz { verbose } => self.readyz(verbose, answer),
+            Task::Metrics => {
+                let body = metrics::render(&self.visits, &self.front, self.is_ready());
+                answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
+            }
+            Task::Small(Small { status, fields, body }) => answer.send(status, fields, body),
+        }
+    }
+}
+
+/// Appends `{"total":N,"cache":M`, to be closed by the caller.
+fn write_count(body: &mut String, count: Count) {
+    let mut digits = itoa::Buffer::new();
+    body.push_str("{\"total\":");
+    body.push_str(digits.format(count.total));
+    body.push_str(",\"cache\":");
+    body.push_str(count.cache.map_or("null", |cache| digits.format(cache)));
+}
+
+/// The answer to a visit that got no numbers.
+fn refuse(reason: Refused, format: Format, answer: Answer<'_>) {
+    let sentence = match reason {
+        Refused::Starting => "The counter is starting and has not reached its database yet.",
+        Refused::LedgerAway => "The database is away, so this visit was not counted.",
+        Refused::Overloaded => "Too many visits are waiting, so this one was not counted.",
+        Refused::Late => "The database took too long to answer.",
+        Refused::Closing => "The counter is stopping, so this visit was not counted.",
+    };
+    let (kind, body) = match format {
+        Format::Html => ("text/plain; charset=utf-8", format!("{sentence} Please try again.\n")),
+        Format::Json => ("application/json", format!("{{\"error\":\"{sentence} Please try again.\"}}")),
+    };
+    let fields = format!(
+        "Content-Type: {kind}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nRetry-After: {RETRY_AFTER_S}\r\n"
+    );
+    answer.send(Status::ServiceUnavailable, &fields, body.as_bytes());
+}

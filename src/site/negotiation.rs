@@ -1,0 +1,127 @@
+//! Which form and which language a visitor wants: proactive negotiation by Accept and Accept-Language (RFC 9110, section 12).
+
+use crate::http::Request;
+
+/// The form of the answer to a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The page.
+    Html,
+    /// `{"total":N,"cache":M}`
+    Json,
+}
+
+/// The language of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// `pt-BR`
+    Portuguese,
+    /// `en`
+    English,
+}
+
+/// JSON where it is preferred to HTML, else the page.
+pub(super) fn format(request: &Request<'_>) -> Format {
+    let (mut json, mut html) = (Preference::default(), Preference::default());
+    for (range, quality) in request.fields("accept").flat_map(weighted) {
+        match range.to_ascii_lowercase().as_str() {
+            "application/json" => json.offer(2, quality),
+            "text/html" => html.offer(2, quality),
+            "application/*" => json.offer(1, quality),
+            "text/*" => html.offer(1, quality),
+            "*/*" => {
+                json.offer(0, quality);
+                html.offer(0, quality);
+            }
+            _ => {}
+        }
+    }
+    if json.quality > html.quality { Format::Json } else { Format::Html }
+}
+
+/// English where it is preferred to Portuguese, else Portuguese.
+pub(super) fn language(request: &Request<'_>) -> Language {
+    let (mut english, mut portuguese) = (Preference::default(), Preference::default());
+    for (range, quality) in request.fields("accept-language").flat_map(weighted) {
+        let range = range.to_ascii_lowercase();
+        match range.split('-').next() {
+            // Of `en-US, en;q=0.9` the better one counts: both mean the one English there is.
+            Some("en") => english.better(1, quality),
+            Some("pt") => portuguese.better(1, quality),
+            Some("*") => {
+                english.offer(0, quality);
+                portuguese.offer(0, quality);
+            }
+            _ => {}
+        }
+    }
+    if english.quality > portuguese.quality { Language::English } else { Language::Portuguese }
+}
+
+/// The quality given to something by the most specific range that matches it, in thousandths.
+#[derive(Debug, Default)]
+struct Preference {
+    quality: u16,
+    specificity: Option<u8>,
+}
+
+impl Preference {
+    /// A range of that specificity matches: it counts if none more specific did.
+    fn offer(&mut self, specificity: u8, quality: u16) {
+        if self.specificity.is_none_or(|before| before <= specificity) {
+            *self = Preference { quality, specificity: Some(specificity) };
+        }
+    }
+
+    /// As [`Preference::offer`], but of two equally specific ones the better counts.
+    fn better(&mut self, specificity: u8, quality: u16) {
+        let before = if self.specificity == Some(specificity) { self.quality } else { 0 };
+        self.offer(specificity, quality.max(before));
+    }
+}
+
+/// The members of a list with their qualities (RFC 9110, section 12.4.2); what is not valid is passed over.
+fn weighted(list: &[u8]) -> impl Iterator<Item = (&str, u16)> {
+    std::str::from_utf8(list).unwrap_or_default().split(',').filter_map(|member| {
+        let mut parts = member.split(';').map(str::trim);
+        let range = parts.next().filter(|range| !range.is_empty())?;
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        Some((range, weight.map_or(Some(1000), thousandths)?))
+    })
+}
+
+/// `0`, `1`, or with up to three decimals.
+fn thousandths(weight: &str) -> Option<u16> {
+    let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let fraction = format!("{decimals:0<3}").parse::<u16>().ok()?;
+    match whole {
+        "0" => Some(fraction),
+        "1" if fraction == 0 => Some(1000),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_as_the_grammar_has_them() {
+        assert_eq!(thousandths("1"), Some(1000));
+        assert_eq!(thousandths("0.5"), Some(500));
+        assert_eq!(thousandths("0.001"), Some(1));
+        assert_eq!(thousandths("1.000"), Some(1000));
+        for wrong in ["", "2", "1.1", "0.1234", "-1", "0.x", ".5"] {
+            assert_eq!(thousandths(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_drop_what_is_not_valid() {
+        let list: Vec<(&str, u16)> = weighted(b"a;q=0.5, b ;level=1;q=0.25,, c;q=7, d").collect();
+        assert_eq!(list, [("a", 500), ("b", 250), ("d", 1000)]);
+    }
+}

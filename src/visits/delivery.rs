@@ -1,0 +1,69 @@
+//! Answers go back a batch at a time: one wake-up for each worker, which then wakes its own coroutines.
+//!
+//! A thread that woke every coroutine itself would pay a system call a visit, and the coroutine would run there instead
+//! of on its own worker.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use may::coroutine;
+
+use super::ticket::{Asks, Batch};
+use super::{Count, Refused};
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outcome {
+    /// Committed. The numbers are those after the whole batch; each visit gets its own, counted back from them.
+    Counted {
+        /// Rows with this batch.
+        total: u64,
+        /// The fast counter with this batch, when that is known.
+        cache: Option<i64>,
+    },
+    /// Refused, for all alike.
+    Refused(Refused),
+}
+
+/// Answers the tickets `which` of the batch, each on its own worker.
+pub(super) fn deliver(batch: &Arc<Batch>, outcome: Outcome, which: Range<usize>) {
+    // Nearly always all tickets of a lane belong to one worker, so this is a scan that finds one.
+    let mut workers: Vec<usize> = Vec::with_capacity(1);
+    for ticket in &batch.tickets[which.clone()] {
+        if !workers.contains(&ticket.seat.worker()) {
+            workers.push(ticket.seat.worker());
+        }
+    }
+    for worker in workers {
+        let batch = Arc::clone(batch);
+        let which = which.clone();
+        let answers = move || answer_on(worker, &batch, outcome, &which);
+        // SAFETY: `answer_on` keeps no thread-local value over a yield (it never yields) and needs little stack.
+        let spawned = unsafe { coroutine::Builder::new().id(worker).spawn(answers) };
+        if let Err(error) = spawned {
+            log::error!("answers could not be delivered to worker {worker}: {error}");
+        }
+    }
+}
+
+/// Answers those of the tickets that belong to `worker`.
+fn answer_on(worker: usize, batch: &Batch, outcome: Outcome, which: &Range<usize>) {
+    // How many visits of the batch come after the one at hand.
+    let mut after = batch.visits().count() as u64;
+    for (index, ticket) in batch.tickets.iter().enumerate() {
+        let answer = match outcome {
+            Outcome::Refused(reason) => Err(reason),
+            Outcome::Counted { total, cache } if ticket.asks == Asks::Look => Ok(Count { total, cache }),
+            Outcome::Counted { total, cache } => {
+                after -= 1;
+                Ok(Count {
+                    total: total.saturating_sub(after),
+                    cache: cache.map(|last| last.saturating_sub_unsigned(after)),
+                })
+            }
+        };
+        if which.contains(&index) && ticket.seat.worker() == worker {
+            ticket.seat.answer(ticket.turn, answer);
+        }
+    }
+}

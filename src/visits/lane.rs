@@ -1,0 +1,301 @@
+//! A lane's ledger stage: takes what waits, commits it as one batch, settles what became of it, hands it on.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Refused;
+use super::backoff::Backoff;
+use super::counting::{Committed, Counting};
+use super::delivery::{Outcome, deliver};
+use super::health::{Health, Startup};
+use super::inbox::{Inbox, Next};
+use super::ledger::{CommitError, LastBatch, Ledger, OpenError};
+use super::stats::{Stats, add};
+use super::ticket::{Batch, Ticket};
+
+/// What the outside sees of a lane: its inbox, and the batches under way.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) inbox: Arc<Inbox>,
+    /// Batches taken and not yet answered, kept so that [`Lane::answer_late`] reaches their tickets.
+    under_way: Mutex<Vec<UnderWay>>,
+    /// Stages that have not ended.
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Lane {
+    /// A lane with two stages, not yet started, that lets `capacity` visits wait.
+    pub(super) fn new(capacity: usize) -> Self {
+        Lane {
+            inbox: Arc::new(Inbox::new(capacity)),
+            under_way: Mutex::default(),
+            running: Mutex::new(2),
+            ended: Condvar::new(),
+        }
+    }
+
+    /// Answers every ticket whose deadline has passed: those in the queue, and those under way.
+    pub(super) fn answer_late(&self, now: Instant) {
+        let late = self.inbox.late(now);
+        if !late.is_empty() {
+            refuse(late, Refused::Late);
+        }
+        for batch in lock(&self.under_way).iter_mut() {
+            batch.answer_late(now);
+        }
+    }
+
+    /// Notes that a batch is under way.
+    fn begin(&self, batch: &Arc<Batch>) {
+        lock(&self.under_way).push(UnderWay { batch: Arc::clone(batch), total: None, answered: 0 });
+    }
+
+    /// Notes that the batch is committed, so that a visit whose deadline passes while it is being counted is no failure.
+    fn note_committed(&self, batch: &Arc<Batch>, total: u64) {
+        for entry in lock(&self.under_way).iter_mut().filter(|entry| Arc::ptr_eq(&entry.batch, batch)) {
+            entry.total = Some(total);
+        }
+    }
+
+    /// Answers the batch and forgets it.
+    pub(super) fn finish(&self, batch: &Arc<Batch>, outcome: Outcome) {
+        lock(&self.under_way).retain(|entry| !Arc::ptr_eq(&entry.batch, batch));
+        deliver(batch, outcome, 0..batch.tickets.len());
+    }
+
+    /// A stage has ended.
+    pub(super) fn stage_ended(&self) {
+        *lock(&self.running) -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until both stages have ended, at most until `until`; says whether they have.
+    pub(super) fn wait_ended(&self, until: Instant) -> bool {
+        let time = until.saturating_duration_since(Instant::now());
+        let waited = self.ended.wait_timeout_while(lock(&self.running), time, |running| *running > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+    }
+}
+
+/// A batch that was taken from the inbox and not yet answered.
+#[derive(Debug)]
+struct UnderWay {
+    batch: Arc<Batch>,
+    /// The total with it, once it is committed.
+    total: Option<u64>,
+    /// How many of its tickets, from the first, were answered because their deadline had passed.
+    answered: usize,
+}
+
+impl UnderWay {
+    /// Answers the tickets whose deadline has passed. All tickets of a lane wait equally long, so those are the first.
+    fn answer_late(&mut self, now: Instant) {
+        let late = self.batch.tickets.iter().take_while(|ticket| ticket.deadline <= now).count();
+        if late > self.answered {
+            let outcome = match self.total {
+                Some(total) => Outcome::Counted { total, cache: None },
+                None => Outcome::Refused(Refused::Late),
+            };
+            deliver(&self.batch, outcome, self.answered..late);
+            self.answered = late;
+        }
+    }
+}
+
+/// Answers all these tickets with a refusal.
+fn refuse(tickets: Vec<Ticket>, reason: Refused) {
+    let all = 0..tickets.len();
+    deliver(&Arc::new(Batch { tickets }), Outcome::Refused(reason), all);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each of these mutexes guards a single value that is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The ledger stage, on a thread of its own.
+pub(super) struct LedgerStage {
+    pub(super) lane: Arc<Lane>,
+    /// The inboxes of all lanes, to raise a doubt in.
+    pub(super) all_inboxes: Arc<[Arc<Inbox>]>,
+    pub(super) ledger: Box<dyn Ledger>,
+    pub(super) counting: Arc<Counting>,
+    pub(super) health: Arc<Health>,
+    pub(super) startup: Arc<Startup>,
+    pub(super) stats: Arc<Stats>,
+    /// Time between two attempts at start.
+    pub(super) interval: Duration,
+}
+
+/// Tries to commit a batch that ended with an error known to pass (a deadlock, say), before it is refused.
+const MAX_TRIES: usize = 3;
+
+impl LedgerStage {
+    /// Reaches the ledger, then serves batches until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        if self.start() {
+            self.startup.reached();
+            self.lane.inbox.open();
+            self.serve();
+        }
+        self.ledger.close();
+        self.counting.close();
+        self.lane.stage_ended();
+    }
+
+    /// The attempts at start; says whether one succeeded.
+    fn start(&mut self) -> bool {
+        for attempt in 1.. {
+            let (reason, forever) = match self.ledger.open() {
+                Ok(_) => break,
+                Err(OpenError::Again(reason)) => (reason, true),
+                Err(OpenError::Never(reason)) => (reason, false),
+            };
+            let end = if forever {
+                self.health.attempt_failed(attempt, &reason, self.interval)
+            } else {
+                Some(format!("{}: {reason}", self.health.name()))
+            };
+            if let Some(sentence) = end {
+                self.startup.failed(sentence);
+                return false;
+            }
+            if !self.lane.inbox.pause(self.interval) {
+                return false;
+            }
+        }
+        self.health.reached();
+        true
+    }
+
+    fn serve(&mut self) {
+        let mut tickets = Vec::new();
+        let mut arrivals = Vec::new();
+        loop {
+            match self.lane.inbox.take(&mut tickets) {
+                Next::End => return,
+                Next::Check => self.check(),
+                Next::Batch => {
+                    let batch = Arc::new(Batch { tickets: std::mem::take(&mut tickets) });
+                    self.lane.begin(&batch);
+                    self.settle(batch, &mut arrivals);
+                }
+            }
+        }
+    }
+
+    /// Another lane found the ledger away: finds out whether this lane's connection still works.
+    fn check(&mut self) {
+        match self.ledger.check() {
+            Ok(()) => self.lane.inbox.open(),
+            Err(reason) => {
+                self.reopen(&reason);
+            }
+        }
+    }
+
+    /// Commits the batch, or finds out what became of it; answers it in every case.
+    fn settle(&mut self, mut batch: Arc<Batch>, arrivals: &mut Vec<SystemTime>) {
+        for tries in 1.. {
+            arrivals.clear();
+            arrivals.extend(batch.visits().map(|ticket| ticket.arrival));
+            let began = Instant::now();
+            let result = if arrivals.is_empty() { self.ledger.total() } else { self.ledger.commit(arrivals) };
+            match result {
+                Ok(total) => return self.committed(batch, arrivals.len(), total, began),
+                Err(CommitError::Passing(_)) if tries < MAX_TRIES => {}
+                Err(CommitError::Passing(reason) | CommitError::Refused(reason)) => {
+                    return self.refused(&batch, &reason);
+                }
+                Err(CommitError::NotSent(reason)) => {
+                    if let Err(reason) = self.open_again(&reason) {
+                        return self.refused(&batch, &reason);
+                    }
+                }
+                Err(CommitError::Unknown(reason)) => {
+                    add(&self.stats.ambiguous_commits, 1);
+                    match self.open_again(&reason).or_else(|reason| self.reopen(&reason).ok_or(reason)) {
+                        Ok(LastBatch::Committed(total)) => return self.committed(batch, arrivals.len(), total, began),
+                        Ok(LastBatch::NotCommitted) => {}
+                        // Nobody can tell any more, or the process stops before the ledger is back.
+                        Ok(LastBatch::Unknown) | Err(_) => {
+                            return self.lane.finish(&batch, Outcome::Refused(Refused::Late));
+                        }
+                    }
+                }
+            }
+            match self.without_late(batch) {
+                Some(rest) => batch = rest,
+                None => return,
+            }
+        }
+    }
+
+    /// The batch is committed: the counter stage goes on with it.
+    fn committed(&self, batch: Arc<Batch>, visits: usize, total: u64, began: Instant) {
+        if visits > 0 {
+            self.stats.committed(visits, began.elapsed());
+        }
+        self.lane.note_committed(&batch, total);
+        self.counting.hand(Committed { batch, visits, total });
+    }
+
+    /// The batch is not committed and will not be: answers it, then waits until the ledger takes batches again.
+    fn refused(&mut self, batch: &Arc<Batch>, reason: &str) {
+        self.lane.finish(batch, Outcome::Refused(Refused::LedgerAway));
+        self.reopen(reason);
+    }
+
+    /// The part of a batch that was not committed whose visitors still wait; the others are refused.
+    fn without_late(&self, batch: Arc<Batch>) -> Option<Arc<Batch>> {
+        let now = Instant::now();
+        let late = batch.tickets.iter().take_while(|ticket| ticket.deadline <= now).count();
+        if late == 0 {
+            return Some(batch);
+        }
+        lock(&self.lane.under_way).retain(|entry| !Arc::ptr_eq(&entry.batch, &batch));
+        deliver(&batch, Outcome::Refused(Refused::Late), 0..late);
+        let tickets = batch.tickets[late..].to_vec();
+        if tickets.is_empty() {
+            return None;
+        }
+        let rest = Arc::new(Batch { tickets });
+        self.lane.begin(&rest);
+        Some(rest)
+    }
+
+    /// One try to connect again, at once: a lost connection is no outage yet.
+    fn open_again(&mut self, reason: &str) -> Result<LastBatch, String> {
+        match self.ledger.open() {
+            Ok(last) => {
+                add(&self.stats.ledger_reconnects, 1);
+                log::info!("{} reached again at once, after: {reason}", self.health.name());
+                Ok(last)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The ledger is away: refuses visits until it is back. None when the process stops first.
+    fn reopen(&mut self, reason: &str) -> Option<LastBatch> {
+        self.health.lost(reason);
+        let waiting = self.lane.inbox.shut();
+        if !waiting.is_empty() {
+            refuse(waiting, Refused::LedgerAway);
+        }
+        for inbox in self.all_inboxes.iter() {
+            inbox.doubt();
+        }
+        let mut backoff = Backoff::new();
+        while self.lane.inbox.pause(backoff.wait()) {
+            if let Ok(last) = self.ledger.open() {
+                add(&self.stats.ledger_reconnects, 1);
+                self.health.back();
+                self.lane.inbox.open();
+                return Some(last);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,93 @@
+//! Where the rows live: one row a visit, a total that is exact and costs the same whatever its size.
+
+mod embedded;
+mod postgres;
+
+use std::fmt;
+use std::time::SystemTime;
+
+pub use embedded::{Embedded, EmbeddedFile};
+pub use postgres::Postgres;
+
+/// One lane's client of the ledger. Its calls block, so each lane has a thread for them; every one has a deadline of
+/// its own, given by the implementation.
+pub trait Ledger: Send {
+    /// Connects, or connects again, creates what is missing, and proves that a batch could be committed. Tells what
+    /// became of the last batch, if [`Ledger::commit`] could not.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used now, or ever. The last batch's fate is then as unknown as before.
+    fn open(&mut self) -> Result<LastBatch, OpenError>;
+
+    /// Commits one row for each arrival, all or none, and gives the number of rows in the ledger with them.
+    ///
+    /// # Errors
+    /// See [`CommitError`]: after all but [`CommitError::Unknown`] no row of the batch is or will be there. After
+    /// `Unknown` a successful [`Ledger::open`] must come first; it says what became of the batch.
+    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<u64, CommitError>;
+
+    /// The number of rows, without adding any.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`]; nothing is ever added.
+    fn total(&mut self) -> Result<u64, CommitError>;
+
+    /// Finds out whether the connection still works.
+    ///
+    /// # Errors
+    /// When it does not; the reason.
+    fn check(&mut self) -> Result<(), String>;
+
+    /// Lets the ledger go, as far as it can be reached.
+    fn close(&mut self);
+}
+
+/// What became of the batch whose commit ended with [`CommitError::Unknown`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastBatch {
+    /// There is no such batch, or it was not committed and never will be.
+    NotCommitted,
+    /// It was committed; the number of rows with it.
+    Committed(u64),
+    /// The ledger has lost what it knew of it: it was emptied, or restored from a copy.
+    Unknown,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// It may work later.
+    Again(String),
+    /// It will not, until a person changes something.
+    Never(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (OpenError::Again(reason) | OpenError::Never(reason)) = self;
+        f.write_str(reason)
+    }
+}
+
+/// Why a batch was not, or may not have been, committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitError {
+    /// Not committed, for a reason that passes: a deadlock, a serialization failure. The same batch may be tried again.
+    Passing(String),
+    /// Not committed: the ledger refused it and would refuse it again.
+    Refused(String),
+    /// Not committed: the connection was found closed before anything was sent.
+    NotSent(String),
+    /// The connection was lost, or the deadline passed, while the commit was under way.
+    Unknown(String),
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (CommitError::Passing(reason)
+        | CommitError::Refused(reason)
+        | CommitError::NotSent(reason)
+        | CommitError::Unknown(reason)) = self;
+        f.write_str(reason)
+    }
+}
