@@ -63,6 +63,12 @@ pub const VARIABLES: &[Variable] = &[
     variable("ACCESS_LOG", "off", "on: one log line a request"),
 ];
 
+/// A line for each variable: its name, its meaning and, in brackets, its default.
+pub fn describe_variables() -> String {
+    let line = |v: &Variable| format!("  {:<18} {} [{}]\n", v.name, v.meaning, v.default);
+    VARIABLES.iter().map(line).collect()
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

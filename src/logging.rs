@@ -1,25 +1,86 @@
-//! Log lines on standard error, as text or as JSON, one line each whatever a message holds.
+//! Log lines go to standard error by a thread of their own, so that nobody who logs waits for whoever reads them.
 
-use std::fmt::Write as _;
+mod lines;
+
 use std::io::Write as _;
-use std::time::SystemTime;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use std::{io, thread};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
+use crate::http::Access;
 
-struct Logger {
+/// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is logged: better than
+/// memory without bound, or a visit that waits for a full pipe.
+const MOST_WAITING: usize = 1 << 20;
+
+static SINK: Sink = Sink { waiting: Mutex::new(Waiting::new()), wake: Condvar::new(), written: Condvar::new() };
+
+/// What is on its way to standard error.
+struct Sink {
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    wake: Condvar,
+    /// All was written.
+    written: Condvar,
+}
+
+struct Waiting {
     format: LogFormat,
+    text: String,
+    dropped: u64,
+    writing: bool,
 }
 
-/// Sends all log lines of this crate to standard error from now on.
-pub fn start(format: LogFormat) {
-    // It is only called once, and an earlier logger would be as good.
-    let _ = log::set_boxed_logger(Box::new(Logger { format }));
-    log::set_max_level(LevelFilter::Info);
+impl Waiting {
+    const fn new() -> Self {
+        Waiting { format: LogFormat::Text, text: String::new(), dropped: 0, writing: false }
+    }
 }
 
-impl Log for Logger {
+impl Sink {
+    /// Lets `append` add a line, if there is room.
+    fn add(&self, append: impl FnOnce(LogFormat, SystemTime, &mut String)) {
+        let mut waiting = self.lock();
+        if waiting.text.len() > MOST_WAITING {
+            waiting.dropped += 1;
+            return;
+        }
+        let format = waiting.format;
+        append(format, SystemTime::now(), &mut waiting.text);
+    }
+
+    /// Writes what waits, for ever.
+    fn run(&self) {
+        let mut text = String::new();
+        loop {
+            let idle = |waiting: &mut Waiting| waiting.text.is_empty() && waiting.dropped == 0;
+            let mut waiting = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut waiting.text, &mut text);
+            let dropped = std::mem::take(&mut waiting.dropped);
+            waiting.writing = true;
+            let format = waiting.format;
+            drop(waiting);
+            if dropped > 0 {
+                let message = format!("{dropped} log lines were dropped: nobody read them fast enough");
+                text += &lines::event(format, SystemTime::now(), Level::Warn, &message);
+            }
+            // Nowhere is left to report a failure to.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            text.clear();
+            self.lock().writing = false;
+            self.written.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // The libraries log each connection at this level; what matters of theirs reaches us as errors.
         metadata.level() <= Level::Info && metadata.target().starts_with("visitas")
@@ -27,88 +88,45 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = line(self.format, SystemTime::now(), record.level(), &record.args().to_string());
-            // Nowhere is left to report a failure to.
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            let message = record.args().to_string();
+            self.add(|format, now, text| *text += &lines::event(format, now, record.level(), &message));
+            self.wake.notify_one();
         }
     }
 
-    fn flush(&self) {}
-}
-
-/// A line with its end.
-fn line(format: LogFormat, now: SystemTime, level: Level, message: &str) -> String {
-    let time = rfc3339(now);
-    let mut line = String::with_capacity(message.len() + 48);
-    match format {
-        LogFormat::Text => {
-            let _ = write!(line, "{time} {level} ");
-            message.chars().for_each(|c| if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) });
-        }
-        LogFormat::Json => {
-            let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":\"");
-            escape_json(message, &mut line);
-            line.push_str("\"}");
-        }
-    }
-    line.push('\n');
-    line
-}
-
-/// Appends `text` as the inside of a JSON string (RFC 8259, section 7).
-pub fn escape_json(text: &str, into: &mut String) {
-    for c in text.chars() {
-        match c {
-            '"' => into.push_str("\\\""),
-            '\\' => into.push_str("\\\\"),
-            '\n' => into.push_str("\\n"),
-            c if c.is_control() => {
-                // Control characters are all below U+00A0, so four digits are enough.
-                let _ = write!(into, "\\u{:04x}", u32::from(c));
-            }
-            c => into.push(c),
-        }
+    fn flush(&self) {
+        self.wake.notify_one();
     }
 }
 
-/// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant describes it in
-/// "chrono-Compatible Low-Level Date Algorithms").
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (seconds, ms) = (since.as_secs(), since.subsec_millis());
-    let days = seconds / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+/// Sends all log lines of this crate to standard error from now on.
+///
+/// # Errors
+/// When the thread that writes them cannot be started.
+pub fn start(format: LogFormat) -> io::Result<()> {
+    SINK.lock().format = format;
+    thread::Builder::new().name("log".to_owned()).spawn(|| SINK.run())?;
+    // It is only called once, and an earlier logger would be as good.
+    let _ = log::set_logger(&SINK);
+    log::set_max_level(LevelFilter::Info);
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// Logs a request. Its line is written at the next [`flush`].
+pub fn access(access: &Access<'_>) {
+    SINK.add(|format, now, text| lines::access(format, now, access, text));
+}
 
-    use super::*;
-
-    #[test]
-    fn times_are_right_over_leap_years() {
-        let at = |s| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(s));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(at(951_782_399_999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(at(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+/// Has what waits written soon. To be called at each tick of the clock.
+pub fn flush() {
+    if !SINK.lock().text.is_empty() {
+        SINK.flush();
     }
+}
 
-    #[test]
-    fn a_message_cannot_make_a_second_line() {
-        let text = line(LogFormat::Text, SystemTime::UNIX_EPOCH, Level::Info, "a\r\nb\u{1b}[31m\u{85}");
-        assert_eq!(text.matches('\n').count(), 1);
-        assert!(!text.contains('\u{1b}') && !text.contains('\u{85}'));
-        let json = line(LogFormat::Json, SystemTime::UNIX_EPOCH, Level::Warn, "a\"\\\n\u{7}");
-        assert!(json.ends_with("\"message\":\"a\\\"\\\\\\n\\u0007\"}\n"), "{json}");
-    }
+/// Waits until all was written, at most for `time`.
+pub fn finish(time: Duration) {
+    SINK.flush();
+    let unwritten = |waiting: &mut Waiting| !waiting.text.is_empty() || waiting.writing;
+    drop(SINK.written.wait_timeout_while(SINK.lock(), time, unwritten));
 }

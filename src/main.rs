@@ -1,17 +1,19 @@
 //! The program: flags, environment, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser};
-use visitas::config::{self, Config, ConfigError, VARIABLES};
+use visitas::config::{self, Config, ConfigError};
 use visitas::{healthcheck, logging, server};
 
-/// A clean stop.
+// Exit codes: a clean stop; it could not start or go on; the command line or a variable is wrong.
 const DONE: u8 = 0;
-/// It could not start, or not go on.
 const FAILED: u8 = 1;
-/// The command line or a variable is wrong.
 const MISUSED: u8 = 2;
+
+/// Time for whoever reads the log to take its last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 enum Command {
     Serve,
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve) => serve(),
         Ok(Command::Healthcheck) => check_health(),
         Ok(Command::Help) => {
-            print!("{}", help());
+            print!("{USAGE}{}", config::describe_variables());
             DONE
         }
         Ok(Command::Version) => {
@@ -58,14 +60,16 @@ fn serve() -> u8 {
         Ok(config) => config,
         Err(error) => return misconfigured(&error),
     };
-    logging::start(config.log_format);
-    match server::run(&config) {
-        Ok(()) => DONE,
-        Err(error) => {
-            log::error!("{error}");
-            FAILED
-        }
+    if let Err(error) = logging::start(config.log_format) {
+        eprintln!("visitas: the thread that logs cannot be started: {error}");
+        return FAILED;
     }
+    let ended = server::run(&config);
+    if let Err(error) = &ended {
+        log::error!("{error}");
+    }
+    logging::finish(LAST_LINES);
+    if ended.is_ok() { DONE } else { FAILED }
 }
 
 fn check_health() -> u8 {
@@ -84,17 +88,13 @@ fn misconfigured(error: &ConfigError) -> u8 {
     MISUSED
 }
 
-fn help() -> String {
-    let mut text = String::from(
-        "visitas, a visit counter: a 200 is one committed row, counted exactly once\n\n\
-         visitas              serve\n\
-         visitas healthcheck  ask the local server whether it is ready: exit 0 or 1\n\
-         visitas --help       this text\n\
-         visitas --version    its version\n\n\
-         Everything else is set in the environment:\n\n",
-    );
-    for variable in VARIABLES {
-        text += &format!("  {:<20} {} [{}]\n", variable.name, variable.meaning, variable.default);
-    }
-    text
-}
+const USAGE: &str = "visitas, a visit counter: a 200 is one committed row, counted exactly once
+
+visitas              serve
+visitas healthcheck  ask the local server whether it is ready: exit 0 or 1
+visitas --help       this text
+visitas --version    its version
+
+Everything else is set in the environment:
+
+";

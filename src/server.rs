@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::clock;
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::http::{self, Server};
+use crate::logging;
 use crate::site::{Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
 use crate::visits::ledger::{Embedded, EmbeddedFile, Ledger, Postgres};
@@ -148,6 +149,7 @@ fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()>
     let tick = move |now| {
         visits.tick(now);
         server.tick();
+        logging::flush();
     };
     thread::Builder::new().name("clock".to_owned()).spawn(move || clock::run(tick))?;
     Ok(())
@@ -169,7 +171,7 @@ fn http_options(config: &Config) -> http::Options {
         max_connections: config.max_connections,
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
-        access_log: config.access_log,
+        access_log: config.access_log.then_some(logging::access),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::body::Skipper;
 use super::buffers::{Input, give_output, take_output};
@@ -12,7 +12,7 @@ use super::registry::{Phase, Place};
 use super::request::{self, Framing, MAX_FIELDS, MAX_HEAD, Method, Persistence, Reject, Request};
 use super::response::{Answer, Envelope, Status};
 use super::socket::Socket;
-use super::{Service, Shared};
+use super::{Access, Service, Shared};
 
 /// Answers to pipelined requests are written together up to this many bytes.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -30,6 +30,34 @@ enum Next {
     Step,
     /// Write what is there, then an orderly close.
     Close,
+}
+
+/// What a request comes to, without its bytes.
+struct Plan<T> {
+    task: T,
+    framing: Framing,
+    head_only: bool,
+    logged: Option<Logged>,
+}
+
+/// What the access log needs to keep of a request until it is answered.
+struct Logged {
+    report: fn(&Access<'_>),
+    method: String,
+    target: String,
+    began: Instant,
+}
+
+impl Logged {
+    fn new(report: fn(&Access<'_>), request: &Request<'_>) -> Self {
+        let (method, target) = (request.method.name().to_owned(), request.target.to_owned());
+        Logged { report, method, target, began: Instant::now() }
+    }
+
+    fn report(&self, peer: IpAddr, status: Status, bytes: usize) {
+        let Logged { report, method, target, began } = self;
+        report(&Access { peer, method, target, status, bytes, took: began.elapsed() });
+    }
 }
 
 struct Connection<S: Service> {
@@ -102,8 +130,8 @@ impl<S: Service> Connection<S> {
         }
         // The fields borrow the input, so what the request asks for is found out before anything waits.
         let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (task, framing, method_is_head, length) = match request::parse(self.input.unread(), &mut room) {
-            Ok(Some((request, length))) => self.plan(&request, length),
+        let (plan, length) = match request::parse(self.input.unread(), &mut room) {
+            Ok(Some((request, length))) => (self.plan(&request), length),
             Ok(None) => {
                 self.incomplete = true;
                 return Ok(Next::Step);
@@ -111,18 +139,24 @@ impl<S: Service> Connection<S> {
             Err(reject) => return Ok(self.reject(reject)),
         };
         self.input.consume(length);
-        if let Err(reject) = self.skip_body(framing)? {
+        if let Err(reject) = self.skip_body(plan.framing)? {
             return Ok(self.reject(reject));
         }
-        self.perform(task, framing, method_is_head)
+        self.perform(plan)
     }
 
-    fn plan(&self, request: &Request<'_>, length: usize) -> (S::Task, Framing, bool, usize) {
-        (self.shared.service.plan(request), request.framing, request.method == Method::Head, length)
+    fn plan(&self, request: &Request<'_>) -> Plan<S::Task> {
+        Plan {
+            task: self.shared.service.plan(request),
+            framing: request.framing,
+            head_only: request.method == Method::Head,
+            logged: self.shared.options.access_log.map(|report| Logged::new(report, request)),
+        }
     }
 
     /// Does what the request asks for, and answers it.
-    fn perform(&mut self, task: S::Task, framing: Framing, head_only: bool) -> io::Result<Next> {
+    fn perform(&mut self, plan: Plan<S::Task>) -> io::Result<Next> {
+        let Plan { task, framing, head_only, logged } = plan;
         let service = Arc::clone(&self.shared.service);
         if service.waits(&task) {
             self.flush()?;
@@ -134,8 +168,13 @@ impl<S: Service> Connection<S> {
         if self.output.capacity() == 0 {
             self.output = take_output();
         }
+        let before = self.output.len();
         service.perform(&mut self.session, task, Answer { out: &mut self.output, envelope, status: &mut status });
-        self.shared.stats.answered(self.worker, status.unwrap_or(Status::ServiceUnavailable));
+        let status = status.unwrap_or(Status::ServiceUnavailable);
+        self.shared.stats.answered(self.worker, status);
+        if let Some(logged) = logged {
+            logged.report(self.place.peer, status, self.output.len() - before);
+        }
         if close {
             return Ok(Next::Close);
         }

@@ -1,7 +1,7 @@
 //! The listener: accepts on a thread of its own, and starts each connection's coroutine on the worker that watches it.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -41,14 +41,14 @@ pub(super) fn start<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) 
         let mut trouble = Trouble { logged: None };
         while !shared.registry.is_draining() {
             match listener.accept() {
-                Ok((socket, _)) => admit(&shared, socket),
+                Ok((socket, peer)) => admit(&shared, socket, peer.ip()),
                 Err(error) => trouble.handle(&shared, &error),
             }
         }
         // Those who were already connected when the listener stops are accepted.
         if listener.set_nonblocking(true).is_ok() {
-            while let Ok((socket, _)) = listener.accept() {
-                admit(&shared, socket);
+            while let Ok((socket, peer)) = listener.accept() {
+                admit(&shared, socket, peer.ip());
             }
         }
         drop(listener);
@@ -58,7 +58,7 @@ pub(super) fn start<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) 
 }
 
 /// Starts the connection's coroutine.
-fn admit<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream) {
+fn admit<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, peer: IpAddr) {
     let most = shared.options.max_connections;
     let open = shared.registry.open();
     if open >= most {
@@ -72,7 +72,7 @@ fn admit<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream) {
     // Answers are written whole, so waiting to fill a segment could only delay them.
     let _ = socket.set_nodelay(true);
     let worker = socket::worker_of(&socket, shared.options.workers);
-    let place = shared.registry.enter(&socket);
+    let place = shared.registry.enter(&socket, peer);
     let task = {
         let shared = Arc::clone(shared);
         move || {

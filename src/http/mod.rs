@@ -14,7 +14,7 @@ mod socket;
 mod stats;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +54,25 @@ pub struct Options {
     pub header_timeout: Duration,
     /// For the next request to begin.
     pub idle_timeout: Duration,
-    /// Whether each request is logged.
-    pub access_log: bool,
+    /// What each request is reported to, when it is to be logged.
+    pub access_log: Option<fn(&Access<'_>)>,
+}
+
+/// One request that was answered, for the access log.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// The client's address; a proxy's, behind one.
+    pub peer: IpAddr,
+    /// The request's method, a token.
+    pub method: &'a str,
+    /// The request's target as it was sent: escape it.
+    pub target: &'a str,
+    /// The answer's status.
+    pub status: Status,
+    /// Bytes of the answer, head and body.
+    pub bytes: usize,
+    /// From the request's last byte to its answer.
+    pub took: Duration,
 }
 
 /// What every connection shares.

@@ -5,7 +5,7 @@
 //! the stream, on its own worker, and does the rest. The registry never closes a descriptor.
 
 use std::mem::ManuallyDrop;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +90,8 @@ struct Entries {
 #[derive(Debug)]
 pub(super) struct Place {
     index: usize,
+    /// The client's address.
+    pub(super) peer: IpAddr,
     pub(super) entry: Arc<Entry>,
 }
 
@@ -104,7 +106,7 @@ impl Registry {
     }
 
     /// Enters a connection.
-    pub(super) fn enter(&self, socket: &TcpStream) -> Place {
+    pub(super) fn enter(&self, socket: &TcpStream, peer: IpAddr) -> Place {
         let entry = Arc::new(Entry {
             descriptor: socket.as_raw_fd(),
             phase: AtomicU8::new(Phase::Idle as u8),
@@ -117,7 +119,7 @@ impl Registry {
             entries.places.push(None);
         }
         entries.places[index] = Some(Arc::clone(&entry));
-        Place { index, entry }
+        Place { index, peer, entry }
     }
 
     /// Takes a connection out. Its socket may be closed from then on.

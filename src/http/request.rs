@@ -75,6 +75,17 @@ pub enum Method<'b> {
     Other(&'b str),
 }
 
+impl<'b> Method<'b> {
+    /// Its name.
+    pub fn name(self) -> &'b str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Other(name) => name,
+        }
+    }
+}
+
 /// The head of one request. It borrows the bytes received.
 #[derive(Debug)]
 pub struct Request<'b> {
