@@ -1,6 +1,6 @@
 //! The counter in Redis: key `contador_cache`, one `INCRBY` a batch.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ConnectionInfo, RedisError};
 
@@ -16,12 +16,16 @@ pub struct Redis {
     /// For connecting, and for each answer.
     timeout: Duration,
     connection: Option<Connection>,
+    used: Instant,
 }
+
+/// A connection that rested this long is asked whether it still works before it carries an increment.
+const STALE_AFTER: Duration = Duration::from_millis(500);
 
 impl Redis {
     /// A client, not yet connected. No call takes much longer than `timeout`.
     pub fn new(info: ConnectionInfo, timeout: Duration) -> Self {
-        Redis { info, timeout, connection: None }
+        Redis { info, timeout, connection: None, used: Instant::now() }
     }
 
     fn connect(&self) -> Result<Connection, RedisError> {
@@ -34,13 +38,29 @@ impl Redis {
         Ok(connection)
     }
 
+    /// Runs a command whose answer is a number. Anything that leaves the connection in doubt ends it.
     fn number(&mut self, command: &redis::Cmd) -> Result<i64, String> {
-        let Some(connection) = &mut self.connection else { return Err("not connected".to_owned()) };
-        command.query(connection).map_err(|error| {
-            // After an error the next answer on this connection might belong to this command.
+        let result = self.fresh().and_then(|connection| command.query(connection));
+        self.used = Instant::now();
+        result.map_err(|error| {
+            // The next answer on this connection might belong to this command.
             self.connection = None;
             error.to_string()
         })
+    }
+
+    /// The connection; after a rest it is asked whether it still works, and made anew if not. Nothing is lost by that,
+    /// while an increment sent into a connection that the server has closed would have an unknown fate.
+    fn fresh(&mut self) -> Result<&mut Connection, RedisError> {
+        let rested = self.used.elapsed() > STALE_AFTER;
+        let mut kept = self.connection.take();
+        if rested {
+            kept = kept.and_then(|mut connection| {
+                redis::cmd("PING").query::<()>(&mut connection).is_ok().then_some(connection)
+            });
+        }
+        let connection = kept.map_or_else(|| self.connect(), Ok)?;
+        Ok(self.connection.insert(connection))
     }
 }
 
@@ -48,6 +68,7 @@ impl Counter for Redis {
     fn open(&mut self) -> Result<(), OpenError> {
         self.connection = None;
         self.connection = Some(self.connect().map_err(|error| OpenError::Again(error.to_string()))?);
+        self.used = Instant::now();
         Ok(())
     }
 
