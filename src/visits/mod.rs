@@ -1,8 +1,8 @@
 //! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of HTTP.
 //!
-//! A visit is a [`ticket`] in the inbox of a lane. The lane's ledger stage ([`lane`]) takes all that waits, commits it
-//! as one batch and hands it to the counter stage ([`counting`]), which increments the fast counter once and gives
-//! every visitor its own numbers back ([`delivery`]), with one wake-up a worker. Waits are bounded: [`Visits::tick`]
+//! A visit is a `ticket` in the inbox of a lane. The lane's ledger stage (`lane`) takes all that waits, commits it
+//! as one batch and hands it to the counter stage (`counting`), which increments the fast counter once and gives
+//! every visitor its own numbers back (`delivery`), with one wake-up a worker. Waits are bounded: [`Visits::tick`]
 //! refuses whoever's deadline has passed, whatever the stores are doing.
 
 mod backoff;
