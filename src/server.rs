@@ -143,6 +143,8 @@ fn start_workers(workers: usize) {
     may.set_workers(workers).set_stack_size(STACK_BYTES / size_of::<usize>()).set_pool_capacity(STACKS_KEPT);
     // Pinned workers lose where others use the same cores: the kernel knows better.
     may.set_worker_pin(false);
+    // The workers are started by the first coroutine. Here they get the program's name; elsewhere, some thread's.
+    may::go!(|| ());
 }
 
 fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! One connection from accept to close: requests in order, each answered before the next is read.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::body::Skipper;
 use super::buffers::{Input, give_output, take_output};
 use super::registry::{Phase, Place};
-use super::request::{self, Framing, MAX_FIELDS, MAX_HEAD, Method, Persistence, Reject, Request};
+use super::request::{self, Framing, MAX_HEAD, Method, Persistence, Reject, Request};
 use super::response::{Answer, Envelope, Status};
 use super::socket::Socket;
 use super::{Access, Service, Shared};
@@ -128,10 +127,12 @@ impl<S: Service> Connection<S> {
         if self.incomplete {
             return self.receive();
         }
-        // The fields borrow the input, so what the request asks for is found out before anything waits.
-        let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let (plan, length) = match request::parse(self.input.unread(), &mut room) {
-            Ok(Some((request, length))) => (self.plan(&request), length),
+        // The request borrows the input, so what it asks for is found out before anything waits.
+        let parsed = request::parse(self.input.unread(), |parsed| {
+            parsed.map(|whole| whole.map(|(request, length)| (self.plan(&request), length)))
+        });
+        let (plan, length) = match parsed {
+            Ok(Some(planned)) => planned,
             Ok(None) => {
                 self.incomplete = true;
                 return Ok(Next::Step);

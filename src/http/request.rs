@@ -3,6 +3,7 @@
 //! The rules are RFC 9112's for an origin server. Where a message could be read in two ways it is refused and the
 //! connection closed, so that no other server on the way can have read it differently.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 use super::response::Status;
@@ -141,10 +142,23 @@ impl<'b> Request<'b> {
 }
 
 /// Room for the fields of one head.
-pub(super) type FieldRoom<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
+type FieldRoom<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
 
-/// Parses the head at the beginning of `bytes`; gives it with its length, or none while it is not complete.
-pub(super) fn parse<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(Request<'b>, usize)>, Reject> {
+/// Parses the head at the beginning of `bytes`, and lends it with its length to `take`; none while it is not complete.
+/// `take` must not wait: the room for the fields is the worker's, since 4 KiB of it would cost each connection a page.
+pub(super) fn parse<R>(bytes: &[u8], take: impl FnOnce(Result<Option<(Request<'_>, usize)>, Reject>) -> R) -> R {
+    thread_local! {
+        static ROOM: RefCell<FieldRoom<'static>> = const { RefCell::new([const { MaybeUninit::uninit() }; MAX_FIELDS]) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        // SAFETY: the room only ever holds uninitialised places, whose lifetime means nothing: they are written before
+        // they are read within this call, and never read after it.
+        let room = unsafe { std::mem::transmute::<&mut FieldRoom<'static>, &mut FieldRoom<'_>>(room) };
+        take(parse_in(bytes, room))
+    })
+}
+
+fn parse_in<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(Request<'b>, usize)>, Reject> {
     let mut head = httparse::Request::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut head, bytes, room);
     let length = match parsed {
@@ -271,9 +285,7 @@ mod tests {
 
     /// What a head comes to: its framing with its path, or why not.
     fn outcome(bytes: &[u8]) -> Result<Option<(Framing, String, usize)>, Reject> {
-        let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let parsed = parse(bytes, &mut room)?;
-        Ok(parsed.map(|(request, length)| (request.framing, request.path().to_owned(), length)))
+        parse(bytes, |parsed| Ok(parsed?.map(|(request, length)| (request.framing, request.path().to_owned(), length))))
     }
 
     const PLAIN: &[u8] = b"GET /stats?x=1 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
