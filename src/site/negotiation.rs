@@ -20,7 +20,7 @@ pub enum Language {
     English,
 }
 
-/// JSON where it is preferred to HTML, else the page.
+/// JSON where it is preferred to HTML, or named while HTML is only not excluded; else the page.
 pub(super) fn format(request: &Request<'_>) -> Format {
     let (mut json, mut html) = (Preference::default(), Preference::default());
     for (range, quality) in request.fields("accept").flat_map(weighted) {
@@ -36,7 +36,8 @@ pub(super) fn format(request: &Request<'_>) -> Format {
             _ => {}
         }
     }
-    if json.quality > html.quality { Format::Json } else { Format::Html }
+    let preferred = (json.quality, json.specificity) > (html.quality, html.specificity);
+    if preferred && json.quality > 0 { Format::Json } else { Format::Html }
 }
 
 /// English where it is preferred to Portuguese, else Portuguese.

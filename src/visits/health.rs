@@ -1,11 +1,12 @@
 //! Whether a store is there, over all lanes: one log line for each change, however many lanes and visits notice it.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Event;
+use super::inbox::Inbox;
 
 /// A store's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,24 +118,33 @@ impl Health {
 pub(super) struct Startup {
     missing: Mutex<usize>,
     all: Condvar,
+    begun: AtomicBool,
+    inboxes: Arc<[Arc<Inbox>]>,
     tell: Box<dyn Fn(Event) + Send + Sync>,
 }
 
 impl Startup {
-    /// A start that `stages` stages take part in.
-    pub(super) fn new(stages: usize, tell: Box<dyn Fn(Event) + Send + Sync>) -> Self {
-        Startup { missing: Mutex::new(stages), all: Condvar::new(), tell }
+    /// A start that `stages` stages take part in, after which these inboxes are open.
+    pub(super) fn new(stages: usize, inboxes: Arc<[Arc<Inbox>]>, tell: Box<dyn Fn(Event) + Send + Sync>) -> Self {
+        Startup { missing: Mutex::new(stages), all: Condvar::new(), begun: AtomicBool::new(false), inboxes, tell }
     }
 
-    /// A stage reached its store; waits for all others to.
+    /// A stage reached its store. Waits for all others to; the last one opens the inboxes.
     pub(super) fn reached(&self) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         *missing -= 1;
         if *missing == 0 {
+            self.inboxes.iter().for_each(|inbox| inbox.open());
+            self.begun.store(true, Ordering::Release);
             self.all.notify_all();
             (self.tell)(Event::Ready);
         }
         let _all = self.all.wait_while(missing, |missing| *missing > 0);
+    }
+
+    /// Whether the inboxes were opened.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// A store cannot be reached: the process is to end with this sentence.

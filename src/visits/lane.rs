@@ -136,7 +136,6 @@ impl LedgerStage {
     pub(super) fn run(mut self) {
         if self.start() {
             self.startup.reached();
-            self.lane.inbox.open();
             self.serve();
         }
         self.ledger.close();

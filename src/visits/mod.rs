@@ -87,6 +87,7 @@ pub enum Event {
 pub struct Visits {
     lanes: Vec<Arc<Lane>>,
     deadline: Duration,
+    startup: Arc<Startup>,
     ledger: Arc<Health>,
     counter: Arc<Health>,
     stats: Arc<Stats>,
@@ -124,10 +125,10 @@ impl Visits {
         let stats = Arc::new(Stats::default());
         let health = |name| Arc::new(Health::new(name, options.lanes, options.connect_attempts));
         let (ledger, counter) = (health(stores.ledger_name), health(stores.counter_name));
-        let startup = Arc::new(Startup::new(2 * options.lanes, Box::new(tell)));
         let capacity = options.max_queue.div_ceil(options.lanes);
         let lanes: Vec<Arc<Lane>> = (0..options.lanes).map(|_| Arc::new(Lane::new(capacity))).collect();
         let all_inboxes: Arc<[Arc<Inbox>]> = lanes.iter().map(|lane| Arc::clone(&lane.inbox)).collect();
+        let startup = Arc::new(Startup::new(2 * options.lanes, Arc::clone(&all_inboxes), Box::new(tell)));
         for (number, lane) in lanes.iter().enumerate() {
             let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&stats)));
             let ledger_stage = LedgerStage {
@@ -150,7 +151,7 @@ impl Visits {
             thread::Builder::new().name(format!("ledger-{number}")).spawn(move || ledger_stage.run())?;
             thread::Builder::new().name(format!("counter-{number}")).spawn(move || counter_stage.run())?;
         }
-        Ok(Visits { lanes, deadline: options.deadline, ledger, counter, stats })
+        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats })
     }
 
     /// Records a visit and waits for its numbers, at most until its deadline.
@@ -204,7 +205,7 @@ impl Visits {
 
     /// Whether visits are taken: the ledger is there.
     pub fn is_ready(&self) -> bool {
-        self.ledger.state() == StoreState::Up
+        self.startup.has_begun() && self.ledger.state() == StoreState::Up
     }
 
     /// Each store by its name, with its state.
