@@ -95,7 +95,9 @@ fn canned(answer: &'static [u8]) -> u16 {
 
 #[test]
 fn the_client_reads_answers_and_refuses_what_is_none() {
-    let whole = canned(b"HTTP/1.1 200 OK\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    let whole = canned(
+        b"HTTP/1.1 200 OK\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+    );
     let mut client = Client::connect(whole);
     let response = client.get("/");
     assert_eq!((response.status, response.header("x-one"), response.text().as_str()), (200, Some("1"), "hello"));

@@ -25,6 +25,7 @@ pub struct Counts {
 
 /// Why there was no answer.
 #[derive(Debug)]
+#[allow(dead_code, reason = "the fields are for the message of a panic")]
 pub enum NoAnswer {
     /// The request could not be sent.
     NotSent(io::Error),
@@ -169,7 +170,9 @@ impl Client {
         };
         while self.buffer.len() < length {
             self.fill(end).map_err(|why| match why {
-                NoAnswer::Closed => NoAnswer::Incomplete { why: "ended in a body".to_owned(), got: format!("{response:?}") },
+                NoAnswer::Closed => {
+                    NoAnswer::Incomplete { why: "ended in a body".to_owned(), got: format!("{response:?}") }
+                }
                 other => other,
             })?;
         }

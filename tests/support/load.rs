@@ -62,16 +62,28 @@ impl Tally {
         assert_eq!((self.ok(), self.unsure()), (visits, 0), "answers: {self:?}");
     }
 
-    /// Every visit got a total of its own, from `first` on without a gap, and a cache number of its own likewise.
+    /// Every visit got a cache number of its own, from `first` on without a gap.
     #[track_caller]
-    pub fn each_number_once(&self, first_total: u64, first_cache: i64) {
-        let mut totals: Vec<u64> = self.counts.iter().map(|counts| counts.total).collect();
+    pub fn each_cache_number_once(&self, first: i64) {
         let mut caches: Vec<i64> = self.counts.iter().map(|counts| counts.cache.expect("a cache number")).collect();
-        totals.sort_unstable();
         caches.sort_unstable();
-        let length = self.counts.len();
-        assert_eq!(totals, (first_total..first_total + length as u64).collect::<Vec<_>>(), "totals");
-        assert_eq!(caches, (first_cache..first_cache + length as i64).collect::<Vec<_>>(), "cache numbers");
+        assert_eq!(caches, (first..first + self.counts.len() as i64).collect::<Vec<_>>(), "cache numbers");
+    }
+
+    /// Every visit got a total of its own, from `first` on without a gap. So it is with one lane; lanes that commit at
+    /// the same moment do not see each other's rows yet, and may tell the same total.
+    #[track_caller]
+    pub fn each_total_once(&self, first: u64) {
+        let mut totals: Vec<u64> = self.counts.iter().map(|counts| counts.total).collect();
+        totals.sort_unstable();
+        assert_eq!(totals, (first..first + self.ok()).collect::<Vec<_>>(), "totals");
+    }
+
+    /// No total is above what there is.
+    #[track_caller]
+    pub fn no_total_above(&self, most: u64) {
+        let highest = self.counts.iter().map(|counts| counts.total).max();
+        assert!(highest.is_none_or(|highest| highest <= most), "a total of {highest:?} with {most} rows");
     }
 }
 

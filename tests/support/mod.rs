@@ -14,13 +14,13 @@ pub mod run;
 pub mod server;
 pub mod wait;
 
-pub use client::{Client, Counts, NoAnswer, Response};
-pub use load::{Load, Tally};
+pub use client::{Client, NoAnswer, Response};
+pub use load::Load;
 pub use postgres::{Cluster, Database, Stop};
 pub use proxy::{Proxy, Way};
 pub use redis::Redis;
 pub use server::{Settings, Visitas};
-pub use wait::{within, within_value};
+pub use wait::within;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -230,7 +230,8 @@ impl Database<'_> {
 
     /// How many sessions of visitas wait for a lock in this database.
     pub fn sessions_waiting(&self, watcher: &mut Client) -> usize {
-        let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND usename = $2 AND wait_event_type = 'Lock'";
+        let waiting =
+            "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND usename = $2 AND wait_event_type = 'Lock'";
         watcher.query(waiting, &[&self.name, &USER]).expect("the sessions").len()
     }
 }
@@ -318,7 +319,6 @@ fn postgres_ids() -> Option<(u32, u32)> {
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path of UTF-8")
 }
-
 
 /// The table of visits, held so that no row can be written until it is released.
 pub struct Held(Client);

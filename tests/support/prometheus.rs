@@ -57,6 +57,15 @@ impl Metrics {
         self.0.iter().filter(fits).map(|(name, _)| name.as_str()).collect()
     }
 
+    /// The only family of that kind whose name holds that word.
+    #[track_caller]
+    pub fn one(&self, kind: &str, word: &str) -> &str {
+        match self.like(kind, word)[..] {
+            [name] => name,
+            _ => panic!("not one {kind} about {word}: {:?}", self.0.keys()),
+        }
+    }
+
     /// The count of a histogram without labels.
     #[track_caller]
     pub fn count(&self, histogram: &str) -> f64 {
@@ -117,7 +126,11 @@ fn parse_sample(line: &str) -> Option<Sample> {
         bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
-    (valid(name) && labels.iter().all(|(label, _)| valid(label))).then(|| Sample { name: name.to_owned(), labels, value })
+    (valid(name) && labels.iter().all(|(label, _)| valid(label))).then(|| Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
 }
 
 /// `name="value",...`; no value of visitas holds a quote.

@@ -9,6 +9,7 @@ use super::postgres::Database;
 use super::process::{Lines, Process};
 use super::redis::Redis;
 use super::run::Folder;
+use super::wait::within_value;
 
 /// Becoming ready includes connecting to real servers on a machine that other tests load.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -82,11 +83,6 @@ impl Settings {
         self
     }
 
-    /// The working folder, removed when the process has ended and been dropped.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Starts it and waits until it says that it is ready.
     #[track_caller]
     pub fn start(self) -> Visitas {
@@ -153,6 +149,18 @@ impl Visitas {
         }
     }
 
+    /// Waits until the port that the environment names takes connections: long before it is ready, where a store is away.
+    ///
+    /// # Panics
+    /// When it does not within 30 s.
+    #[track_caller]
+    pub fn wait_listening(&self) {
+        let (port, said) = (self.port(), || self.said());
+        within_value(READY_LIMIT, "visitas to listen", || {
+            Client::try_connect(port).map(drop).map_err(|error| format!("{error}; {}", said()))
+        });
+    }
+
     /// The port it listens on: known from the environment, or from the ready line.
     pub fn port(&self) -> u16 {
         assert_ne!(self.port, 0, "the port is known once visitas is ready");
@@ -163,6 +171,7 @@ impl Visitas {
         self.process.pid()
     }
 
+    /// The working folder, removed when this is dropped.
     pub fn folder(&self) -> &Path {
         self.settings.folder.path()
     }
@@ -236,6 +245,11 @@ impl Visitas {
         let code = self.process.wait(END_LIMIT).code();
         let text = |lines: &Lines| lines.all().join("\n");
         Ended { code, stdout: text(&self.process.stdout), stderr: text(&self.process.stderr) }
+    }
+
+    /// The settings of a process that has ended, with its folder, to start another one from.
+    pub fn into_settings(self) -> Settings {
+        self.settings
     }
 
     /// Stops it by SIGTERM, which has to end it with code 0.
