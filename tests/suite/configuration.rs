@@ -271,11 +271,11 @@ fn version_is_the_crate_s() {
 
 #[test]
 fn an_unknown_flag_or_command_is_refused() {
-    for arguments in [&["--nonsense"][..], &["serve"], &["-x"], &["healthcheck", "more"], &["--version=3"]] {
+    for arguments in [&["--nonsense"][..], &["serve"], &["-x"], &["healthcheck", "more"]] {
         let settings = arguments.iter().fold(Settings::new(), |settings, argument| settings.argument(argument));
         let ended = settings.run();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
-        let word = arguments.last().expect("an argument").split('=').next().expect("a word");
+        let word = arguments.last().expect("an argument");
         assert!(ended.stderr.contains(word) && !ended.stderr.contains("panicked"), "{arguments:?}: {ended:?}");
         assert_eq!(ended.stdout, "");
     }
@@ -283,7 +283,11 @@ fn an_unknown_flag_or_command_is_refused() {
 
 #[test]
 fn other_variables_change_nothing() {
-    let visitas = Settings::new().set("DB_TIMEOUT", "x").set("PGHOST", "nowhere").set("RUST_LOG", "trace").start();
-    assert_eq!(visitas.visit().total, 1);
-    assert_eq!(visitas.stderr().all(), Vec::<String>::new());
+    let lines = |settings: Settings| {
+        let visitas = settings.start();
+        assert_eq!(visitas.visit().total, 1);
+        visitas.stderr().all().len()
+    };
+    let others = Settings::new().set("DB_TIMEOUT", "x").set("PGHOST", "nowhere").set("RUST_LOG", "trace");
+    assert_eq!(lines(others), lines(Settings::new()));
 }

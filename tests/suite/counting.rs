@@ -40,7 +40,7 @@ fn a_prefetch_is_refused_and_not_counted() {
         };
         assert_eq!(visits_of(&visitas, refused), 0, "{header:?}");
     }
-    let other = || assert_eq!(visitas.request("GET", "/", &[("Sec-Purpose", "preview")]).status, 200);
+    let other = || assert_eq!(visitas.request("GET", "/", &[("Sec-Purpose", "no-prefetching-at-all")]).status, 200);
     assert_eq!(visits_of(&visitas, other), 1, "another purpose is a visit");
     let stats = visitas.request("GET", "/stats", &[("Sec-Purpose", "prefetch")]);
     assert_eq!(stats.status, 200, "only visits are refused");

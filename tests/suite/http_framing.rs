@@ -13,8 +13,7 @@ fn is_refused(visitas: &Visitas, sent: impl AsRef<[u8]>, statuses: &[u16]) {
     let response = client.try_read(false).unwrap_or_else(|why| panic!("{shown:?}: {why:?}\n{}", visitas.said()));
     assert!(statuses.contains(&response.status), "{shown:?}: {response:?}");
     assert_eq!(response.header("Connection"), Some("close"), "{shown:?}: {response:?}");
-    let text = response.text();
-    assert!(text.trim_end().ends_with('.') && text.len() < 300, "no sentence: {text:?}");
+    response.sentence();
     assert_eq!(client.closed_within(ANSWER_LIMIT), b"", "{shown:?}: more than one answer");
 }
 
@@ -28,7 +27,6 @@ fn malformed_requests_are_refused() {
         "GET /\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
-        "GET / http/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
@@ -55,7 +53,7 @@ fn a_request_needs_one_host() {
 #[test]
 fn other_versions_are_refused() {
     let visitas = Settings::new().start();
-    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2x"] {
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2x", "http/1.1"] {
         is_refused(&visitas, format!("GET / {version}\r\nHost: x\r\n\r\n"), &[400, 505]);
     }
     is_refused(&visitas, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 505]);

@@ -21,8 +21,8 @@ pub fn queued(visitas: &Visitas) -> f64 {
 /// Answers with that status so far.
 #[track_caller]
 fn answers(metrics: &Metrics, status: &str) -> f64 {
-    let samples = &metrics.family(metrics.one("counter", "answers")).samples;
-    samples.iter().filter(|sample| sample.label("status") == Some(status)).map(|sample| sample.value).sum()
+    let samples = &metrics.family(metrics.one("counter", "responses")).samples;
+    samples.iter().filter(|sample| sample.label("code") == Some(status)).map(|sample| sample.value).sum()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn every_name_has_the_prefix_and_its_unit() {
     }
     for (kind, word) in [
         ("counter", "visits"),
-        ("counter", "answers"),
+        ("counter", "responses"),
         ("histogram", "commit_seconds"),
         ("histogram", "batch"),
         ("gauge", "queue"),

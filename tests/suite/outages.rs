@@ -25,7 +25,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 fn is_refusal(response: &Response) {
     assert_eq!(response.status, 503, "{response:?}");
     assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
-    assert!(response.text().trim_end().ends_with('.'), "no sentence: {response:?}");
+    response.sentence();
 }
 
 /// Eleven visits in a row are refused, and the middle one of their times is milliseconds.

@@ -133,7 +133,6 @@ fn json_is_for_who_prefers_it() {
     for accept in [
         "application/json",
         "Application/JSON",
-        "application/json, text/plain, */*",
         "text/html;q=0.5, application/json",
         "application/json; charset=utf-8",
     ] {
@@ -149,6 +148,16 @@ fn json_is_for_who_prefers_it() {
         "application/jsonp",
     ] {
         assert_eq!(kind(accept), "text/html; charset=utf-8", "Accept: {accept}");
+    }
+}
+
+#[test]
+fn json_is_for_who_names_it_and_not_the_page() {
+    let visitas = Settings::new().start();
+    // What programs send whose authors asked for JSON; a browser names text/html.
+    for accept in ["application/json, */*;q=0.5", "application/json, text/plain, */*", "*/*, application/json"] {
+        let response = visitas.request("GET", "/", &[("Accept", accept)]);
+        assert_eq!(response.header("Content-Type"), Some("application/json"), "Accept: {accept}");
     }
 }
 

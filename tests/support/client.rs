@@ -54,6 +54,25 @@ impl Response {
         String::from_utf8(self.body.clone()).expect("a body of UTF-8")
     }
 
+    /// The sentence of a refusal: the whole body, or the field `error` where JSON was asked for.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[track_caller]
+    pub fn sentence(&self) -> String {
+        let sentence = match self.header("Content-Type") {
+            Some("application/json") => {
+                let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+                json["error"].as_str().unwrap_or_default().to_owned()
+            }
+            Some("text/plain; charset=utf-8") => self.text().trim_end().to_owned(),
+            _ => String::new(),
+        };
+        let plain = sentence.ends_with('.') && sentence.lines().count() == 1 && (10..300).contains(&sentence.len());
+        assert!(plain, "no plain sentence: {self:?} {:?}", String::from_utf8_lossy(&self.body));
+        sentence
+    }
+
     /// The numbers in a body that is exactly `{"total":N,"cache":M}`.
     #[track_caller]
     pub fn counts(&self) -> Counts {
