@@ -116,7 +116,7 @@ fn outage_under_load(how: Stop) {
     within(LIMIT, "visits again", || visitas.stats().total > before + 100);
     let tally = load.stop();
     check_account(&database, &visitas, tally.ok() + 1, tally.unsure());
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {:?}", tally.others);
+    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
     says_once_away_and_once_back(&visitas, mark, "postgres");
 }
 
@@ -248,7 +248,7 @@ fn redis_stops_under_load() {
     let before = visitas.stats().total;
     within(LIMIT, "visits with the cache", || visitas.stats().total > before + 100);
     let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "no visit is refused without the cache: {:?}", tally.others);
+    assert_eq!(tally.unsure(), 0, "no visit is refused without the cache: {tally:?}");
     let rows = database.rows();
     assert!(rows > tally.ok(), "{rows} rows");
     assert_eq!(visitas.stats().total, rows);

@@ -130,12 +130,9 @@ fn json_is_for_who_prefers_it() {
         assert_eq!(response.status, 200, "{response:?}");
         response.header("Content-Type").expect("a type").to_owned()
     };
-    for accept in [
-        "application/json",
-        "Application/JSON",
-        "text/html;q=0.5, application/json",
-        "application/json; charset=utf-8",
-    ] {
+    for accept in
+        ["application/json", "Application/JSON", "text/html;q=0.5, application/json", "application/json; charset=utf-8"]
+    {
         assert_eq!(kind(accept), "application/json", "Accept: {accept}");
     }
     for accept in [

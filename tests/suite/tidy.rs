@@ -130,7 +130,7 @@ fn paths_in_sources() -> BTreeSet<String> {
             && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'/' || b == b'.')
     };
     let literals = files("src/site", "rs").into_iter().flat_map(|(_, text)| {
-        let parts: Vec<String> = text.split('"').filter(|word| is_path(&word)).map(str::to_owned).collect();
+        let parts: Vec<String> = text.split('"').filter(|word| is_path(word)).map(str::to_owned).collect();
         parts
     });
     literals.collect()

@@ -1,11 +1,13 @@
 //! Many visitors at once, and the account of what each was told.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::client::{Client, Counts, NoAnswer};
+use super::client::{Client, Counts, NoAnswer, Response};
 
 /// A visitor needs little of a stack, and there are hundreds.
 const STACK_BYTES: usize = 256 * 1024;
@@ -13,7 +15,7 @@ const STACK_BYTES: usize = 256 * 1024;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What visitors were told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Tally {
     /// The numbers in each 200.
     pub counts: Vec<Counts>,
@@ -23,6 +25,16 @@ pub struct Tally {
     pub others: Vec<u16>,
     /// Requests sent that got no whole answer.
     pub unanswered: usize,
+    /// What was said to those that were not counted.
+    pub said: BTreeSet<String>,
+}
+
+/// Without the numbers of every visit, which would fill pages.
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { refused, others, unanswered, said, .. } = self;
+        write!(f, "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; {said:#?}", self.ok())
+    }
 }
 
 impl Tally {
@@ -36,12 +48,17 @@ impl Tally {
         (self.refused + self.others.len() + self.unanswered) as u64
     }
 
-    fn add(&mut self, answer: Result<super::Response, NoAnswer>) {
+    fn add(&mut self, answer: Result<Response, NoAnswer>) {
         match answer {
             Ok(response) if response.status == 200 => self.counts.push(response.counts()),
-            Ok(response) if response.status == 503 => self.refused += 1,
-            Ok(response) => self.others.push(response.status),
-            Err(_) => self.unanswered += 1,
+            Ok(response) => {
+                self.said.insert(String::from_utf8_lossy(&response.body).into_owned());
+                if response.status == 503 { self.refused += 1 } else { self.others.push(response.status) }
+            }
+            Err(why) => {
+                self.said.insert(format!("{why:?}"));
+                self.unanswered += 1;
+            }
         }
     }
 
@@ -50,6 +67,7 @@ impl Tally {
         self.refused += other.refused;
         self.others.extend(other.others);
         self.unanswered += other.unanswered;
+        self.said.extend(other.said);
         self
     }
 

@@ -38,6 +38,7 @@ struct Run {
     _guardian: ChildStdin,
 }
 
+#[allow(clippy::zombie_processes, reason = "the guardian outlives this process: that is what it is for")]
 fn run() -> &'static Run {
     static RUN: OnceLock<Run> = OnceLock::new();
     RUN.get_or_init(|| {
