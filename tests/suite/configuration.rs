@@ -1,0 +1,293 @@
+//! The environment and the command line: what is wrong is refused with exit code 2 and a sentence, and never told in full
+//! where it may hold a password.
+
+use crate::support::run::Folder;
+use crate::support::server::Ended;
+use crate::support::{Cluster, Redis, Settings};
+
+/// Every variable of the contract.
+pub const VARIABLES: &[&str] = &[
+    "HOST",
+    "PORT",
+    "DB_HOST",
+    "DB_PORT",
+    "DB_USER",
+    "DB_PASSWORD",
+    "DB_NAME",
+    "DATABASE_URL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_PASSWORD",
+    "REDIS_URL",
+    "DB_PASSWORD_FILE",
+    "DATABASE_URL_FILE",
+    "REDIS_PASSWORD_FILE",
+    "REDIS_URL_FILE",
+    "DATA_DIR",
+    "WORKERS",
+    "CONNECT_ATTEMPTS",
+    "CONNECT_INTERVAL",
+    "REQUEST_TIMEOUT",
+    "HEADER_TIMEOUT",
+    "IDLE_TIMEOUT",
+    "MAX_CONNECTIONS",
+    "MAX_QUEUE",
+    "DRAIN_TIMEOUT",
+    "LOG_FORMAT",
+    "ACCESS_LOG",
+];
+
+/// The variables that `--help` lists: each in capitals at the start of its line.
+pub fn variables_of_help() -> Vec<String> {
+    let help = Settings::empty().argument("--help").run();
+    assert_eq!(help.code, Some(0), "{help:?}");
+    let is_name = |word: &&str| {
+        word.len() >= 4
+            && word.starts_with(|c: char| c.is_ascii_uppercase())
+            && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let names = |line: &str| -> Vec<String> {
+        let words = line.split([' ', ',']).filter(|word| !word.is_empty());
+        words.take_while(is_name).map(str::to_owned).collect()
+    };
+    help.stdout.lines().flat_map(names).collect()
+}
+
+#[track_caller]
+fn is_refused(ended: &Ended, variable: &str) {
+    assert_eq!(ended.code, Some(2), "{variable}: {ended:?}");
+    assert_eq!(ended.stdout, "", "{variable}");
+    assert!(ended.stderr.contains(variable), "which variable: {ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+    assert!(ended.stderr.trim_end().lines().count() <= 3, "a sentence, not a page: {ended:?}");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_what_it_got_and_what_it_takes() {
+    for (variable, value, takes) in [
+        ("HOST", "no such host", "address"),
+        ("PORT", "65536", "65535"),
+        ("PORT", "-1", "65535"),
+        ("PORT", "http", "65535"),
+        ("DB_PORT", "0", "65535"),
+        ("DB_PORT", "5432x", "65535"),
+        ("REDIS_PORT", "70000", "65535"),
+        ("REDIS_PORT", "six", "65535"),
+        ("WORKERS", "0", "1"),
+        ("WORKERS", "two", "1"),
+        ("CONNECT_ATTEMPTS", "-1", "0"),
+        ("CONNECT_ATTEMPTS", "some", "0"),
+        ("CONNECT_INTERVAL", "soon", "seconds"),
+        ("CONNECT_INTERVAL", "-5", "seconds"),
+        ("REQUEST_TIMEOUT", "5 minutes", "seconds"),
+        ("REQUEST_TIMEOUT", "0", "seconds"),
+        ("REQUEST_TIMEOUT", "inf", "seconds"),
+        ("REQUEST_TIMEOUT", "1e3", "seconds"),
+        ("HEADER_TIMEOUT", "0", "seconds"),
+        ("HEADER_TIMEOUT", "NaN", "seconds"),
+        ("IDLE_TIMEOUT", "1m", "seconds"),
+        ("MAX_CONNECTIONS", "0", "1"),
+        ("MAX_CONNECTIONS", "1.5", "1"),
+        ("MAX_QUEUE", "0", "1"),
+        ("MAX_QUEUE", "99999999999999999999", "1"),
+        ("DRAIN_TIMEOUT", "never", "seconds"),
+        ("LOG_FORMAT", "xml", "json"),
+        ("ACCESS_LOG", "maybe", "on"),
+    ] {
+        // With both stores asked for, so that their variables are read.
+        let ended =
+            Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1").set(variable, value).run();
+        is_refused(&ended, variable);
+        assert!(ended.stderr.contains(value), "what it got: {ended:?}");
+        assert!(ended.stderr.contains(takes), "what it takes: {ended:?}");
+    }
+}
+
+#[test]
+fn a_wrong_address_is_refused_without_its_password() {
+    for (variable, value) in [
+        ("DATABASE_URL", "postgres://user:s3cret@127.0.0.1:notaport/db"),
+        ("DATABASE_URL", "host=127.0.0.1 password=s3cret nonsense=1"),
+        ("DATABASE_URL", "mysql://user:s3cret@127.0.0.1/db"),
+        ("DATABASE_URL", "s3cret"),
+        ("REDIS_URL", "redis://:s3cret@127.0.0.1:notaport"),
+        ("REDIS_URL", "http://:s3cret@127.0.0.1"),
+        ("REDIS_URL", "s3cret"),
+    ] {
+        let ended = Settings::new().set(variable, value).run();
+        is_refused(&ended, variable);
+        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+        let folder = Folder::new("secrets");
+        let file = folder.file("address", value);
+        let ended = Settings::new().set(&format!("{variable}_FILE"), file.display()).run();
+        is_refused(&ended, variable);
+        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_refused() {
+    // A byte that is no UTF-8 can only come through a shell here.
+    let ended = Settings::new().through(&["/bin/sh", "-c", "HOST=$(printf '\\377') exec \"$0\" \"$@\""]).run();
+    is_refused(&ended, "HOST");
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let mut settings = Settings::new();
+    for variable in VARIABLES.iter().filter(|name| !["HOST", "PORT", "WORKERS"].contains(name)) {
+        settings = settings.set(variable, "");
+    }
+    let visitas = settings.start();
+    assert_eq!(visitas.visit().total, 1);
+}
+
+#[test]
+fn durations_are_seconds_with_decimals_or_carry_their_unit() {
+    for value in ["2", "2s", "2000ms", "0.5", "0.5s", "1500ms"] {
+        let visitas = Settings::new().set("REQUEST_TIMEOUT", value).set("DRAIN_TIMEOUT", value).start();
+        assert_eq!(visitas.visit().total, 1, "{value}");
+    }
+}
+
+#[test]
+fn passwords_and_addresses_are_read_from_files() {
+    let (database, redis) = (Cluster::shared().database(), Redis::with_password("redis-s3cret"));
+    let folder = Folder::new("secrets");
+    for ending in ["", "\n", "\r\n"] {
+        let file = |name: &str, value: &str| folder.file(name, &format!("{value}{ending}")).display().to_string();
+        let parts = Settings::new()
+            .set("DB_HOST", "127.0.0.1")
+            .set("DB_PORT", database.port())
+            .set("DB_NAME", &database.name)
+            .set("DB_PASSWORD_FILE", file("db-password", "app_password"))
+            .set("REDIS_HOST", "127.0.0.1")
+            .set("REDIS_PORT", redis.port())
+            .set("REDIS_PASSWORD_FILE", file("redis-password", "redis-s3cret"));
+        let addresses = Settings::new()
+            .set("DATABASE_URL_FILE", file("database-url", &database.url()))
+            .set("REDIS_URL_FILE", file("redis-url", &redis.url()));
+        for settings in [parts, addresses] {
+            let visitas = settings.start();
+            let rows = database.rows();
+            let counts = visitas.visit();
+            assert_eq!((counts.total, counts.cache), (rows + 1, redis.counter()));
+            assert_eq!(database.rows(), rows + 1);
+        }
+    }
+}
+
+#[test]
+fn a_variable_and_its_file_at_once_are_refused() {
+    let folder = Folder::new("secrets");
+    let file = folder.file("s", "from-a-file");
+    for variable in ["DB_PASSWORD", "DATABASE_URL", "REDIS_PASSWORD", "REDIS_URL"] {
+        let twin = format!("{variable}_FILE");
+        let settings = Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1");
+        let ended = settings.set(variable, "s3cret").set(&twin, file.display()).run();
+        is_refused(&ended, variable);
+        assert!(ended.stderr.contains(&twin), "{ended:?}");
+        assert!(!ended.stderr.contains("s3cret") && !ended.stderr.contains("from-a-file"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_by_name() {
+    for variable in ["DB_PASSWORD_FILE", "DATABASE_URL_FILE", "REDIS_PASSWORD_FILE", "REDIS_URL_FILE"] {
+        let settings = Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1");
+        let ended = settings.set(variable, "/no/such/file").run();
+        is_refused(&ended, variable);
+        assert!(ended.stderr.contains("/no/such/file"), "{ended:?}");
+    }
+}
+
+#[test]
+fn parts_and_addresses_reach_the_same_stores() {
+    let (cluster, redis) = (Cluster::shared(), Redis::with_password("p w/d"));
+    let database = cluster.default_database();
+    // Nothing but the host, the port and the password: the other two have the defaults of the contract.
+    let parts = Settings::new()
+        .set("DB_HOST", "localhost")
+        .set("DB_PORT", cluster.port())
+        .set("DB_PASSWORD", "app_password")
+        .set("REDIS_HOST", "localhost")
+        .set("REDIS_PORT", redis.port())
+        .set("REDIS_PASSWORD", "p w/d")
+        .start();
+    let before = database.rows();
+    assert_eq!(parts.visit().total, before + 1);
+    assert_eq!(redis.counter(), Some(1));
+    let pairs =
+        format!("host=127.0.0.1 port={} user=user_app password=app_password dbname=desafio3_db", cluster.port());
+    let encoded = format!("redis://:p%20w%2Fd@127.0.0.1:{}", redis.port());
+    let addresses = Settings::new().set("DATABASE_URL", pairs).set("REDIS_URL", encoded).start();
+    assert_eq!(addresses.visit().total, before + 2);
+    assert_eq!(redis.counter(), Some(2));
+}
+
+#[test]
+fn an_address_wins_over_parts() {
+    let (database, redis) = (Cluster::shared().database(), Redis::start());
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("DB_HOST", "127.0.0.1")
+        .set("DB_PORT", 1)
+        .redis(&redis)
+        .set("REDIS_HOST", "127.0.0.1")
+        .set("REDIS_PORT", 1)
+        .start();
+    assert_eq!(visitas.visit().total, 1);
+    assert_eq!((database.rows(), redis.counter()), (1, Some(1)));
+}
+
+#[test]
+fn redis_counts_in_the_database_of_its_address() {
+    let redis = Redis::start();
+    let visitas = Settings::new().set("REDIS_URL", format!("{}/3", redis.url())).start();
+    assert_eq!(visitas.visit().cache, Some(1));
+    assert_eq!(redis.counter(), None, "nothing in database 0");
+}
+
+#[test]
+fn help_lists_every_variable() {
+    let mut listed = variables_of_help();
+    let mut expected: Vec<String> = VARIABLES.iter().map(|name| (*name).to_owned()).collect();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+    let help = Settings::empty().argument("--help").run();
+    for word in ["healthcheck", "--help", "--version", "5000", "5432", "6379", "user_app", "desafio3_db"] {
+        assert!(help.stdout.contains(word), "no {word} in:\n{}", help.stdout);
+    }
+    assert_eq!(help.stderr, "");
+}
+
+#[test]
+fn version_is_the_crate_s() {
+    let ended = Settings::empty().argument("--version").run();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ended.stdout, format!("visitas {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn an_unknown_flag_or_command_is_refused() {
+    for arguments in [&["--nonsense"][..], &["serve"], &["-x"], &["healthcheck", "more"]] {
+        let settings = arguments.iter().fold(Settings::new(), |settings, argument| settings.argument(argument));
+        let ended = settings.run();
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        let word = arguments.last().expect("an argument");
+        assert!(ended.stderr.contains(word) && !ended.stderr.contains("panicked"), "{arguments:?}: {ended:?}");
+        assert_eq!(ended.stdout, "");
+    }
+}
+
+#[test]
+fn other_variables_change_nothing() {
+    let lines = |settings: Settings| {
+        let visitas = settings.start();
+        assert_eq!(visitas.visit().total, 1);
+        visitas.stderr().all().len()
+    };
+    let others = Settings::new().set("DB_TIMEOUT", "x").set("PGHOST", "nowhere").set("RUST_LOG", "trace");
+    assert_eq!(lines(others), lines(Settings::new()));
+}

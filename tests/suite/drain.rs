@@ -1,0 +1,174 @@
+//! SIGTERM and SIGINT: nothing new is accepted, what was accepted is finished, idle connections close at once, exit code 0.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::{ANSWER_LIMIT, request};
+use crate::support::{Client, Cluster, Load, Settings, machine, wait, within};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn visit() -> String {
+    request("GET", "/", &[("Accept", "application/json")])
+}
+
+/// Visits wait for a commit that cannot go on; the signal comes; then the commit can.
+#[track_caller]
+fn accepted_visits_are_finished(signal: &str) {
+    let database = Cluster::shared().database();
+    let mut visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let mut watcher = database.superuser();
+    let held = database.hold();
+    let mut idle: Vec<Client> = (0..5).map(|_| visitas.connect()).collect();
+    idle.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    // One visit is in the commit that waits, the others in the queue behind it.
+    let mut waiting: Vec<Client> = (0..20).map(|_| visitas.connect()).collect();
+    waiting[0].send(visit());
+    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    waiting[1..].iter_mut().for_each(|client| client.send(visit()));
+    within(LIMIT, "every other visit to queue", || crate::metrics::queued(&visitas) == 19.0);
+
+    let port = visitas.port();
+    visitas.signal(signal);
+    let start = Instant::now();
+    for client in &mut idle {
+        assert_eq!(client.closed_within(LIMIT), b"", "an idle connection closes without a word");
+    }
+    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    assert!(start.elapsed() < Duration::from_secs(1), "idle connections closed after {:?}", start.elapsed());
+    assert!(visitas.is_running(), "visits still wait: {}", visitas.said());
+
+    held.release();
+    for client in &mut waiting {
+        let response = client.read();
+        assert_eq!(response.status, 200, "{response:?}");
+        assert_eq!(response.header("Connection"), Some("close"), "{response:?}");
+        client.closed_within(LIMIT);
+    }
+    let ended = visitas.wait_end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(database.rows(), 20);
+}
+
+#[test]
+fn sigterm_finishes_what_was_accepted() {
+    accepted_visits_are_finished("TERM");
+}
+
+#[test]
+fn sigint_finishes_what_was_accepted() {
+    accepted_visits_are_finished("INT");
+}
+
+/// The signal comes in the middle of many visits.
+#[track_caller]
+fn under_load(settings: Settings, rows: impl FnOnce(Settings) -> u64) {
+    let _machine = machine();
+    let mut visitas = settings.start();
+    let load = Load::start(visitas.port(), 16);
+    within(LIMIT, "visits", || visitas.stats().total > 200);
+    let start = Instant::now();
+    visitas.signal("TERM");
+    let ended = visitas.wait_end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(start.elapsed() < Duration::from_secs(5), "the drain took {:?}", start.elapsed());
+    let tally = load.stop();
+    assert_eq!((tally.refused, tally.others.len()), (0, 0), "every accepted visit is a 200");
+    // A visit may have been sent on an idle connection just as that closed: it was not accepted and has no row.
+    let rows = rows(visitas.into_settings());
+    assert_eq!(rows, tally.ok(), "rows and answers, with {} unanswered", tally.unanswered);
+}
+
+#[test]
+fn under_load_over_postgres_rows_are_answers() {
+    let database = Cluster::shared().database();
+    under_load(Settings::new().postgres(&database), |_| database.rows());
+}
+
+#[test]
+fn under_load_over_the_embedded_store_rows_are_answers() {
+    under_load(Settings::new(), |settings| settings.start().stats().total);
+}
+
+#[test]
+fn a_commit_that_never_ends_does_not_keep_it() {
+    let database = Cluster::shared().database();
+    let settings = Settings::new().postgres(&database).set("DRAIN_TIMEOUT", "500ms").set("REQUEST_TIMEOUT", "30s");
+    let mut visitas = settings.start();
+    let mut watcher = database.superuser();
+    let _held = database.hold();
+    let mut client = visitas.connect();
+    client.send(visit());
+    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    let start = Instant::now();
+    visitas.signal("TERM");
+    visitas.wait_end();
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(400), "it did not wait for the visit: {took:?}");
+    assert!(took < Duration::from_secs(2), "DRAIN_TIMEOUT is 500 ms and it took {took:?}");
+}
+
+#[test]
+fn a_request_that_was_begun_is_answered() {
+    let mut visitas = Settings::new().start();
+    let mut begun = visitas.connect();
+    // In one piece with a whole request: once that is answered, the server has read the begun one too.
+    begun.send(request("GET", "/livez", &[]) + "GET /readyz HTTP/1.1\r\nHost: visitas.example\r\n");
+    assert_eq!(begun.read().status, 200);
+    let port = visitas.port();
+    visitas.signal("TERM");
+    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    begun.send("\r\n");
+    let response = begun.read();
+    assert_eq!(response.status, 503, "not ready while it drains: {response:?}");
+    assert_eq!(response.header("Connection"), Some("close"));
+    begun.closed_within(ANSWER_LIMIT);
+    let ended = visitas.wait_end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_second_signal_does_no_harm() {
+    let database = Cluster::shared().database();
+    let mut visitas = Settings::new().postgres(&database).start();
+    let mut watcher = database.superuser();
+    let held = database.hold();
+    let mut client = visitas.connect();
+    client.send(visit());
+    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    let port = visitas.port();
+    visitas.signal("TERM");
+    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    visitas.signal("TERM");
+    held.release();
+    assert_eq!(client.read().status, 200);
+    assert_eq!(visitas.wait_end().code, Some(0));
+}
+
+#[test]
+fn it_works_as_process_1() {
+    let namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork"];
+    let allowed = std::process::Command::new(namespace[0]).args(&namespace[1..]).arg("true").output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        let why = "SKIPPED: process 1: this machine lets nobody make a process namespace";
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+        eprintln!("{why}");
+        return;
+    }
+    for signal in ["TERM", "INT"] {
+        let wrapper: Vec<&str> = [&namespace[..], &["--kill-child"]].concat();
+        let mut visitas = Settings::new().set("PATH", "/usr/bin:/bin").through(&wrapper).start();
+        assert_eq!(visitas.visit().total, 1);
+        // The namespace's process 1 is the only child of `unshare`.
+        let children = format!("/proc/{0}/task/{0}/children", visitas.pid());
+        let child = wait::within_value(LIMIT, "unshare's child", || {
+            let text = std::fs::read_to_string(&children).unwrap_or_default();
+            text.trim().parse::<u32>().map_err(|_| text)
+        });
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).expect("its status");
+        let inside = status.lines().find(|line| line.starts_with("NSpid:")).expect("its numbers");
+        assert!(inside.ends_with("\t1"), "it is process 1 there: {inside}");
+        crate::support::process::send_signal(child, signal);
+        let ended = visitas.wait_end();
+        assert_eq!(ended.code, Some(0), "SIG{signal}: {ended:?}");
+    }
+}

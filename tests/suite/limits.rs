@@ -1,0 +1,99 @@
+//! Bounds on what waits: connections, the queue, a visit's time. Above them a fast 503.
+
+use std::time::{Duration, Instant};
+
+use crate::metrics::queued;
+use crate::support::client::{ANSWER_LIMIT, request};
+use crate::support::{Client, Cluster, Settings, machine, within};
+
+fn visit() -> String {
+    request("GET", "/", &[("Accept", "application/json")])
+}
+
+#[test]
+fn connections_above_the_most_are_refused() {
+    let visitas = Settings::new().set("MAX_CONNECTIONS", 3).start();
+    let mut kept: Vec<Client> = (0..3).map(|_| visitas.connect()).collect();
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    let mut refused = visitas.connect();
+    let answer = refused.read();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("Connection"), Some("close"));
+    assert!(answer.header("Retry-After").is_some(), "{answer:?}");
+    refused.closed_within(ANSWER_LIMIT);
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200, "the others are not touched"));
+    kept.pop();
+    let freed = || visitas.connect().try_request("GET", "/livez", &[]).is_ok_and(|response| response.status == 200);
+    within(ANSWER_LIMIT, "room for one more", freed);
+}
+
+#[test]
+fn visits_above_the_longest_queue_are_refused_at_once() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).set("MAX_QUEUE", 3).start();
+    let mut watcher = database.superuser();
+    let held = database.hold();
+    let mut waiting = vec![visitas.connect()];
+    waiting[0].send(visit());
+    within(ANSWER_LIMIT, "the first commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    for number in 1..=3 {
+        let mut client = visitas.connect();
+        client.send(visit());
+        waiting.push(client);
+        within(ANSWER_LIMIT, "the visit to queue", || queued(&visitas) >= f64::from(number));
+    }
+    let start = Instant::now();
+    let refused = visitas.try_visit();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("Retry-After").is_some(), "{refused:?}");
+    assert!(start.elapsed() < Duration::from_millis(500), "refused after {:?}", start.elapsed());
+    held.release();
+    waiting.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    assert_eq!(database.rows(), 4);
+    assert_eq!(visitas.visit().total, 5);
+}
+
+#[test]
+fn a_visit_waits_no_longer_than_its_deadline() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "600ms").start();
+    let held = database.hold();
+    let start = Instant::now();
+    let mut waiting: Vec<Client> = (0..8).map(|_| visitas.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send(visit()));
+    for client in &mut waiting {
+        let late = client.read();
+        assert_eq!(late.status, 503, "{late:?}");
+        assert!(late.header("Retry-After").is_some(), "{late:?}");
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(550), "given up early, after {took:?}");
+    assert!(took < Duration::from_millis(1000), "given up after {took:?}");
+    held.release();
+    // Their rows may be there or not; what is there is counted.
+    within(ANSWER_LIMIT, "visits again", || visitas.try_visit().status == 200);
+    let mut watcher = database.superuser();
+    within(ANSWER_LIMIT, "the last commit", || database.sessions_waiting(&mut watcher) == 0);
+    let rows = database.rows();
+    assert!((1..=9).contains(&rows), "{rows} rows");
+    assert_eq!(visitas.stats().total, rows);
+}
+
+#[test]
+fn a_lock_on_the_table_for_longer_than_the_deadline_leaves_nothing_stuck() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "200ms").start();
+    let held = database.hold();
+    for _ in 0..8 {
+        let start = Instant::now();
+        assert_eq!(visitas.try_visit().status, 503);
+        assert!(start.elapsed() < Duration::from_millis(600), "refused after {:?}", start.elapsed());
+    }
+    assert_eq!(visitas.get("/livez").status, 200);
+    held.release();
+    within(Duration::from_secs(3), "visits again", || visitas.try_visit().status == 200);
+    let rows = database.rows();
+    assert_eq!(visitas.stats().total, rows);
+}

@@ -1,0 +1,37 @@
+//! visitas as its users meet it: the real binary, real PostgreSQL and Redis, a client that speaks raw HTTP/1.1.
+//!
+//! One file a behaviour. `../support` starts and stops everything; nothing here waits for a fixed time. `VISITAS_BIN` names
+//! another binary to test than the one Cargo built, `PG_BIN` the folder of PostgreSQL's programs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test fails by a panic, and the support layer is a small library inside this program"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod adoption;
+mod configuration;
+mod counting;
+mod drain;
+mod embedded;
+mod exact;
+mod exactly_once;
+mod healthcheck;
+mod http_basics;
+mod http_framing;
+mod limits;
+mod logging;
+mod metrics;
+mod outages;
+mod page;
+mod postgres_total;
+mod routes;
+mod selfcheck;
+mod starting;
+mod tidy;

@@ -1,0 +1,276 @@
+//! A store goes away and comes back while visitas serves: fast refusals, no restart, one log line for each change.
+
+use std::time::{Duration, Instant};
+
+use crate::support::html::Page;
+use crate::support::{Cluster, Database, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine, within};
+
+/// From a store's return to the first visit that uses it again, as the contract has it.
+const BACK_LIMIT: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// What a deadline may be missed by: the clock that enforces it ticks, and the answer has to be sent and read.
+const LATE_AT_MOST: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn settings() -> Settings {
+    Settings::new().set("REQUEST_TIMEOUT", format!("{}ms", REQUEST_TIMEOUT.as_millis()))
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (work(), start.elapsed())
+}
+
+#[track_caller]
+fn is_refusal(response: &Response) {
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
+    response.sentence();
+}
+
+/// Eleven visits in a row are refused, and the middle one of their times is milliseconds.
+#[track_caller]
+fn refuses_in_milliseconds(visitas: &Visitas) {
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let (response, time) = timed(|| visitas.try_visit());
+        is_refusal(&response);
+        times.push(time);
+    }
+    times.sort_unstable();
+    assert!(times[5] < Duration::from_millis(50) && times[10] < Duration::from_millis(500), "refused after {times:?}");
+}
+
+/// Waits for the first visit that `is_back` accepts.
+#[track_caller]
+fn back_within_a_second(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) -> Response {
+    let start = Instant::now();
+    loop {
+        let response = visitas.try_visit();
+        if is_back(&response) {
+            return response;
+        }
+        assert!(
+            start.elapsed() <= BACK_LIMIT,
+            "not back after {:?}: {response:?}\n{}",
+            start.elapsed(),
+            visitas.said()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn says_once_away_and_once_back(visitas: &Visitas, mark: usize, store: &str) {
+    // The line about the return may come a moment after the first answer.
+    within(LIMIT, "two log lines", || visitas.stderr().since(mark).len() >= 2);
+    let lines = visitas.stderr().since(mark);
+    assert_eq!(lines.len(), 2, "one line for each change: {lines:#?}");
+    for line in &lines {
+        assert!(line.to_lowercase().contains(store), "of which store: {line}");
+        assert!(!line.contains("app_password"), "{line}");
+    }
+}
+
+#[test]
+fn the_database_stops_and_comes_back() {
+    let _machine = machine();
+    let cluster = Cluster::start();
+    let database = cluster.default_database();
+    let visitas = settings().postgres(&database).start();
+    let mut rows = 0;
+    for how in [Stop::Fast, Stop::Immediate, Stop::Kill] {
+        rows = visitas.visit().total;
+        let mark = visitas.stderr().mark();
+        cluster.stop(how);
+        let (first, time) = timed(|| visitas.try_visit());
+        is_refusal(&first);
+        assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "the first visit waited {time:?} ({how:?})");
+        refuses_in_milliseconds(&visitas);
+        assert_eq!(visitas.get("/livez").status, 200);
+        assert_eq!(visitas.get("/readyz").status, 503);
+        cluster.restart();
+        let back = back_within_a_second(&visitas, |response| response.status == 200);
+        // Refused visits left no row.
+        assert_eq!(back.counts().total, rows + 1, "after {how:?}");
+        assert_eq!(visitas.get("/readyz").status, 200);
+        says_once_away_and_once_back(&visitas, mark, "postgres");
+    }
+    assert_eq!(database.rows(), rows + 1);
+}
+
+/// Under load through a crash of the server: answers stay fast, the account stays right.
+#[track_caller]
+fn outage_under_load(how: Stop) {
+    let _machine = machine();
+    let cluster = Cluster::start();
+    let database = cluster.default_database();
+    let visitas = settings().postgres(&database).start();
+    let load = Load::start(visitas.port(), 16);
+    within(LIMIT, "visits", || visitas.stats().total > 100);
+    let mark = visitas.stderr().mark();
+    cluster.stop(how);
+    within(LIMIT, "refusals", || visitas.try_visit().status == 503);
+    cluster.restart();
+    let before = back_within_a_second(&visitas, |response| response.status == 200).counts().total;
+    within(LIMIT, "visits again", || visitas.stats().total > before + 100);
+    let tally = load.stop();
+    check_account(&database, &visitas, tally.ok() + 1, tally.unsure());
+    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
+    says_once_away_and_once_back(&visitas, mark, "postgres");
+}
+
+/// Every 200 has its row, and no visit has two.
+#[track_caller]
+pub fn check_account(database: &Database<'_>, visitas: &Visitas, ok: u64, unsure: u64) {
+    let rows = database.rows();
+    assert!((ok..=ok + unsure).contains(&rows), "{rows} rows for {ok} answered with 200 and {unsure} otherwise");
+    assert_eq!(visitas.stats().total, rows, "the total and the rows");
+}
+
+#[test]
+fn the_database_stops_under_load() {
+    outage_under_load(Stop::Fast);
+}
+
+#[test]
+fn the_database_crashes_under_load() {
+    outage_under_load(Stop::Immediate);
+}
+
+#[test]
+fn the_database_is_killed_under_load() {
+    outage_under_load(Stop::Kill);
+}
+
+#[test]
+fn a_network_that_swallows_everything_is_an_outage_too() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let proxy = Proxy::to(database.port());
+    let visitas = settings().set("DATABASE_URL", database.url_at(proxy.port())).set("REQUEST_TIMEOUT", "500ms").start();
+    assert_eq!(visitas.visit().total, 1);
+    // The server never learns that those sessions are over: it still runs them, with all their locks.
+    proxy.swallow_links();
+    let (first, time) = timed(|| visitas.try_visit());
+    // A lane that gives its connection up in time may repeat the visit over a new one.
+    assert!(matches!(first.status, 200 | 503), "{first:?}");
+    assert!(time <= Duration::from_millis(500) + LATE_AT_MOST, "the first visit waited {time:?}");
+    within(LIMIT, "visits over a new connection", || visitas.try_visit().status == 200);
+    let rows = database.rows();
+    assert_eq!(visitas.stats().total, rows);
+    assert_eq!(visitas.visit().total, rows + 1);
+}
+
+#[test]
+fn a_slow_network_only_slows_down() {
+    let database = Cluster::shared().database();
+    let proxy = Proxy::to(database.port());
+    let visitas = Settings::new().set("DATABASE_URL", database.url_at(proxy.port())).start();
+    proxy.slow(Duration::from_millis(20));
+    for visit in 1..=5 {
+        assert_eq!(visitas.visit().total, visit);
+    }
+}
+
+#[test]
+fn redis_stops_and_comes_back_empty() {
+    let _machine = machine();
+    let (database, mut redis) = (Cluster::shared().database(), Redis::start());
+    let visitas = settings().postgres(&database).redis(&redis).start();
+    assert_eq!(visitas.visit().cache, Some(1));
+    let mut total = visitas.visit().total;
+    for _ in 0..2 {
+        let mark = visitas.stderr().mark();
+        redis.stop();
+        for visit in 0..10 {
+            let (counts, time) = timed(|| visitas.visit());
+            total += 1;
+            assert_eq!((counts.total, counts.cache), (total, None));
+            let limit = if visit == 0 { REQUEST_TIMEOUT + LATE_AT_MOST } else { Duration::from_millis(500) };
+            assert!(time <= limit, "visit {visit} took {time:?}");
+        }
+        assert_eq!(visitas.stats().cache, None);
+        let page = Page::read(&visitas.get("/").text());
+        total += 1;
+        assert_eq!((page.number("total"), page.number("cache")), (i64::try_from(total).ok(), None));
+        assert_eq!(visitas.get("/readyz").status, 200, "visits are taken");
+        redis.restart();
+        let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+        assert_eq!(back.cache, Some(1), "it starts from 0 when its memory is lost");
+        assert_eq!(redis.counter(), Some(1));
+        total = back.total;
+        says_once_away_and_once_back(&visitas, mark, "redis");
+    }
+    assert_eq!(database.rows(), total);
+}
+
+#[test]
+fn redis_hangs_and_goes_on() {
+    let _machine = machine();
+    let mut redis = Redis::start();
+    let visitas = settings().redis(&redis).start();
+    assert_eq!(visitas.visit().cache, Some(1));
+    redis.pause();
+    for _ in 0..5 {
+        let (counts, time) = timed(|| visitas.visit());
+        assert_eq!(counts.cache, None);
+        assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "{time:?}");
+    }
+    redis.resume();
+    let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+    // The increments that were under way when it hung may have been carried out since, each at most once.
+    let total = i64::try_from(back.total).expect("a total");
+    assert!(back.cache > Some(1) && back.cache <= Some(total), "{back:?}");
+}
+
+#[test]
+fn redis_loses_its_memory_and_not_its_sessions() {
+    let redis = Redis::start();
+    let visitas = Settings::new().redis(&redis).start();
+    assert_eq!(visitas.visit().cache, Some(1));
+    assert_eq!(visitas.visit().cache, Some(2));
+    redis.command(&["FLUSHALL"]);
+    assert_eq!(visitas.visit().cache, Some(1));
+}
+
+#[test]
+fn redis_stops_under_load() {
+    let _machine = machine();
+    let (database, mut redis) = (Cluster::shared().database(), Redis::start());
+    let visitas = settings().postgres(&database).redis(&redis).start();
+    let load = Load::start(visitas.port(), 16);
+    within(LIMIT, "visits", || visitas.stats().total > 100);
+    redis.stop();
+    within(LIMIT, "visits without the cache", || visitas.visit().cache.is_none());
+    redis.restart();
+    back_within_a_second(&visitas, |response| response.counts().cache.is_some());
+    let before = visitas.stats().total;
+    within(LIMIT, "visits with the cache", || visitas.stats().total > before + 100);
+    let tally = load.stop();
+    assert_eq!(tally.unsure(), 0, "no visit is refused without the cache: {tally:?}");
+    let rows = database.rows();
+    assert!(rows > tally.ok(), "{rows} rows");
+    assert_eq!(visitas.stats().total, rows);
+    assert!(redis.counter().is_some_and(|counted| counted > 0 && counted < i64::try_from(rows).expect("a count")));
+}
+
+#[test]
+fn both_stores_stop_and_come_back() {
+    let _machine = machine();
+    let (cluster, mut redis) = (Cluster::start(), Redis::start());
+    let database = cluster.default_database();
+    let visitas = settings().postgres(&database).redis(&redis).start();
+    assert_eq!(visitas.visit().total, 1);
+    redis.stop();
+    cluster.stop(Stop::Immediate);
+    is_refusal(&visitas.try_visit());
+    refuses_in_milliseconds(&visitas);
+    cluster.restart();
+    let back = back_within_a_second(&visitas, |response| response.status == 200).counts();
+    assert_eq!((back.total, back.cache), (2, None));
+    redis.restart();
+    let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+    assert_eq!(back.cache, Some(1));
+    assert_eq!(database.rows(), back.total);
+}

@@ -1,0 +1,206 @@
+//! The total in PostgreSQL equals `SELECT count(*)`, whoever writes to the table and however; and rows carry arrival times.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::support::load::visits_at_once;
+use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+
+#[track_caller]
+fn total_is(visitas: &Visitas, database: &Database<'_>, expected: u64) {
+    assert_eq!((visitas.stats().total, database.rows()), (expected, expected));
+}
+
+#[test]
+fn foreign_inserts_deletes_and_truncates_are_counted() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.sql();
+    visitas.visit();
+    total_is(&visitas, &database, 1);
+    sql.batch_execute("INSERT INTO acessos DEFAULT VALUES").expect("an insert");
+    total_is(&visitas, &database, 2);
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 1000)").expect("an insert");
+    total_is(&visitas, &database, 1002);
+    assert_eq!(visitas.visit().total, 1003);
+    sql.batch_execute("DELETE FROM acessos WHERE id % 2 = 0").expect("a delete");
+    let left = database.rows();
+    assert!((450..550).contains(&left), "about half is left: {left}");
+    total_is(&visitas, &database, left);
+    sql.batch_execute("DELETE FROM acessos WHERE false").expect("a delete of nothing");
+    sql.batch_execute("UPDATE acessos SET momento = now()").expect("an update");
+    total_is(&visitas, &database, left);
+    let insert = "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos LIMIT 5";
+    sql.batch_execute(&format!("{insert} ON CONFLICT DO NOTHING")).expect("an insert of what is there");
+    total_is(&visitas, &database, left);
+    sql.batch_execute("TRUNCATE acessos").expect("a truncate");
+    total_is(&visitas, &database, 0);
+    assert_eq!(visitas.visit().total, 1);
+    total_is(&visitas, &database, 1);
+}
+
+#[test]
+fn copy_is_counted() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.sql();
+    let mut copy = sql.copy_in("COPY acessos (momento) FROM STDIN").expect("a COPY");
+    copy.write_all("2020-01-01 00:00:00+00\n".repeat(500).as_bytes()).expect("rows");
+    assert_eq!(copy.finish().expect("the COPY's end"), 500);
+    total_is(&visitas, &database, 500);
+    assert_eq!(visitas.visit().total, 501);
+}
+
+#[test]
+fn what_is_rolled_back_is_not_counted() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.sql();
+    for statement in ["INSERT INTO acessos DEFAULT VALUES", "DELETE FROM acessos", "TRUNCATE acessos"] {
+        let before = visitas.visit().total;
+        sql.batch_execute(&format!("BEGIN; {statement}; ROLLBACK")).expect("a rollback");
+        total_is(&visitas, &database, before);
+    }
+    let all = "BEGIN; TRUNCATE acessos; INSERT INTO acessos DEFAULT VALUES; SAVEPOINT s; DELETE FROM acessos; \
+        ROLLBACK TO s; INSERT INTO acessos DEFAULT VALUES; COMMIT";
+    sql.batch_execute(all).expect("a transaction of many parts");
+    total_is(&visitas, &database, 2);
+}
+
+#[test]
+fn other_roles_and_other_search_paths_are_counted() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    visitas.visit();
+    let stranger = format!("stranger_{}", database.name);
+    let mut owner = database.superuser();
+    owner
+        .batch_execute(&format!(
+            "CREATE ROLE {stranger} LOGIN PASSWORD 'p';
+             GRANT INSERT, DELETE, TRUNCATE ON acessos TO {stranger};
+             CREATE SCHEMA elsewhere; GRANT USAGE, CREATE ON SCHEMA elsewhere TO {stranger};"
+        ))
+        .expect("a role with few rights");
+    let mut sql = database.cluster.session(&database.name, &stranger, "p").expect("its session");
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 10)").expect("an insert");
+    total_is(&visitas, &database, 11);
+    // A table and a function of the same names in the way of whoever looks them up in the session's own path.
+    sql.batch_execute(
+        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.acessos_total (slot int, total int)",
+    )
+    .expect("another path");
+    sql.batch_execute("CREATE TEMP TABLE acessos_total (slot int, total int)").expect("a temporary table");
+    sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())").expect("an insert");
+    total_is(&visitas, &database, 13);
+    sql.batch_execute("DELETE FROM public.acessos").expect("a delete");
+    total_is(&visitas, &database, 0);
+    visitas.visit();
+    sql.batch_execute("TRUNCATE public.acessos").expect("a truncate");
+    total_is(&visitas, &database, 0);
+    assert_eq!(visitas.visit().total, 1);
+}
+
+#[test]
+fn foreign_writers_and_visits_at_the_same_time() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let load = Load::start(visitas.port(), 8);
+    std::thread::scope(|scope| {
+        for statement in [
+            "INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 7)",
+            "DELETE FROM acessos WHERE id IN (SELECT id FROM acessos LIMIT 5 FOR UPDATE SKIP LOCKED)",
+        ] {
+            let database = &database;
+            scope.spawn(move || {
+                let mut sql = database.sql();
+                (0..100).for_each(|_| sql.batch_execute(statement).expect(statement));
+            });
+        }
+        scope.spawn(|| {
+            let mut sql = database.sql();
+            (0..10).for_each(|_| sql.batch_execute("TRUNCATE acessos").expect("a truncate"));
+        });
+    });
+    let tally = load.stop();
+    assert!(tally.ok() > 50, "too few visits for this to mean anything: {}", tally.ok());
+    assert_eq!(tally.unsure(), 0, "a visit was refused: {tally:?}\n{}", visitas.said());
+    let rows = database.rows();
+    assert_eq!(visitas.stats().total, rows);
+}
+
+#[test]
+fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let mut sql = database.superuser();
+    let mut watcher = database.superuser();
+    let mut clock = || -> f64 {
+        let now = "SELECT extract(epoch FROM clock_timestamp())::float8";
+        sql.query_one(now, &[]).expect("the time").get(0)
+    };
+    let held = database.hold();
+    let before = clock();
+    // The first visit's commit waits for the table; the second waits behind it in the lane.
+    let (mut first, mut second) = (visitas.connect(), visitas.connect());
+    let visit = crate::support::client::request("GET", "/", &[("Accept", "application/json")]);
+    first.send(&visit);
+    let limit = Duration::from_secs(4);
+    within(limit, "the first visit's commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    second.send(&visit);
+    within(limit, "the second visit to queue", || crate::metrics::queued(&visitas) >= 1.0);
+    let arrived = clock();
+    held.release();
+    assert_eq!((first.read().counts().total, second.read().counts().total), (1, 2));
+    let moments = "SELECT extract(epoch FROM momento)::float8 FROM acessos ORDER BY id";
+    let moments: Vec<f64> = watcher.query(moments, &[]).expect("rows").iter().map(|row| row.get(0)).collect();
+    assert!(
+        before <= moments[0] && moments[0] <= moments[1] && moments[1] <= arrived,
+        "{moments:?} are not between {before} and {arrived}, in order"
+    );
+}
+
+#[test]
+fn the_total_survives_a_restart() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    visits_at_once(&[visitas.port()], 10, 5).all_ok(50);
+    visitas.stop();
+    // Also rows that come and go while nobody serves.
+    database.sql().batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id <= 3").expect("SQL");
+    let left = database.rows();
+    let visitas = Settings::new().postgres(&database).start();
+    total_is(&visitas, &database, left);
+    let counts = visitas.visit();
+    assert_eq!((counts.total, counts.cache), (left + 1, Some(1)), "the in-process counter starts again");
+}
+
+#[test]
+fn a_total_costs_the_same_with_many_rows_as_with_none() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.superuser();
+    let scans = |sql: &mut ::postgres::Client| -> i64 {
+        // A session reports what it did when it is idle, so this is asked until it stands still.
+        sql.batch_execute("SELECT pg_stat_clear_snapshot()").expect("statistics");
+        let count = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+            WHERE relname = 'acessos'";
+        sql.query_one(count, &[]).expect("statistics").get(0)
+    };
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 50000)").expect("rows");
+    let before = scans(&mut sql);
+    for _ in 0..20 {
+        visitas.visit();
+        visitas.stats();
+    }
+    visitas.stop();
+    // Ended sessions have reported.
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'user_app'";
+    within(Duration::from_secs(5), "the sessions to end", || {
+        sql.query_one(idle, &[]).expect("sessions").get::<_, i64>(0) == 0
+    });
+    assert_eq!(scans(&mut sql) - before, 0, "rows of acessos were read to know how many there are");
+    assert_eq!(database.rows(), 50_020);
+}

@@ -1,0 +1,24 @@
+//! Free TCP ports of 127.0.0.1, for whatever has to know its port before it listens.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the ports that the kernel gives to outgoing connections, so that none of the suite's own takes one meanwhile.
+const FIRST: u16 = 20_000;
+const LAST: u16 = 32_000;
+
+/// A port that nobody listens on, and that this run gives out once only.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let span = LAST - FIRST;
+    // Runs beside each other begin at different places.
+    let begin = (std::process::id() % u32::from(span)) as u16;
+    for _ in 0..span {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (begin + step % span) % span;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} to {LAST}");
+}

@@ -1,0 +1,136 @@
+//! Private Redis servers on free ports, without persistence: a stop loses their memory.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::ports::free_port;
+use super::process::Process;
+use super::run::Folder;
+use super::wait::within_value;
+
+/// The key that visitas counts in.
+pub const KEY: &str = "contador_cache";
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A server. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Redis {
+    folder: Folder,
+    port: u16,
+    password: Option<String>,
+    process: Option<Process>,
+}
+
+impl Redis {
+    pub fn start() -> Redis {
+        let mut redis = Redis::stopped();
+        redis.restart();
+        redis
+    }
+
+    pub fn with_password(password: &str) -> Redis {
+        let mut redis = Redis { password: Some(password.to_owned()), ..Redis::stopped() };
+        redis.restart();
+        redis
+    }
+
+    /// A server that does not run yet; its port is known.
+    pub fn stopped() -> Redis {
+        Redis { folder: Folder::new("redis"), port: free_port(), password: None, process: None }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address with the password, as visitas takes it.
+    pub fn url(&self) -> String {
+        self.url_at(self.port)
+    }
+
+    /// The same through another port, as a proxy's.
+    pub fn url_at(&self, port: u16) -> String {
+        let login = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        format!("redis://{login}127.0.0.1:{port}")
+    }
+
+    /// Starts a stopped server on its port, empty, and waits until it answers.
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "Redis runs already");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg::<&Path>(self.folder.path());
+        if let Some(password) = &self.password {
+            command.args(["--requirepass", password]);
+        }
+        self.process = Some(Process::start("Redis", &mut command, "KILL"));
+        within_value(START_LIMIT, "Redis to answer", || {
+            self.try_command(&["PING"]).map_err(|error| (error, self.process.as_ref().map(Process::said)))
+        });
+    }
+
+    /// Kills it: its memory is lost, its sessions end.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("Redis runs");
+        process.signal("KILL");
+        process.wait(ANSWER_LIMIT);
+    }
+
+    /// Halts it: it keeps its memory and its sessions and answers nothing.
+    pub fn pause(&mut self) {
+        self.process.as_mut().expect("Redis runs").signal("STOP");
+    }
+
+    /// Goes on after [`Redis::pause`].
+    pub fn resume(&mut self) {
+        self.process.as_mut().expect("Redis runs").signal("CONT");
+    }
+
+    /// What the counter stands at; none when the key is missing.
+    pub fn counter(&self) -> Option<i64> {
+        self.command(&["GET", KEY]).map(|text| text.parse().expect("a number in the counter's key"))
+    }
+
+    /// Runs one command in a session of its own; none is Redis' nil.
+    pub fn command(&self, words: &[&str]) -> Option<String> {
+        self.try_command(words).unwrap_or_else(|error| panic!("Redis {words:?}: {error}"))
+    }
+
+    fn try_command(&self, words: &[&str]) -> Result<Option<String>, String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(|error| error.to_string())?;
+        let mut replies = BufReader::new(stream);
+        if let Some(password) = &self.password {
+            ask(&mut replies, &["AUTH", password])?;
+        }
+        ask(&mut replies, words)
+    }
+}
+
+/// Sends one command in Redis' protocol and reads a simple reply: text, number or nil. An error reply is an error.
+fn ask(replies: &mut BufReader<TcpStream>, words: &[&str]) -> Result<Option<String>, String> {
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request += &format!("${}\r\n{word}\r\n", word.len());
+    }
+    replies.get_mut().write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    let mut line = || -> Result<String, String> {
+        let mut line = String::new();
+        replies.read_line(&mut line).map_err(|error| error.to_string())?;
+        line.strip_suffix("\r\n").map(str::to_owned).ok_or_else(|| "Redis closed the session".to_owned())
+    };
+    let first = line()?;
+    match first.split_at_checked(1) {
+        Some(("+" | ":", text)) => Ok(Some(text.to_owned())),
+        Some(("$", "-1")) => Ok(None),
+        // No value of the suite's holds a line break.
+        Some(("$", _)) => line().map(Some),
+        _ => Err(first),
+    }
+}

@@ -1,0 +1,278 @@
+//! The visitas process: its environment, its start, its ready line, its end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::client::{Client, Counts, Response};
+use super::postgres::Database;
+use super::process::{Lines, Process};
+use super::redis::Redis;
+use super::run::Folder;
+use super::wait::within_value;
+
+/// Becoming ready includes connecting to real servers on a machine that other tests load.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Ending includes the drain, at most as long as its default.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// What to run: the environment is these variables and nothing else.
+#[derive(Debug)]
+pub struct Settings {
+    variables: Vec<(String, String)>,
+    arguments: Vec<String>,
+    wrapper: Vec<String>,
+    folder: Folder,
+}
+
+/// How a process ended and what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// None when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The program under test: the one Cargo built, or the one that `VISITAS_BIN` names (a static build, say).
+pub fn program() -> PathBuf {
+    std::env::var_os("VISITAS_BIN").map_or_else(|| env!("CARGO_BIN_EXE_visitas").into(), PathBuf::from)
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::new()
+    }
+}
+
+impl Settings {
+    /// Any free port of 127.0.0.1, two workers, the embedded store in a folder of its own, the in-process counter.
+    pub fn new() -> Settings {
+        let nothing = Settings::empty();
+        nothing.set("HOST", "127.0.0.1").set("PORT", 0).set("WORKERS", 2)
+    }
+
+    /// No variable at all. The working folder is fresh, so `./data` is too.
+    pub fn empty() -> Settings {
+        Settings { variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new(), folder: Folder::new("visitas") }
+    }
+
+    /// Sets a variable, instead of what it was.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Settings {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    pub fn postgres(self, database: &Database<'_>) -> Settings {
+        self.set("DATABASE_URL", database.url())
+    }
+
+    pub fn redis(self, redis: &Redis) -> Settings {
+        self.set("REDIS_URL", redis.url())
+    }
+
+    pub fn argument(mut self, argument: &str) -> Settings {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// A program to start it through, which executes its arguments.
+    pub fn through(mut self, wrapper: &[&str]) -> Settings {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    #[track_caller]
+    pub fn start(self) -> Visitas {
+        let mut visitas = self.launch();
+        visitas.wait_ready();
+        visitas
+    }
+
+    /// Starts it without waiting.
+    #[track_caller]
+    pub fn launch(self) -> Visitas {
+        let program = program();
+        let mut command = match self.wrapper.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(&self.arguments).env_clear().envs(self.variables.iter().cloned()).current_dir(self.folder.path());
+        let port = self.variables.iter().find(|(name, _)| name == "PORT").and_then(|(_, port)| port.parse().ok());
+        let process = Process::start("visitas", &mut command, "KILL");
+        Visitas { process, port: port.unwrap_or(0), settings: self }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// When it still runs after 20 s.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        self.launch().wait_end()
+    }
+}
+
+/// A running visitas. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Visitas {
+    process: Process,
+    port: u16,
+    settings: Settings,
+}
+
+impl Visitas {
+    /// Waits for the ready line and learns the port from it.
+    ///
+    /// # Panics
+    /// When it does not come within 30 s, or the process ends first; the message holds what it said.
+    #[track_caller]
+    pub fn wait_ready(&mut self) -> String {
+        let stdout = self.process.stdout.clone();
+        let end = std::time::Instant::now() + READY_LIMIT;
+        // Looks at the end of the process between two short waits for the line.
+        loop {
+            let line = stdout.find(Duration::from_millis(100), |line| line.contains(" ready at http://"));
+            if let Some(line) = line {
+                self.port = port_of(&line).unwrap_or_else(|| panic!("no address in {line:?}"));
+                return line;
+            }
+            let ended = self.process.exit_status();
+            let late = std::time::Instant::now() >= end;
+            assert!(ended.is_none() && !late, "not ready (ended: {ended:?})\n{}", self.process.said());
+        }
+    }
+
+    /// Waits until the port that the environment names takes connections: long before it is ready, where a store is away.
+    ///
+    /// # Panics
+    /// When it does not within 30 s.
+    #[track_caller]
+    pub fn wait_listening(&self) {
+        let (port, said) = (self.port(), || self.said());
+        within_value(READY_LIMIT, "visitas to listen", || {
+            Client::try_connect(port).map(drop).map_err(|error| format!("{error}; {}", said()))
+        });
+    }
+
+    /// The port it listens on: known from the environment, or from the ready line.
+    pub fn port(&self) -> u16 {
+        assert_ne!(self.port, 0, "the port is known once visitas is ready");
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The working folder, removed when this is dropped.
+    pub fn folder(&self) -> &Path {
+        self.settings.folder.path()
+    }
+
+    pub fn stdout(&self) -> &Lines {
+        &self.process.stdout
+    }
+
+    pub fn stderr(&self) -> &Lines {
+        &self.process.stderr
+    }
+
+    /// What it wrote, for a panic's message.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::try_connect(self.port()).unwrap_or_else(|error| panic!("{error}\n{}", self.said()))
+    }
+
+    /// A request on a connection of its own.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.connect()
+            .try_request(method, path, headers)
+            .unwrap_or_else(|why| panic!("{method} {path}: {why:?}\n{}", self.said()))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[])
+    }
+
+    /// A visit on a connection of its own, whatever it is answered with.
+    #[track_caller]
+    pub fn try_visit(&self) -> Response {
+        self.request("GET", "/", &[("Accept", "application/json")])
+    }
+
+    /// A visit that is counted.
+    #[track_caller]
+    pub fn visit(&self) -> Counts {
+        let response = self.try_visit();
+        assert_eq!(response.status, 200, "{}\n{}", String::from_utf8_lossy(&response.body), self.said());
+        response.counts()
+    }
+
+    /// Both numbers, without a visit.
+    #[track_caller]
+    pub fn stats(&self) -> Counts {
+        let response = self.get("/stats");
+        assert_eq!(response.status, 200, "{response:?}\n{}", self.said());
+        response.fields()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.exit_status().is_none()
+    }
+
+    pub fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it still runs after 20 s.
+    #[track_caller]
+    pub fn wait_end(&mut self) -> Ended {
+        let code = self.process.wait(END_LIMIT).code();
+        let text = |lines: &Lines| lines.all().join("\n");
+        Ended { code, stdout: text(&self.process.stdout), stderr: text(&self.process.stderr) }
+    }
+
+    /// The settings of a process that has ended, with its folder, to start another one from.
+    pub fn into_settings(self) -> Settings {
+        self.settings
+    }
+
+    /// Stops it by SIGTERM, which has to end it with code 0.
+    #[track_caller]
+    pub fn stop(mut self) -> Settings {
+        self.signal("TERM");
+        let ended = self.wait_end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        self.settings
+    }
+
+    /// Ends it as a crash does.
+    #[track_caller]
+    pub fn kill(mut self) -> Settings {
+        self.signal("KILL");
+        self.wait_end();
+        self.settings
+    }
+}
+
+/// The port in `... ready at http://host:port: ...`.
+fn port_of(line: &str) -> Option<u16> {
+    let (_, address) = line.split_once(" ready at http://")?;
+    let (address, _) = address.split_once(": ")?;
+    address.rsplit_once(':')?.1.parse().ok()
+}
