@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::Skipper;
-use super::buffers::{Input, give_output, take_output};
+use super::buffers::{Input, give_output};
 use super::registry::{Phase, Place};
 use super::request::{self, Framing, MAX_HEAD, Method, Persistence, Reject, Request};
-use super::response::{Answer, Envelope, Status};
+use super::response::{Answer, Answered, Envelope, Status};
 use super::socket::Socket;
 use super::{Access, Service, Shared};
 
@@ -92,9 +92,9 @@ pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place
 
 /// Answers a connection that is one too many, and closes it.
 pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, place: &Place) {
-    let mut output = take_output();
-    let envelope = Envelope { head_only: false, close: true, old_version: false };
-    let answer = Answer { out: &mut output, envelope, status: &mut None };
+    let mut output = Vec::new();
+    let envelope = Envelope { head_only: false, close: true, old_version: false, draining: shared.registry.draining() };
+    let answer = Answer { out: &mut output, envelope, answered: &mut None };
     let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
     answer.send(Status::ServiceUnavailable, fields, b"Too many connections are open. Please try again.\n");
     if let Ok(mut socket) = Socket::new(socket) {
@@ -158,23 +158,22 @@ impl<S: Service> Connection<S> {
     /// Does what the request asks for, and answers it.
     fn perform(&mut self, plan: Plan<S::Task>) -> io::Result<Next> {
         let Plan { task, framing, head_only, logged } = plan;
-        let service = Arc::clone(&self.shared.service);
-        if service.waits(&task) {
+        if self.shared.service.waits(&task) {
             self.flush()?;
         }
         self.place.entry.enter(Phase::Serving, None);
-        let close = framing.persistence == Persistence::Close || self.shared.registry.is_draining();
-        let envelope = Envelope { head_only, close, old_version: framing.old_version };
-        let mut status = None;
-        if self.output.capacity() == 0 {
-            self.output = take_output();
-        }
-        let before = self.output.len();
-        service.perform(&mut self.session, task, Answer { out: &mut self.output, envelope, status: &mut status });
-        let status = status.unwrap_or(Status::ServiceUnavailable);
+        let Connection { shared, session, output, .. } = self;
+        let close = framing.persistence == Persistence::Close;
+        let draining = shared.registry.draining();
+        let envelope = Envelope { head_only, close, old_version: framing.old_version, draining };
+        let (before, mut answered) = (output.len(), None);
+        shared.service.perform(session, task, Answer { out: output, envelope, answered: &mut answered });
+        let length = output.len() - before;
+        // A service that answered nothing has a defect, which must not become a connection that hangs.
+        let Some(Answered { status, close }) = answered else { return Ok(Next::Close) };
         self.shared.stats.answered(self.worker, status);
         if let Some(logged) = logged {
-            logged.report(self.place.peer, status, self.output.len() - before);
+            logged.report(self.place.peer, status, length);
         }
         if close {
             return Ok(Next::Close);
@@ -258,10 +257,11 @@ impl<S: Service> Connection<S> {
 
     fn reject(&mut self, reject: Reject) -> Next {
         let (status, sentence) = reject.answer();
-        let envelope = Envelope { head_only: false, close: true, old_version: false };
+        let draining = self.shared.registry.draining();
+        let envelope = Envelope { head_only: false, close: true, old_version: false, draining };
         let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n";
         let body = [sentence.as_bytes(), b"\n"].concat();
-        Answer { out: &mut self.output, envelope, status: &mut None }.send(status, fields, &body);
+        Answer { out: &mut self.output, envelope, answered: &mut None }.send(status, fields, &body);
         self.shared.stats.answered(self.worker, status);
         Next::Close
     }

@@ -168,6 +168,11 @@ impl Registry {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Set once no connection is to stay.
+    pub(super) fn draining(&self) -> &AtomicBool {
+        &self.draining
+    }
+
     /// The listener accepts no more.
     pub(super) fn stopped_listening(&self) {
         self.listening.store(false, Ordering::Release);

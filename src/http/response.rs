@@ -1,8 +1,10 @@
 //! Answers: status line, header fields, body, written into the connection's output (RFC 9112, section 4; RFC 9110).
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::buffers::take_output;
 use crate::clock;
 
 macro_rules! statuses {
@@ -45,62 +47,74 @@ statuses! {
 
 /// What the connection decided about the answer before it is known.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Envelope {
+pub(super) struct Envelope<'a> {
     /// The request was HEAD: no body goes out.
     pub(super) head_only: bool,
     /// The connection closes after it.
     pub(super) close: bool,
     /// The request was HTTP/1.0, whose clients must be told that the connection stays open.
     pub(super) old_version: bool,
+    /// Set once the server drains: the connection then closes after this answer too.
+    pub(super) draining: &'a AtomicBool,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) status: Status,
+    /// The client was told that the connection closes.
+    pub(super) close: bool,
 }
 
 /// The place for one answer. Exactly one of its methods is to be called.
 #[derive(Debug)]
 pub struct Answer<'a> {
+    /// An output without capacity gets one of the worker's buffers when the answer is written, not while it is waited for.
     pub(super) out: &'a mut Vec<u8>,
-    pub(super) envelope: Envelope,
-    pub(super) status: &'a mut Option<Status>,
+    pub(super) envelope: Envelope<'a>,
+    pub(super) answered: &'a mut Option<Answered>,
 }
 
-impl Answer<'_> {
-    /// Whether the body will be left out, because the request was HEAD.
-    pub fn is_head_only(&self) -> bool {
-        self.envelope.head_only
-    }
-
+impl<'a> Answer<'a> {
     /// Answers. `fields` are header lines, each with its line end; Date, Content-Length and Connection are added.
     pub fn send(self, status: Status, fields: &str, body: &[u8]) {
-        *self.status = Some(status);
-        write_head(self.out, status, self.envelope, fields, Some(body.len()));
-        if !self.envelope.head_only {
-            self.out.extend_from_slice(body);
+        let head_only = self.envelope.head_only;
+        let out = self.write_head(status, fields, Some(body.len()));
+        if !head_only {
+            out.extend_from_slice(body);
         }
     }
 
     /// Answers a HEAD request whose body would only be known by making it: no Content-Length (RFC 9110, section 8.6).
     pub fn send_head(self, status: Status, fields: &str) {
-        *self.status = Some(status);
-        write_head(self.out, status, self.envelope, fields, None);
+        self.write_head(status, fields, None);
     }
-}
 
-fn write_head(out: &mut Vec<u8>, status: Status, envelope: Envelope, fields: &str, length: Option<usize>) {
-    out.extend_from_slice(status.line());
-    out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date());
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(fields.as_bytes());
-    if let Some(length) = length {
-        out.extend_from_slice(b"Content-Length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    fn write_head(self, status: Status, fields: &str, length: Option<usize>) -> &'a mut Vec<u8> {
+        let Answer { out, envelope, answered } = self;
+        if out.capacity() == 0 {
+            *out = take_output();
+        }
+        let close = envelope.close || envelope.draining.load(Ordering::Relaxed);
+        *answered = Some(Answered { status, close });
+        out.extend_from_slice(status.line());
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(&date());
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(fields.as_bytes());
+        if let Some(length) = length {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if envelope.old_version {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out
     }
-    if envelope.close {
-        out.extend_from_slice(b"Connection: close\r\n");
-    } else if envelope.old_version {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Bytes of a date as RFC 9110, section 5.6.7 has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
