@@ -41,6 +41,16 @@ fn refuses_in_milliseconds(visitas: &Visitas) {
     assert!(times[5] < Duration::from_millis(50) && times[10] < Duration::from_millis(500), "refused after {times:?}");
 }
 
+/// Visits, each of which `check` accepts, until the outage is so long that whatever waits between two tries to connect
+/// waits its longest.
+#[track_caller]
+fn outlast(visitas: &Visitas, start: Instant, check: impl Fn(&Response)) {
+    while start.elapsed() < Duration::from_millis(2500) {
+        check(&visitas.try_visit());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Waits for the first visit that `is_back` accepts.
 #[track_caller]
 fn back_within_a_second(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) -> Response {
@@ -83,12 +93,16 @@ fn the_database_stops_and_comes_back() {
         rows = visitas.visit().total;
         let mark = visitas.stderr().mark();
         cluster.stop(how);
+        let away = Instant::now();
         let (first, time) = timed(|| visitas.try_visit());
         is_refusal(&first);
         assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "the first visit waited {time:?} ({how:?})");
         refuses_in_milliseconds(&visitas);
         assert_eq!(visitas.get("/livez").status, 200);
         assert_eq!(visitas.get("/readyz").status, 503);
+        if how == Stop::Fast {
+            outlast(&visitas, away, is_refusal);
+        }
         cluster.restart();
         let back = back_within_a_second(&visitas, |response| response.status == 200);
         // Refused visits left no row.
@@ -180,9 +194,10 @@ fn redis_stops_and_comes_back_empty() {
     let visitas = settings().postgres(&database).redis(&redis).start();
     assert_eq!(visitas.visit().cache, Some(1));
     let mut total = visitas.visit().total;
-    for _ in 0..2 {
+    for long in [true, false] {
         let mark = visitas.stderr().mark();
         redis.stop();
+        let away = Instant::now();
         for visit in 0..10 {
             let (counts, time) = timed(|| visitas.visit());
             total += 1;
@@ -195,6 +210,9 @@ fn redis_stops_and_comes_back_empty() {
         total += 1;
         assert_eq!((page.number("total"), page.number("cache")), (i64::try_from(total).ok(), None));
         assert_eq!(visitas.get("/readyz").status, 200, "visits are taken");
+        if long {
+            outlast(&visitas, away, |response| assert_eq!(response.counts().cache, None));
+        }
         redis.restart();
         let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
         assert_eq!(back.cache, Some(1), "it starts from 0 when its memory is lost");
