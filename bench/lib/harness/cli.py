@@ -4,6 +4,7 @@ import datetime
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -24,11 +25,13 @@ SKIPPED = 3  # the exit code of a build script for a peer that cannot be had her
 
 
 def main() -> int:
+    # By exception, so that a run that is ended stops its servers and removes their data.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = command_line.parse()
     try:
         binary = _binary(options)
         if options.save_baseline:
-            return _save_baseline(binary, options.save_baseline)
+            return _save_baseline(binary, options.save_baseline, str(options.visitas or machine.commit()))
         subprocess.run([str(BENCH / "lib" / "install"), str(CACHE)], check=True)
         return _measure(options, binary)
     except subprocess.CalledProcessError as error:
@@ -45,18 +48,18 @@ def _binary(options: Namespace) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", CHECKOUT / "target")).resolve() / "release" / "visitas"
 
 
-def _save_baseline(binary: Path, name: str) -> int:
+def _save_baseline(binary: Path, name: str, origin: str) -> int:
     BASELINES.mkdir(parents=True, exist_ok=True)
     shutil.copy2(binary, BASELINES / name)
-    (BASELINES / f"{name}.commit").write_text(machine.commit() + "\n")
-    print(f"kept as baseline {name}: {machine.commit()}")
+    (BASELINES / f"{name}.origin").write_text(origin + "\n")
+    print(f"kept as baseline {name}: {origin}")
     return 0
 
 
 def _measure(options: Namespace, binary: Path) -> int:
     evidence = Evidence(_directory(options), options.lock)
     conditions = Conditions(options.seconds, options.warm_up, CACHE / "oha" / "bin" / "oha")
-    plan = Plan(options.rounds, options.tools, options.connections, conditions)
+    plan = Plan(options.rounds, options.tools, options.connections, conditions, warm_up_once=options.quick)
     facts = machine.facts() | machine.versions(CACHE)
     variants = _variants(options, binary, facts)
     contenders = [] if variants else _contenders(options, binary, evidence)
@@ -91,8 +94,8 @@ def _variants(options: Namespace, binary: Path, facts: dict[str, str]) -> list[V
         other = kept if kept.exists() else Path(options.baseline).resolve()
         if not other.exists():
             raise SystemExit(f"--baseline: neither a kept name nor a file: {options.baseline}")
-        built = kept.with_name(f"{kept.name}.commit")
-        facts["baseline"] = built.read_text().strip() if built.exists() else str(other)
+        origin = kept.with_name(f"{kept.name}.origin")
+        facts["baseline"] = origin.read_text().strip() if other == kept else str(other)
         return [Variant("baseline", visitas(other)), Variant("present", contender)]
     if options.rows:
         return [Variant("no rows", contender), Variant(f"{options.rows} rows", contender, rows=options.rows)]

@@ -17,6 +17,7 @@ class Plan:
     tools: list[str]
     connections: list[int]
     conditions: Conditions
+    warm_up_once: bool = False  # at a session's first point only
 
 
 def compare(contenders: list[Contender], plan: Plan, stores: Stores, evidence: Evidence) -> None:
@@ -32,10 +33,12 @@ def _session(contender: Contender, number: int, plan: Plan, stores: Stores, evid
     stores.fresh_database()
     try:
         with Session(contender, stores, evidence.logs) as session:
+            warm_up = True
             for connections in plan.connections:
                 for tool in plan.tools:
-                    record = measure(session, tool, connections, plan.conditions)
+                    record = measure(session, tool, connections, plan.conditions, warm_up=warm_up)
                     evidence.add_point({"round": number} | record)
+                    warm_up = not plan.warm_up_once
             evidence.add_session({
                 "round": number, "contender": contender.name,
                 "start_ms": session.start_ms, "peak_kib": session.peak_kib(),

@@ -22,7 +22,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     what = parser.add_argument_group("what is measured")
     what.add_argument("--quick", action="store_true",
-                      help="about 3 minutes: wrk alone, 64 and 256 connections, 1 s each")
+                      help="about 3 minutes: wrk alone, 64 and 256 connections, 1 s each, one warm-up a contender")
     what.add_argument("--only", metavar="NAMES", type=lambda text: text.split(","), help="these contenders alone")
     what.add_argument("--connections", metavar="1,16,...", type=_numbers)
     what.add_argument("--tools", metavar="wrk,oha", type=lambda text: text.split(","))

@@ -11,7 +11,7 @@ from .session import ContenderError, Session
 
 # The stores have settled when this many readings in a row are the same.
 SETTLED_READINGS = 3
-SETTLE_POLL_S = 0.1
+SETTLE_POLL_S = 0.06
 SETTLE_TIMEOUT_S = 60
 
 
@@ -24,12 +24,14 @@ class Conditions:
     oha: Path
 
 
-def measure(session: Session, tool: str, connections: int, conditions: Conditions, keep_rows: bool = False) -> dict:
+def measure(session: Session, tool: str, connections: int, conditions: Conditions, *, warm_up: bool = True,
+            keep_rows: bool = False) -> dict:
     """Warm-up, load, account; the record of it. A run whose account is off says so under "thrown_out"."""
     record = {"contender": session.contender.name, "tool": tool, "connections": connections, "thrown_out": None}
     visits = session.contender.kind == "visits"
     try:
-        _load(session, tool, connections, conditions.warm_up_s, conditions)
+        if warm_up:
+            _load(session, tool, connections, conditions.warm_up_s, conditions)
         if visits:
             before = _reset(session, keep_rows)
         cpu = _cpu(session)

@@ -80,8 +80,11 @@ class Session:
         status, body = get(self.ports[0], "/", {"Accept": "application/json"}, timeout_s=30)
         if status != 200:
             raise ContenderError(f"{self.contender.name} answered a visit with {status}: {body!r}")
-        shown = json.loads(body)
-        return shown["total"], shown["cache"]
+        try:
+            shown = json.loads(body)
+            return shown["total"], shown["cache"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContenderError(f"{self.contender.name} did not answer a visit in JSON: {body!r}") from error
 
     def cpu_seconds(self) -> float:
         return sum(cpu_seconds(server.pid) for server in self.servers)
