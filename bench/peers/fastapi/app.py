@@ -22,7 +22,7 @@ PAGE = """<!doctype html>
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    size = int(os.environ.get("POOL", "20"))
+    size = int(os.environ.get("POOL", "5"))
     app.state.cache = redis.asyncio.Redis(
         host=os.environ["REDIS_HOST"], port=int(os.environ.get("REDIS_PORT", "6379"))
     )
