@@ -23,10 +23,17 @@ build_rust() { # a release build in the peer's own folder of the cache
 }
 
 build_python() { # a virtual environment with exactly the pinned packages
-    command -v python3 >/dev/null || skip "python3 is not installed"
-    if ! cmp -s "$peer/requirements.txt" "$cache/requirements.txt"; then
-        python3 -m venv --clear "$cache/venv" || skip "python3 cannot make a virtual environment"
+    local python wanted
+    # The distribution's own Python first: it is often the better optimised one.
+    for python in /usr/bin/python3 python3; do
+        if "$python" -c 'import ensurepip, venv' 2>/dev/null; then break; fi
+        python=
+    done
+    [[ -n $python ]] || skip "no python3 that can make a virtual environment"
+    wanted=$("$python" -VV && cat "$peer/requirements.txt")
+    if [[ $wanted != "$(cat "$cache/made-from" 2>/dev/null)" ]]; then
+        "$python" -m venv --clear "$cache/venv"
         "$cache/venv/bin/pip" install --quiet --only-binary :all: -r "$peer/requirements.txt"
-        cp "$peer/requirements.txt" "$cache/"
+        echo "$wanted" >"$cache/made-from"
     fi
 }

@@ -34,7 +34,7 @@ func main() {
 	ctx := context.Background()
 	pool, err := pgxpool.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s pool_max_conns=%s",
 		os.Getenv("DB_HOST"), setting("DB_PORT", "5432"), os.Getenv("DB_USER"), os.Getenv("DB_PASSWORD"),
-		os.Getenv("DB_NAME"), setting("POOL", "32")))
+		os.Getenv("DB_NAME"), setting("POOL", "64")))
 	if err != nil {
 		log.Fatal(err)
 	}
