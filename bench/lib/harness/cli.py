@@ -34,6 +34,8 @@ def main() -> int:
             return _save_baseline(binary, options.save_baseline, str(options.visitas or machine.commit()))
         subprocess.run([str(BENCH / "lib" / "install"), str(CACHE)], check=True)
         return _measure(options, binary)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except subprocess.CalledProcessError as error:
         print(f"{shlex.join(map(str, error.cmd))} ended with {error.returncode}", file=sys.stderr)
         return SKIPPED if error.returncode == SKIPPED else 1
@@ -65,13 +67,18 @@ def _measure(options: Namespace, binary: Path) -> int:
     contenders = [] if variants else _contenders(options, binary, evidence)
     with Stores() as stores:
         facts |= machine.settings(stores)
-        if variants:
-            run_pairs(variants, plan, stores, evidence)
-        else:
-            compare(contenders, plan, stores, evidence)
-    facts["load at the end"] = f"{os.getloadavg()[0]:.2f}"
-    facts["rounds, seconds, warm-up"] = f"{plan.rounds}, {options.seconds} s, {options.warm_up} s"
-    _report(variants, contenders, plan, evidence, facts)
+        facts["rounds, seconds, warm-up"] = f"{plan.rounds}, {options.seconds} s, {options.warm_up} s"
+        try:
+            if variants:
+                run_pairs(variants, plan, stores, evidence)
+            else:
+                compare(contenders, plan, stores, evidence)
+        except (KeyboardInterrupt, SystemExit):
+            facts["cut short"] = "yes: the figures are of the rounds until then"
+            raise
+        finally:
+            facts["load at the end"] = f"{os.getloadavg()[0]:.2f}"
+            _report(variants, contenders, plan, evidence, facts)
     return _outcome(evidence)
 
 

@@ -1,10 +1,15 @@
 """The tables of a comparison: rates, latencies, CPU per visit, footprints, ratios."""
 
+from operator import itemgetter
+from typing import Callable
+
 from .compare import Plan
 from .contenders import Contender
-from .evidence import Evidence
+from .evidence import Evidence, cpu_us, rate
 from .spread import ratio, spread
 from .tables import mebibytes, number, table, times, with_range
+
+Figure = Callable[[dict], float | None]
 
 
 def sections(contenders: list[Contender], plan: Plan, evidence: Evidence, sizes: dict[str, dict]) -> list[str]:
@@ -13,7 +18,7 @@ def sections(contenders: list[Contender], plan: Plan, evidence: Evidence, sizes:
         parts.append(f"## Visits per second ({tool})\n\n" + _rates(contenders, tool, plan, evidence))
     tool = plan.tools[0]
     parts.append("## Ratios\n\n" + _ratios(contenders, tool, plan, evidence))
-    for connections in _shown(plan.connections):
+    for connections in shown_connections(plan.connections):
         parts.append(
             f"## Latency and CPU at {connections} connections ({tool})\n\n" + _costs(contenders, tool, connections, evidence)
         )
@@ -21,14 +26,9 @@ def sections(contenders: list[Contender], plan: Plan, evidence: Evidence, sizes:
     return parts
 
 
-def _shown(connections: list[int]) -> list[int]:
+def shown_connections(connections: list[int]) -> list[int]:
     """The numbers of connections with a table of their own: the usual ones, or the last where none of them ran."""
     return [count for count in connections if count in (64, 256)] or connections[-1:]
-
-
-def median_rate(evidence: Evidence, name: str, tool: str, connections: int) -> float | None:
-    points = evidence.good(contender=name, tool=tool, connections=connections)
-    return spread(point["rate"] for point in points)["median"]
 
 
 def _rates(contenders: list[Contender], tool: str, plan: Plan, evidence: Evidence) -> str:
@@ -36,9 +36,9 @@ def _rates(contenders: list[Contender], tool: str, plan: Plan, evidence: Evidenc
     for contender in contenders:
         row = [contender.name]
         for connections in plan.connections:
-            points = evidence.good(contender=contender.name, tool=tool, connections=connections)
-            failed = " †" if any(point["failed"] for point in points) else ""
-            row.append(with_range(spread(point["rate"] for point in points)) + failed)
+            wanted = {"contender": contender.name, "tool": tool, "connections": connections}
+            failed = " †" if any(point["failed"] for point in evidence.good(**wanted)) else ""
+            row.append(with_range(evidence.spread(rate, **wanted)) + failed)
         rows.append(row)
     legend = "Median of the rounds (smallest to largest). † some requests failed; only 200s are counted.\n"
     return table(["contender"] + [f"{count} conn." for count in plan.connections], rows) + "\n" + legend
@@ -47,13 +47,10 @@ def _rates(contenders: list[Contender], tool: str, plan: Plan, evidence: Evidenc
 def _costs(contenders: list[Contender], tool: str, connections: int, evidence: Evidence) -> str:
     rows = []
     for contender in contenders:
-        points = evidence.good(contender=contender.name, tool=tool, connections=connections)
-        row = [contender.name]
-        for name in ("p50_ms", "p99_ms", "p99_9_ms"):
-            row.append(number(spread(point[name] for point in points)["median"]))
-        for process in ("server", "postgres", "redis", "load"):
-            row.append(number(spread(point["cpu_us"][process] for point in points)["median"]))
-        rows.append(row)
+        wanted = {"contender": contender.name, "tool": tool, "connections": connections}
+        medians = [evidence.median(itemgetter(name), **wanted) for name in ("p50_ms", "p99_ms", "p99_9_ms")]
+        medians += [evidence.median(cpu_us(name), **wanted) for name in ("server", "postgres", "redis", "load")]
+        rows.append([contender.name] + [number(median) for median in medians])
     head = ["contender", "p50 ms", "p99 ms", "p99.9 ms", "server us", "PostgreSQL us", "Redis us", "load us"]
     return table(head, rows) + "\nMedians of the rounds; CPU in microseconds per visit.\n"
 
@@ -77,35 +74,29 @@ def _ratios(contenders: list[Contender], tool: str, plan: Plan, evidence: Eviden
     names = [contender.name for contender in contenders]
     peers = [c.name for c in contenders if c.kind == "visits" and c.name not in ("visitas", "flask-exercise")]
     fronts = [c.name for c in contenders if c.kind == "front" and c.name != "visitas-livez"]
+
+    def median(figure: Figure, name: str, connections: int) -> float | None:
+        return evidence.median(figure, contender=name, tool=tool, connections=connections)
+
+    def row(label: str, figure: Figure, name: str, others: list[str]) -> list[str]:
+        """This contender's median by the greatest of the others'."""
+        cells = []
+        for connections in plan.connections:
+            greatest = max(filter(None, (median(figure, other, connections) for other in others)), default=None)
+            cells.append(times(ratio(median(figure, name, connections), greatest)))
+        return [label] + cells
+
     rows = []
-
-    def row(label: str, value) -> None:
-        rows.append([label] + [times(value(connections)) for connections in plan.connections])
-
-    def rate(name: str, connections: int) -> float | None:
-        return median_rate(evidence, name, tool, connections)
-
-    def best(of: list[str], connections: int) -> float | None:
-        return max(filter(None, (rate(name, connections) for name in of)), default=None)
-
     if "visitas" in names and peers:
-        row("visitas / best peer", lambda n: ratio(rate("visitas", n), best(peers, n)))
-    if "visitas" in names and "flask-exercise" in names:
-        row("visitas / flask-exercise", lambda n: ratio(rate("visitas", n), rate("flask-exercise", n)))
+        rows.append(row("visitas / best peer", rate, "visitas", peers))
+    for other in ("flask-exercise", "visitas-livez"):
+        if {"visitas", other} <= set(names):
+            rows.append(row(f"visitas / {other}", rate, "visitas", [other]))
     if {"visitas", "visitas-livez"} <= set(names):
-        row("visitas / visitas-livez", lambda n: ratio(rate("visitas", n), rate("visitas-livez", n)))
-        row("server CPU: visitas / visitas-livez", lambda n: ratio(
-            _server_us(evidence, "visitas", tool, n), _server_us(evidence, "visitas-livez", tool, n)))
-    if "visitas-livez" in names:
-        for front in fronts:
-            row(f"visitas-livez / {front}", lambda n: ratio(rate("visitas-livez", n), rate(front, n)))
-            row(f"server CPU: visitas-livez / {front}", lambda n: ratio(
-                _server_us(evidence, "visitas-livez", tool, n), _server_us(evidence, front, tool, n)))
+        rows.append(row("server CPU: visitas / visitas-livez", cpu_us("server"), "visitas", ["visitas-livez"]))
+    for front in fronts if "visitas-livez" in names else []:
+        rows.append(row(f"visitas-livez / {front}", rate, "visitas-livez", [front]))
+        rows.append(row(f"server CPU: visitas-livez / {front}", cpu_us("server"), "visitas-livez", [front]))
     if not rows:
         return "Nothing to compare: too few contenders ran.\n"
     return table([f"medians, {tool}"] + [f"{count} conn." for count in plan.connections], rows)
-
-
-def _server_us(evidence: Evidence, name: str, tool: str, connections: int) -> float | None:
-    points = evidence.good(contender=name, tool=tool, connections=connections)
-    return spread(point["cpu_us"]["server"] for point in points)["median"]

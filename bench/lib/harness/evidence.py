@@ -4,6 +4,9 @@ import fcntl
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Callable
+
+from .spread import spread
 
 
 class Evidence:
@@ -35,6 +38,14 @@ class Evidence:
         """The points with these values that were not thrown out."""
         return [point for point in self.points if not point["thrown_out"] and _has(point, wanted)]
 
+    def spread(self, figure: Callable[[dict], float | None], **wanted) -> dict:
+        """The spread of a figure over the good points with these values; those that lack it do not count."""
+        values = [figure(point) for point in self.good(**wanted)]
+        return spread(value for value in values if value is not None)
+
+    def median(self, figure: Callable[[dict], float | None], **wanted) -> float | None:
+        return self.spread(figure, **wanted)["median"]
+
     def _append(self, kind: str, record: dict) -> None:
         with (self.directory / "raw.jsonl").open("a") as raw:
             raw.write(json.dumps({"kind": kind} | record) + "\n")
@@ -56,6 +67,15 @@ class Evidence:
         with self.lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def rate(point: dict) -> float:
+    return point["rate"]
+
+
+def cpu_us(process: str) -> Callable[[dict], float | None]:
+    """The figure "CPU per visit of this process"."""
+    return lambda point: point["cpu_us"].get(process)
 
 
 def describe(record: dict) -> str:

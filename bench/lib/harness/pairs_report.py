@@ -1,17 +1,18 @@
 """The tables of a run in pairs: each variant's figures, and its ratios to the reference."""
 
+from operator import itemgetter
+
 from .compare import Plan
-from .evidence import Evidence
+from .evidence import Evidence, cpu_us, rate
 from .pairs import Variant, ratios
-from .spread import spread
 from .tables import number, table, with_range
 
 FIGURES = {
-    "rate": lambda point: point["rate"],
-    "p50": lambda point: point["p50_ms"],
-    "p99": lambda point: point["p99_ms"],
-    "server CPU": lambda point: point["cpu_us"].get("server"),
-    "PostgreSQL CPU": lambda point: point["cpu_us"].get("postgres"),
+    "rate": rate,
+    "p50": itemgetter("p50_ms"),
+    "p99": itemgetter("p99_ms"),
+    "server CPU": cpu_us("server"),
+    "PostgreSQL CPU": cpu_us("postgres"),
 }
 
 
@@ -45,15 +46,12 @@ def _figures(variants: list[Variant], tool: str, plan: Plan, evidence: Evidence)
     rows = []
     for variant in variants:
         for connections in plan.connections:
-            points = [point for point in evidence.good(variant=variant.name, connections=connections)
-                      if point["tool"] in (tool, "pgbench")]
-            row = [variant.name, str(connections), with_range(spread(point["rate"] for point in points))]
-            for name in ("p50_ms", "p99_ms", "p99_9_ms"):
-                row.append(number(spread(point[name] for point in points)["median"]))
-            for process in ("server", "postgres", "redis", "load"):
-                values = [point["cpu_us"][process] for point in points if process in point["cpu_us"]]
-                row.append(number(spread(values)["median"]))
-            rows.append(row)
+            wanted = {"variant": variant.name, "connections": connections,
+                      "tool": tool if variant.contender else "pgbench"}
+            medians = [evidence.median(itemgetter(name), **wanted) for name in ("p50_ms", "p99_ms", "p99_9_ms")]
+            medians += [evidence.median(cpu_us(name), **wanted) for name in ("server", "postgres", "redis", "load")]
+            rows.append([variant.name, str(connections), with_range(evidence.spread(rate, **wanted))]
+                        + [number(median) for median in medians])
     head = ["variant", "connections", "visits/s", "p50 ms", "p99 ms", "p99.9 ms",
             "server us", "PostgreSQL us", "Redis us", "load us"]
     return table(head, rows)
