@@ -22,8 +22,15 @@ from harness.tables import number, with_range
 
 def account(**changes) -> Account:
     """An exact account of 1000 visits, but for what is given."""
-    values = {"ok": 1000, "rows": 1000, "cached": 1000, "unanswered": 0,
-              "shown_total": 1000, "shown_cache": 1000, "strict": False}
+    values = {
+        "ok": 1000,
+        "rows": 1000,
+        "cached": 1000,
+        "unanswered": 0,
+        "shown_total": 1000,
+        "shown_cache": 1000,
+        "strict": False,
+    }
     return Account(**(values | changes))
 
 
@@ -99,7 +106,8 @@ class LoadTest(unittest.TestCase):
 class ProcessTest(unittest.TestCase):
     def test_cpu_of_children_counts_while_they_live_and_after(self):
         burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-        script = f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint('over', flush=True)\ntime.sleep(60)"
+        run = f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+        script = run + "print('over', flush=True)\ntime.sleep(60)"
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
             try:
                 self.assertEqual(child.stdout.readline(), "over\n")
@@ -134,11 +142,23 @@ class FiguresTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             evidence = Evidence(Path(directory), None)
             for variant, round_number, rate, thrown_out in [
-                ("a", 1, 100, None), ("b", 1, 150, None), ("a", 2, 100, "account"), ("b", 2, 900, None),
-                ("a", 3, 10, None), ("b", 3, 20, None),
+                ("a", 1, 100, None),
+                ("b", 1, 150, None),
+                ("a", 2, 100, "account"),
+                ("b", 2, 900, None),
+                ("a", 3, 10, None),
+                ("b", 3, 20, None),
             ]:
-                evidence.points.append({"variant": variant, "round": round_number, "rate": rate, "tool": "wrk",
-                                        "connections": 64, "thrown_out": thrown_out})
+                evidence.points.append(
+                    {
+                        "variant": variant,
+                        "round": round_number,
+                        "rate": rate,
+                        "tool": "wrk",
+                        "connections": 64,
+                        "thrown_out": thrown_out,
+                    }
+                )
             found = ratios(evidence, "a", "b", lambda point: point["rate"], "wrk", 64)
         self.assertEqual(found, {"median": 1.75, "low": 1.5, "high": 2.0, "count": 2})
 
@@ -152,7 +172,9 @@ class TurnTest(unittest.TestCase):
     def test_a_turn_waits_for_who_holds_the_lock(self):
         with tempfile.TemporaryDirectory() as directory:
             lock = Path(directory) / "lock"
-            with subprocess.Popen(["flock", str(lock), "sh", "-c", "echo held; sleep 0.3"], stdout=subprocess.PIPE) as holder:
+            with subprocess.Popen(
+                ["flock", str(lock), "sh", "-c", "echo held; sleep 0.3"], stdout=subprocess.PIPE
+            ) as holder:
                 holder.stdout.readline()
                 started = time.monotonic()
                 with Evidence(Path(directory) / "run", lock).turn():

@@ -32,8 +32,10 @@ def draw(contenders: list[Contender], plan: Plan, evidence: Evidence, directory:
     }
     for connections in shown_connections(plan.connections):
         charts[f"cpu-{connections}.svg"] = bars(
-            f"CPU per visit at {connections} connections", "microseconds, medians",
-            _cpu(contenders, tool, connections, evidence))
+            f"CPU per visit at {connections} connections",
+            "microseconds, medians",
+            _cpu(contenders, tool, connections, evidence),
+        )
     for name, chart in charts.items():
         if chart:
             (directory / name).write_text(chart)

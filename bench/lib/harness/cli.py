@@ -10,7 +10,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from . import charts, comparison_report, machine, options as command_line, pairs_report, summary
+from . import charts, comparison_report, machine, pairs_report, summary
+from . import options as command_line
 from .compare import Plan, compare
 from .contenders import BENCH, CHECKOUT, Contender, everyone, visitas
 from .evidence import Evidence
@@ -137,8 +138,9 @@ def _built(contender: Contender, evidence: Evidence) -> bool:
     return done.returncode == 0
 
 
-def _report(variants: list[Variant], contenders: list[Contender], plan: Plan, evidence: Evidence,
-            facts: dict[str, str]) -> None:
+def _report(
+    variants: list[Variant], contenders: list[Contender], plan: Plan, evidence: Evidence, facts: dict[str, str]
+) -> None:
     drawn: list[str] = []
     if variants:
         title = f"visitas in pairs: {', '.join(variant.name for variant in variants)}"

@@ -39,9 +39,13 @@ def _session(contender: Contender, number: int, plan: Plan, stores: Stores, evid
                     record = measure(session, tool, connections, plan.conditions, warm_up=warm_up)
                     evidence.add_point({"round": number} | record)
                     warm_up = not plan.warm_up_once
-            evidence.add_session({
-                "round": number, "contender": contender.name,
-                "start_ms": session.start_ms, "peak_kib": session.peak_kib(),
-            })
+            evidence.add_session(
+                {
+                    "round": number,
+                    "contender": contender.name,
+                    "start_ms": session.start_ms,
+                    "peak_kib": session.peak_kib(),
+                }
+            )
     except ContenderError as error:
         evidence.skip(contender.name, f"round {number}: {error}")

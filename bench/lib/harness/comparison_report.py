@@ -1,7 +1,7 @@
 """The tables of a comparison: rates, latencies, CPU per visit, footprints, ratios."""
 
+from collections.abc import Callable
 from operator import itemgetter
-from typing import Callable
 
 from .compare import Plan
 from .contenders import Contender
@@ -20,7 +20,8 @@ def sections(contenders: list[Contender], plan: Plan, evidence: Evidence, sizes:
     parts.append("## Ratios\n\n" + _ratios(contenders, tool, plan, evidence))
     for connections in shown_connections(plan.connections):
         parts.append(
-            f"## Latency and CPU at {connections} connections ({tool})\n\n" + _costs(contenders, tool, connections, evidence)
+            f"## Latency and CPU at {connections} connections ({tool})\n\n"
+            + _costs(contenders, tool, connections, evidence)
         )
     parts.append("## Footprint\n\n" + _footprint(contenders, evidence, sizes))
     return parts
@@ -60,13 +61,15 @@ def _footprint(contenders: list[Contender], evidence: Evidence, sizes: dict[str,
     for contender in contenders:
         sessions = [session for session in evidence.sessions if session["contender"] == contender.name]
         size = sizes.get(contender.name, {})
-        rows.append([
-            contender.name,
-            with_range(spread(session["start_ms"] for session in sessions)),
-            mebibytes(spread(session["peak_kib"] * 1024 for session in sessions)["median"]),
-            mebibytes(size.get("program")),
-            mebibytes(size.get("image")),
-        ])
+        rows.append(
+            [
+                contender.name,
+                with_range(spread(session["start_ms"] for session in sessions)),
+                mebibytes(spread(session["peak_kib"] * 1024 for session in sessions)["median"]),
+                mebibytes(size.get("program")),
+                mebibytes(size.get("image")),
+            ]
+        )
     return table(["contender", "start ms", "peak memory MiB", "program MiB", "image floor MiB"], rows)
 
 

@@ -26,7 +26,9 @@ class Contender:
 def peer(name: str, kind: str, note: str, program: str) -> Contender:
     folder = BENCH / "peers" / name
     return Contender(
-        name, kind, note,
+        name,
+        kind,
+        note,
         command=[str(folder / "run")],
         build=[str(folder / "build")],
         ready="/readyz" if kind == "visits" else "/",
@@ -36,15 +38,17 @@ def peer(name: str, kind: str, note: str, program: str) -> Contender:
 
 
 def visitas(binary: Path, name: str = "visitas") -> Contender:
-    return Contender(
-        name, "visits", "this project", command=_as_script(binary), program=str(binary), strict=True
-    )
+    return Contender(name, "visits", "this project", command=_as_script(binary), program=str(binary), strict=True)
 
 
 def visitas_livez(binary: Path) -> Contender:
     return Contender(
-        "visitas-livez", "front", "this project, GET /livez: its HTTP front alone",
-        command=_as_script(binary), program=str(binary), path="/livez",
+        "visitas-livez",
+        "front",
+        "this project, GET /livez: its HTTP front alone",
+        command=_as_script(binary),
+        program=str(binary),
+        path="/livez",
     )
 
 

@@ -2,9 +2,9 @@
 
 import fcntl
 import json
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
 
 from .spread import spread
 
@@ -85,7 +85,8 @@ def describe(record: dict) -> str:
         return f"{what}  THROWN OUT: {record['thrown_out']}"
     cpu = "  ".join(f"{name} {value:.1f}" for name, value in record["cpu_us"].items())
     failed = f"  {record['failed']} failed" if record["failed"] else ""
-    return f"{what}  {record['rate']:>9.0f}/s  p50 {record['p50_ms']:.2f} ms  p99 {record['p99_ms']:.2f} ms  cpu us: {cpu}{failed}"
+    latency = f"p50 {record['p50_ms']:.2f} ms  p99 {record['p99_ms']:.2f} ms"
+    return f"{what}  {record['rate']:>9.0f}/s  {latency}  cpu us: {cpu}{failed}"
 
 
 def _has(point: dict, wanted: dict) -> bool:

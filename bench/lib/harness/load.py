@@ -43,7 +43,11 @@ def run_tool(tool: str, urls: list[str], connections: int, seconds: int, oha: Pa
     children = [
         subprocess.Popen(
             [str(BENCH / f"visits-{tool}.sh"), url, str(share), str(seconds)],
-            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for url in urls
     ]
@@ -58,7 +62,7 @@ def run_tool(tool: str, urls: list[str], connections: int, seconds: int, oha: Pa
                 child.kill()
                 child.communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for child, (output, errors) in zip(children, outputs):
+    for child, (output, errors) in zip(children, outputs, strict=True):
         if child.returncode != 0:
             raise LoadError(f"{tool} ended with {child.returncode}: {(errors or output).strip()}")
     parse = {"wrk": parse_wrk, "oha": parse_oha}[tool]

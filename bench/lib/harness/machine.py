@@ -10,8 +10,17 @@ from .contenders import BENCH, CHECKOUT
 from .stores import Stores
 
 POSTGRES_SETTINGS = [
-    "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "wal_level", "commit_delay",
-    "shared_buffers", "max_wal_size", "checkpoint_timeout", "max_connections", "autovacuum",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_sync_method",
+    "wal_level",
+    "commit_delay",
+    "shared_buffers",
+    "max_wal_size",
+    "checkpoint_timeout",
+    "max_connections",
+    "autovacuum",
 ]
 REDIS_SETTINGS = ["save", "appendonly", "io-threads"]
 

@@ -1,7 +1,7 @@
 """Pairs: variants of visitas against a reference, each measured right after the other, in alternating order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from .compare import Plan
 from .contenders import Contender
@@ -33,10 +33,10 @@ def run_pairs(variants: list[Variant], plan: Plan, stores: Stores, evidence: Evi
         order = variants if number % 2 == 0 else variants[::-1]
         for connections in plan.connections:
             for tool in plan.tools:
-                for variant in order:
-                    with evidence.turn():
+                with evidence.turn():
+                    for variant in order:
                         record = _point(variant, tool, connections, plan, stores, evidence)
-                    evidence.add_point({"round": number + 1, "variant": variant.name} | record)
+                        evidence.add_point({"round": number + 1, "variant": variant.name} | record)
 
 
 def _database(variant: Variant) -> str:
@@ -56,9 +56,7 @@ def _point(variant: Variant, tool: str, connections: int, plan: Plan, stores: St
             after, rows = relation_bytes(stores, database), stores.rows_after(last_id, database)
             return record | {"growth": {name: after[name] - before[name] for name in after} | {"rows": rows}}
     except ContenderError as error:
-        return {
-            "contender": variant.contender.name, "tool": tool, "connections": connections, "thrown_out": str(error)
-        }
+        return {"contender": variant.contender.name, "tool": tool, "connections": connections, "thrown_out": str(error)}
 
 
 def ratios(evidence: Evidence, reference: str, variant: str, figure: Callable, tool: str, connections: int) -> dict:

@@ -34,7 +34,10 @@ def _ratios(variants: list[Variant], tool: str, plan: Plan, evidence: Evidence) 
             for figure in FIGURES.values():
                 row.append(with_range(ratios(evidence, reference, variant.name, figure, tool, connections), _ratio))
             rows.append(row)
-    legend = "Median over the pairs (smallest to largest): each pair is one round, its two sides measured one right after the other.\n"
+    legend = (
+        "Median over the pairs (smallest to largest): each pair is one round, "
+        "its two sides measured one right after the other.\n"
+    )
     return table(["variant", "connections"] + list(FIGURES), rows) + "\n" + legend
 
 
@@ -46,14 +49,29 @@ def _figures(variants: list[Variant], tool: str, plan: Plan, evidence: Evidence)
     rows = []
     for variant in variants:
         for connections in plan.connections:
-            wanted = {"variant": variant.name, "connections": connections,
-                      "tool": tool if variant.contender else "pgbench"}
+            wanted = {
+                "variant": variant.name,
+                "connections": connections,
+                "tool": tool if variant.contender else "pgbench",
+            }
             medians = [evidence.median(itemgetter(name), **wanted) for name in ("p50_ms", "p99_ms", "p99_9_ms")]
             medians += [evidence.median(cpu_us(name), **wanted) for name in ("server", "postgres", "redis", "load")]
-            rows.append([variant.name, str(connections), with_range(evidence.spread(rate, **wanted))]
-                        + [number(median) for median in medians])
-    head = ["variant", "connections", "visits/s", "p50 ms", "p99 ms", "p99.9 ms",
-            "server us", "PostgreSQL us", "Redis us", "load us"]
+            rows.append(
+                [variant.name, str(connections), with_range(evidence.spread(rate, **wanted))]
+                + [number(median) for median in medians]
+            )
+    head = [
+        "variant",
+        "connections",
+        "visits/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "server us",
+        "PostgreSQL us",
+        "Redis us",
+        "load us",
+    ]
     return table(head, rows)
 
 

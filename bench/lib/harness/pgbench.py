@@ -9,7 +9,10 @@ from .point import Conditions
 from .processes import cpu_seconds
 from .stores import DATABASE, Stores
 
-TABLE = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz NOT NULL DEFAULT now())"
+TABLE = (
+    "CREATE TABLE acessos"
+    " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz NOT NULL DEFAULT now())"
+)
 INSERT = "INSERT INTO acessos DEFAULT VALUES;\n"
 
 
@@ -26,9 +29,15 @@ def measure_insert(stores: Stores, conditions: Conditions) -> dict:
     rows = stores.rows_after(last_id, DATABASE)
     seconds = sum(latencies) / 1e6
     return {
-        "contender": "pgbench", "tool": "pgbench", "connections": 1, "ok": len(latencies), "failed": 0, "seconds": seconds,
+        "contender": "pgbench",
+        "tool": "pgbench",
+        "connections": 1,
+        "ok": len(latencies),
+        "failed": 0,
+        "seconds": seconds,
         "rate": len(latencies) / seconds,
-        "p50_ms": _percentile(latencies, 50), "p99_ms": _percentile(latencies, 99),
+        "p50_ms": _percentile(latencies, 50),
+        "p99_ms": _percentile(latencies, 99),
         "p99_9_ms": _percentile(latencies, 99.9),
         "cpu_us": {"postgres": cpu * 1e6 / len(latencies)},
         "thrown_out": None if rows == len(latencies) else f"{len(latencies)} transactions, but {rows} rows",
@@ -42,10 +51,24 @@ def _pgbench(stores: Stores, directory: Path, seconds: int) -> list[int]:
     for old in directory.glob("latency.*"):
         old.unlink()
     subprocess.run(
-        ["pgbench", "--no-vacuum", "--client=1", "--protocol=prepared", f"--time={seconds}",
-         f"--file={script}", "--log", f"--log-prefix={directory / 'latency'}",
-         "--host=127.0.0.1", f"--port={stores.postgres_port}", "--username=user_app", DATABASE],
-        env=dict(os.environ, PGPASSWORD=stores.password), check=True, capture_output=True, text=True,
+        [
+            "pgbench",
+            "--no-vacuum",
+            "--client=1",
+            "--protocol=prepared",
+            f"--time={seconds}",
+            f"--file={script}",
+            "--log",
+            f"--log-prefix={directory / 'latency'}",
+            "--host=127.0.0.1",
+            f"--port={stores.postgres_port}",
+            "--username=user_app",
+            DATABASE,
+        ],
+        env=dict(os.environ, PGPASSWORD=stores.password),
+        check=True,
+        capture_output=True,
+        text=True,
     )
     lines = [line for log in directory.glob("latency.*") for line in log.read_text().splitlines()]
     return sorted(int(line.split()[2]) for line in lines)

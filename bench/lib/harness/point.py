@@ -24,8 +24,15 @@ class Conditions:
     oha: Path
 
 
-def measure(session: Session, tool: str, connections: int, conditions: Conditions, *, warm_up: bool = True,
-            keep_rows: bool = False) -> dict:
+def measure(
+    session: Session,
+    tool: str,
+    connections: int,
+    conditions: Conditions,
+    *,
+    warm_up: bool = True,
+    keep_rows: bool = False,
+) -> dict:
     """Warm-up, load, account; the record of it. A run whose account is off says so under "thrown_out"."""
     record = {"contender": session.contender.name, "tool": tool, "connections": connections, "thrown_out": None}
     visits = session.contender.kind == "visits"
@@ -63,8 +70,13 @@ def _cpu(session: Session) -> dict[str, float]:
 
 def _figures(load: Load, spent: dict[str, float]) -> dict:
     return {
-        "ok": load.ok, "failed": load.failed, "seconds": load.seconds, "rate": load.rate,
-        "p50_ms": load.p50_ms, "p99_ms": load.p99_ms, "p99_9_ms": load.p99_9_ms,
+        "ok": load.ok,
+        "failed": load.failed,
+        "seconds": load.seconds,
+        "rate": load.rate,
+        "p50_ms": load.p50_ms,
+        "p99_ms": load.p99_ms,
+        "p99_9_ms": load.p99_9_ms,
         "cpu_us": {name: seconds * 1e6 / max(1, load.ok) for name, seconds in spent.items()},
     }
 

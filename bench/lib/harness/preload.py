@@ -28,7 +28,5 @@ def preload(contender: Contender, rows: int, stores: Stores, logs: Path, databas
 
 
 def relation_bytes(stores: Stores, database: str) -> dict[str, int]:
-    table, indexes = stores.sql(
-        "SELECT pg_table_size('acessos'), pg_indexes_size('acessos')", database
-    ).split("|")
+    table, indexes = stores.sql("SELECT pg_table_size('acessos'), pg_indexes_size('acessos')", database).split("|")
     return {"table": int(table), "indexes": int(indexes)}

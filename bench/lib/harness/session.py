@@ -36,7 +36,7 @@ class Session:
         try:
             for number in range(self.count):
                 self._start(number)
-            for port, server in zip(self.ports, self.servers):
+            for port, server in zip(self.ports, self.servers, strict=True):
                 self._wait_until_ready(port, server)
         except BaseException:
             self.__exit__()

@@ -13,7 +13,9 @@ def sizes(program: Path) -> dict[str, int]:
         python = (program / "bin" / "python").resolve()
         prefix = python.parent.parent
         library = next((prefix / "lib").glob(f"python{_version(program)}"))
-        interpreter = _bytes(python) + _bytes(library) - _bytes(library / "site-packages") - _bytes(library / "dist-packages")
+        interpreter = (
+            _bytes(python) + _bytes(library) - _bytes(library / "site-packages") - _bytes(library / "dist-packages")
+        )
         return {"program": packages, "image": packages + interpreter + _libraries(python)}
     return {"program": _bytes(program), "image": _bytes(program) + _libraries(program)}
 

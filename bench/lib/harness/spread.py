@@ -1,7 +1,7 @@
 """Medians and spreads over the rounds of a run."""
 
+from collections.abc import Iterable
 from statistics import median
-from typing import Iterable
 
 
 def spread(values: Iterable[float]) -> dict:

@@ -35,7 +35,8 @@ class Stores:
             self.socket_directory = postgres
             self.postgres = Process(
                 [str(LIB / "postgres"), str(postgres), str(self.postgres_port)],
-                dict(os.environ), self.directory / "postgres.log",
+                dict(os.environ),
+                self.directory / "postgres.log",
             )
             self.redis = Process(
                 [str(LIB / "redis"), str(redis), str(self.redis_port)], dict(os.environ), self.directory / "redis.log"
@@ -71,15 +72,33 @@ class Stores:
     def environment(self, database: str) -> dict[str, str]:
         """The contract's variables, for a server that uses this database."""
         return {
-            "DB_HOST": "127.0.0.1", "DB_PORT": str(self.postgres_port), "DB_NAME": database,
-            "DB_USER": "user_app", "DB_PASSWORD": self.password,
-            "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.redis_port),
+            "DB_HOST": "127.0.0.1",
+            "DB_PORT": str(self.postgres_port),
+            "DB_NAME": database,
+            "DB_USER": "user_app",
+            "DB_PASSWORD": self.password,
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": str(self.redis_port),
         }
 
     def sql(self, statement: str, database: str = DATABASE) -> str:
         """Runs a statement as superuser over the socket; its rows, unaligned, columns parted by '|'."""
-        command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", str(self.socket_directory),
-                   "-p", str(self.postgres_port), "-d", database, "-c", statement]
+        command = [
+            "psql",
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "postgres",
+            "-h",
+            str(self.socket_directory),
+            "-p",
+            str(self.postgres_port),
+            "-d",
+            database,
+            "-c",
+            statement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{statement}: {done.stderr.strip()}")

@@ -4,8 +4,9 @@ from .evidence import Evidence
 from .tables import table
 
 
-def write(title: str, command: str, sections: list[str], charts: list[str], facts: dict[str, str],
-          evidence: Evidence) -> None:
+def write(
+    title: str, command: str, sections: list[str], charts: list[str], facts: dict[str, str], evidence: Evidence
+) -> None:
     parts = [f"# {title}\n", f"Command: `{command}`. Every record is in `raw.jsonl`.\n"]
     parts += sections
     parts += [f"![{chart.removesuffix('.svg')}]({chart})\n" for chart in charts]
@@ -20,8 +21,10 @@ def _thrown_out(evidence: Evidence) -> str:
     for point in evidence.points:
         if point["thrown_out"]:
             who = point.get("variant", point["contender"])
-            lines.append(f"- round {point['round']}, {who}, {point['tool']}, "
-                         f"{point['connections']} connections: {point['thrown_out']}")
+            lines.append(
+                f"- round {point['round']}, {who}, {point['tool']}, "
+                f"{point['connections']} connections: {point['thrown_out']}"
+            )
     lines += [f"- {name}, not run: {why}" for name, why in evidence.skipped.items()]
     checked = sum(1 for point in evidence.points if "account" in point)
     return "\n".join([f"Runs with a checked account: {checked}.", ""] + (lines or ["None."])) + "\n"

@@ -38,7 +38,10 @@ def lines(title: str, unit: str, categories: list[str], series: dict[str, list[f
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
         for piece in _pieces([(x(i), y(v)) if v else None for i, v in enumerate(line)]):
             points = " ".join(f"{px:.1f},{py:.1f}" for px, py in piece)
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>')
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"'
+                f' stroke-dasharray="{dash}"/>'
+            )
             parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in piece]
         parts.append(_line(right + 14, MARGIN_TOP + 20 * number, right + 38, MARGIN_TOP + 20 * number, colour, 3, dash))
         parts.append(_text(right + 44, MARGIN_TOP + 20 * number + 4, name))
@@ -86,15 +89,20 @@ def _plain(value: float) -> str:
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 12, fill: str = "#111") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(words)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(words)}</text>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1, dash: str = "") -> str:
-    return (f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-            f'stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>')
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+        f'stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
+    )
 
 
 def _document(height: int, parts: list[str]) -> str:
-    opening = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-               f'font-family="system-ui, sans-serif">')
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="system-ui, sans-serif">'
+    )
     return "\n".join([opening, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *parts, "</svg>"]) + "\n"

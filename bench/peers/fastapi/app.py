@@ -23,9 +23,7 @@ PAGE = """<!doctype html>
 @asynccontextmanager
 async def lifespan(app: FastAPI):
     size = int(os.environ.get("POOL", "5"))
-    app.state.cache = redis.asyncio.Redis(
-        host=os.environ["REDIS_HOST"], port=int(os.environ.get("REDIS_PORT", "6379"))
-    )
+    app.state.cache = redis.asyncio.Redis(host=os.environ["REDIS_HOST"], port=int(os.environ.get("REDIS_PORT", "6379")))
     async with asyncpg.create_pool(
         host=os.environ["DB_HOST"],
         port=int(os.environ.get("DB_PORT", "5432")),
@@ -39,8 +37,7 @@ async def lifespan(app: FastAPI):
             # Workers that create the same table at once collide.
             await connection.execute("SELECT pg_advisory_xact_lock(1)")
             await connection.execute(
-                "CREATE TABLE IF NOT EXISTS acessos"
-                " (id SERIAL PRIMARY KEY, momento TIMESTAMPTZ NOT NULL DEFAULT now())"
+                "CREATE TABLE IF NOT EXISTS acessos (id SERIAL PRIMARY KEY, momento TIMESTAMPTZ NOT NULL DEFAULT now())"
             )
         yield
     await app.state.cache.aclose()

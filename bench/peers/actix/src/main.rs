@@ -64,9 +64,7 @@ async fn visit(stores: web::Data<Stores>, request: HttpRequest) -> HttpResponse 
         Ok((total, cache)) if request.headers().get(header::ACCEPT).is_some_and(|a| a == "application/json") => {
             HttpResponse::Ok().json(serde_json::json!({ "total": total, "cache": cache }))
         }
-        Ok((total, cache)) => {
-            HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page(total, cache))
-        }
+        Ok((total, cache)) => HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page(total, cache)),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
     }
 }
