@@ -22,6 +22,8 @@ POSTGRES_SETTINGS = [
     "max_connections",
     "autovacuum",
 ]
+# What the servers inherit from whoever starts the run: visitas reads the first ones, some peers the last.
+SERVER_VARIABLES = ["WORKERS", "MAX_QUEUE", "MAX_CONNECTIONS", "REQUEST_TIMEOUT", "ACCESS_LOG", "POOL", "THREADS"]
 REDIS_SETTINGS = ["save", "appendonly", "io-threads"]
 
 
@@ -41,6 +43,7 @@ def slug() -> str:
 def facts() -> dict[str, str]:
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    inherited = [f"{name}={os.environ[name]}" for name in SERVER_VARIABLES if name in os.environ]
     found = {
         "processor": cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -50,6 +53,7 @@ def facts() -> dict[str, str]:
         "frequency governor": governor.read_text().strip() if governor.exists() else "not shown",
         "file system of the stores": _say(["findmnt", "-no", "FSTYPE,SOURCE", "-T", "/var/tmp"]),
         "commit": commit(),
+        "environment of all servers": ", ".join(inherited) or "nothing set",
         "load at the start": f"{os.getloadavg()[0]:.2f}",
     }
     return found

@@ -50,7 +50,7 @@ class Session:
 
     def _start(self, number: int) -> None:
         port = free_port()
-        env = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "REDIS_"))}
         env |= self.stores.environment(self.database)
         env |= {"HOST": "127.0.0.1", "PORT": str(port)}
         env |= self.contender.env
