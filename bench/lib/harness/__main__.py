@@ -1,0 +1,7 @@
+"""The entry point: python3 -m harness."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
