@@ -26,6 +26,9 @@ const STACK_BYTES: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 32 * 
 const STACKS_KEPT: usize = 64;
 /// The longest wait for one answer of the counter. A visit never waits longer for it; past this it does without.
 const COUNTER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many workers can bring,
+/// and two lanes only make smaller batches that wait for each other's flush to disk.
+const WORKERS_A_LANE: usize = 4;
 /// Time for the stages to end once all connections are gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a draining process looks whether it is done.
@@ -159,7 +162,7 @@ fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()>
 
 fn visits_options(config: &Config) -> visits::Options {
     visits::Options {
-        lanes: config.workers,
+        lanes: config.workers.div_ceil(WORKERS_A_LANE),
         max_queue: config.max_queue,
         deadline: config.request_timeout,
         connect_attempts: config.connect_attempts,
