@@ -7,6 +7,7 @@
 //!   ledger       where rows live: PostgreSQL, or one file
 //!   counter      the fast counter: Redis, or this process
 //! site         what a visitor gets; joins http and visits
+//! capacity     how many connections the system allows
 //! server       puts the parts together, and stops them in good order
 //! healthcheck  asks a local server whether it is ready
 //! clock        the coarse clock that enforces every deadline
@@ -15,6 +16,7 @@
 //!
 //! docs/architecture.md has the whole picture, and the life of a visit from accept to answer.
 
+pub mod capacity;
 pub mod clock;
 pub mod config;
 pub mod healthcheck;

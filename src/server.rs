@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::http::{self, Server};
@@ -66,6 +67,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let listener =
         http::bind(config.listen).map_err(|error| RunError(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().unwrap_or(config.listen);
+    let capacity = capacity(config)?;
     log::info!(
         "listening on http://{address}; reaching for the ledger ({}) and the counter ({})",
         config.ledger,
@@ -80,7 +82,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
     let front = Arc::new(http::Stats::new(config.workers));
     let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config)));
-    let server = Arc::new(Server::start(listener, http_options(config), Arc::clone(&site), front).map_err(failed)?);
+    let server =
+        Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
     start_clock(Arc::clone(&visits), Arc::clone(&server)).map_err(failed)?;
 
     let ready = loop {
@@ -170,10 +173,25 @@ fn visits_options(config: &Config) -> visits::Options {
     }
 }
 
-fn http_options(config: &Config) -> http::Options {
+/// How many connections there can be; one line says so where it is fewer than configured.
+fn capacity(config: &Config) -> Result<Capacity, RunError> {
+    let capacity = Capacity::find(config.max_connections, config.workers, STACK_BYTES);
+    if let Some(bound) = capacity.bound {
+        let (asked, most) = (config.max_connections, capacity.connections);
+        if most == 0 {
+            return Err(RunError(format!("the system allows too few {bound} to serve a single connection")));
+        }
+        log::warn!("at most {most} connections are served, not the {asked} of MAX_CONNECTIONS: too few {bound}");
+    }
+    Ok(capacity)
+}
+
+fn http_options(config: &Config, capacity: Capacity) -> http::Options {
     http::Options {
         workers: config.workers,
-        max_connections: config.max_connections,
+        max_connections: capacity.connections,
+        max_refusals: capacity.refusals,
+        scarce: capacity.bound.is_some(),
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         access_log: config.access_log.then_some(logging::access),

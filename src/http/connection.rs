@@ -1,20 +1,23 @@
 //! One connection from accept to close: requests in order, each answered before the next is read.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::Skipper;
 use super::buffers::{Input, give_output};
+use super::framing::{Framing, Persistence};
 use super::registry::{Phase, Place};
-use super::request::{self, Framing, MAX_HEAD, Method, Persistence, Reject, Request};
+use super::reject::Reject;
+use super::request::{self, MAX_HEAD, Method, Request};
 use super::response::{Answer, Answered, Envelope, Status};
 use super::socket::Socket;
+use super::turn::give_way;
 use super::{Access, Service, Shared};
 
 /// Answers to pipelined requests are written together up to this many bytes.
-const MAX_OUTPUT: usize = 64 * 1024;
+const MAX_OUTPUT: usize = 16 * 1024;
 /// Time a client has to end its side after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// The same while the process stops, which must not wait for clients that never will.
@@ -29,6 +32,8 @@ enum Next {
     Step,
     /// Write what is there, then an orderly close.
     Close,
+    /// Close: the client is owed nothing, and nothing of it is unread.
+    Drop,
 }
 
 /// What a request comes to, without its bytes.
@@ -67,26 +72,23 @@ struct Connection<S: Service> {
     socket: Socket,
     input: Input,
     output: Vec<u8>,
-    /// Nothing new came since the head was found incomplete, so there is no use in parsing it again.
+    /// A head that is not complete was parsed, and nothing came since that could change that.
     incomplete: bool,
 }
 
 /// Serves a connection until it ends. To be called in a coroutine on worker `worker`, which watches the socket.
 pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place: Place, worker: usize) {
-    match Socket::new(socket) {
+    match Socket::new(socket, Arc::clone(&place.entry)) {
         Ok(socket) => {
             let session = shared.service.session(worker);
             let (input, output) = (Input::default(), Vec::new());
             let mut connection = Connection { shared, session, worker, place, socket, input, output, incomplete: true };
             connection.run();
             let Connection { shared, place, socket, .. } = connection;
-            shared.registry.leave(&place);
             drop(socket);
-        }
-        Err(error) => {
-            log::error!("a connection could not be watched: {error}");
             shared.registry.leave(&place);
         }
+        Err(error) => unwatched(&shared, &place, &error),
     }
 }
 
@@ -97,26 +99,39 @@ pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, pla
     let answer = Answer { out: &mut output, envelope, answered: &mut None };
     let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
     answer.send(Status::ServiceUnavailable, fields, b"Too many connections are open. Please try again.\n");
-    if let Ok(mut socket) = Socket::new(socket) {
-        place.entry.enter(Phase::Writing, Some(LINGER));
-        if socket.write_all(&output).is_ok() {
-            linger(&mut socket);
+    match Socket::new(socket, Arc::clone(&place.entry)) {
+        Ok(mut socket) => {
+            place.entry.enter(Phase::Writing, Some(linger_time(shared)));
+            if socket.write_all(&output).is_ok() {
+                linger(&mut socket);
+            }
+            drop(socket);
+            shared.registry.leave(place);
         }
-        shared.registry.leave(place);
-        drop(socket);
-    } else {
-        shared.registry.leave(place);
+        Err(error) => unwatched(shared, place, &error),
     }
     give_output(output);
+}
+
+/// The system has no room to watch one more socket, which is closed by now.
+#[cold]
+fn unwatched<S>(shared: &Shared<S>, place: &Place, error: &io::Error) {
+    shared.registry.leave(place);
+    log::error!("a connection could not be watched, and was closed: {error}");
 }
 
 impl<S: Service> Connection<S> {
     fn run(&mut self) {
         loop {
             match self.step() {
+                Ok(Next::Step) if self.socket.turn.is_over() => {
+                    give_way(self.worker);
+                    self.socket.turn.begin();
+                }
                 Ok(Next::Step) => {}
                 Ok(Next::Close) => return self.close(),
-                // The client is gone: nobody to tell.
+                Ok(Next::Drop) => return,
+                // The client is gone, or takes nothing: there is nobody to tell.
                 Err(_) => return give_output(std::mem::take(&mut self.output)),
             }
         }
@@ -127,23 +142,33 @@ impl<S: Service> Connection<S> {
         if self.incomplete {
             return self.receive();
         }
-        // The request borrows the input, so what it asks for is found out before anything waits.
-        let parsed = request::parse(self.input.unread(), |parsed| {
-            parsed.map(|whole| whole.map(|(request, length)| (self.plan(&request), length)))
-        });
-        let (plan, length) = match parsed {
+        let planned = match self.parse() {
             Ok(Some(planned)) => planned,
             Ok(None) => {
                 self.incomplete = true;
                 return Ok(Next::Step);
             }
-            Err(reject) => return Ok(self.reject(reject)),
+            Err(reject) => {
+                let head_only = self.input.unread().starts_with(b"HEAD ");
+                return Ok(self.reject(reject, head_only));
+            }
         };
-        self.input.consume(length);
-        if let Err(reject) = self.skip_body(plan.framing)? {
-            return Ok(self.reject(reject));
+        if let Err(reject) = self.skip_body(planned.framing)? {
+            return Ok(self.reject(reject, planned.head_only));
         }
-        self.perform(plan)
+        self.perform(planned)
+    }
+
+    /// Takes a head from the input; none while it is not complete. The request borrows the input, so what it asks for is
+    /// found out before anything waits.
+    fn parse(&mut self) -> Result<Option<Plan<S::Task>>, Reject> {
+        let parsed = request::parse(self.input.unread(), |parsed| {
+            parsed.map(|whole| whole.map(|(request, length)| (self.plan(&request), length)))
+        });
+        Ok(parsed?.map(|(plan, length)| {
+            self.input.consume(length);
+            plan
+        }))
     }
 
     fn plan(&self, request: &Request<'_>) -> Plan<S::Task> {
@@ -160,10 +185,12 @@ impl<S: Service> Connection<S> {
         let Plan { task, framing, head_only, logged } = plan;
         if self.shared.service.waits(&task) {
             self.flush()?;
+            self.socket.turn.begin();
         }
+        self.socket.turn.count();
         self.place.entry.enter(Phase::Serving, None);
-        let Connection { shared, session, output, .. } = self;
-        let close = framing.persistence == Persistence::Close;
+        let Connection { shared, session, output, place, .. } = self;
+        let close = framing.persistence == Persistence::Close || place.entry.is_asked();
         let draining = shared.registry.draining();
         let envelope = Envelope { head_only, close, old_version: framing.old_version, draining };
         let (before, mut answered) = (output.len(), None);
@@ -199,34 +226,32 @@ impl<S: Service> Connection<S> {
         } else if self.place.entry.phase() != Phase::Reading {
             self.place.entry.enter(Phase::Reading, Some(options.header_timeout));
         }
-        if self.read_some(MAX_HEAD + 1)? == 0 {
-            return Ok(match waiting {
-                0 => Next::Close,
-                _ if self.place.entry.is_overdue() => self.reject(Reject::Slow),
-                _ => self.reject(Reject::Incomplete),
-            });
-        }
-        // A head is parsed when its first bytes come, so that what is no HTTP is refused at once, and then only when
-        // its end may be there: else each byte of a slow one would have it parsed anew.
-        self.incomplete = waiting > 0 && self.input.unread().len() <= MAX_HEAD && !self.has_head_end(waiting);
+        let length = match self.read_some() {
+            Ok(0) if waiting == 0 => return Ok(Next::Drop),
+            Ok(0) => return Ok(self.reject(Reject::Incomplete, false)),
+            // One that is idle for too long is closed without a word: there is no request to answer.
+            Err(error) if error.kind() == ErrorKind::TimedOut && waiting == 0 => return Ok(Next::Drop),
+            read => match self.unless_slow(read)? {
+                Ok(length) => length,
+                Err(slow) => return Ok(self.reject(slow, false)),
+            },
+        };
+        self.incomplete = !request::may_go_on(self.input.unread(), length);
         Ok(Next::Step)
-    }
-
-    /// Whether an empty line ends in the bytes from `from` on.
-    fn has_head_end(&self, from: usize) -> bool {
-        let unread = self.input.unread();
-        let tail = &unread[from.saturating_sub(3)..];
-        tail.windows(2).any(|pair| pair == b"\n\n") || tail.windows(4).any(|four| four == b"\r\n\r\n")
     }
 
     /// Reads and drops the request's body.
     fn skip_body(&mut self, framing: Framing) -> io::Result<Result<(), Reject>> {
-        let mut body = match Skipper::new(framing.body) {
-            Ok(Skipper::Done) => return Ok(Ok(())),
-            Ok(body) => body,
-            Err(reject) => return Ok(Err(reject)),
-        };
-        if framing.expects_continue && self.input.unread().is_empty() {
+        match Skipper::new(framing.body) {
+            Ok(Skipper::Done) => Ok(Ok(())),
+            Ok(body) => self.skip(body, framing.expects_continue),
+            Err(reject) => Ok(Err(reject)),
+        }
+    }
+
+    #[inline(never)]
+    fn skip(&mut self, mut body: Skipper, expects_continue: bool) -> io::Result<Result<(), Reject>> {
+        if expects_continue && self.input.unread().is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.flush()?;
@@ -239,26 +264,38 @@ impl<S: Service> Connection<S> {
             if body.is_done() {
                 return Ok(Ok(()));
             }
-            if self.read_some(MAX_HEAD + 1)? == 0 {
-                let reject = if self.place.entry.is_overdue() { Reject::Slow } else { Reject::Incomplete };
-                return Ok(Err(reject));
+            let read = self.read_some();
+            match self.unless_slow(read)? {
+                Ok(0) => return Ok(Err(Reject::Incomplete)),
+                Ok(_) => {}
+                Err(slow) => return Ok(Err(slow)),
             }
         }
     }
 
-    /// Receives what is there into the input, of which at most `most` bytes are kept.
-    fn read_some(&mut self, most: usize) -> io::Result<usize> {
+    /// Receives what is there into the input.
+    fn read_some(&mut self) -> io::Result<usize> {
         // The wait comes before the buffer is taken, so that a connection that waits holds none.
-        self.socket.wait_readable();
-        let length = self.socket.read(self.input.room(most))?;
+        self.socket.wait_readable()?;
+        let length = self.socket.read(self.input.room(MAX_HEAD + 1))?;
         self.input.received(length);
         Ok(length)
     }
 
-    fn reject(&mut self, reject: Reject) -> Next {
+    /// A read that ended because the client's time was up is a reason to refuse the request.
+    fn unless_slow(&self, read: io::Result<usize>) -> io::Result<Result<usize, Reject>> {
+        match read {
+            Err(error) if error.kind() == ErrorKind::TimedOut && self.place.entry.is_overdue() => Ok(Err(Reject::Slow)),
+            read => read.map(Ok),
+        }
+    }
+
+    /// Answers a request that cannot be served. Nothing after it is looked at.
+    #[cold]
+    fn reject(&mut self, reject: Reject, head_only: bool) -> Next {
         let (status, sentence) = reject.answer();
         let draining = self.shared.registry.draining();
-        let envelope = Envelope { head_only: false, close: true, old_version: false, draining };
+        let envelope = Envelope { head_only, close: true, old_version: false, draining };
         let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n";
         let body = [sentence.as_bytes(), b"\n"].concat();
         Answer { out: &mut self.output, envelope, answered: &mut None }.send(status, fields, &body);
@@ -274,6 +311,9 @@ impl<S: Service> Connection<S> {
         self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
         let written = self.socket.write_all(&self.output);
         give_output(std::mem::take(&mut self.output));
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+            self.socket.give_up();
+        }
         written
     }
 
@@ -281,11 +321,14 @@ impl<S: Service> Connection<S> {
     /// for a while, since a reset would take the answer from it.
     fn close(&mut self) {
         if self.flush().is_ok() {
-            let linger_time = if self.shared.registry.is_draining() { LINGER_DRAINING } else { LINGER };
-            self.place.entry.enter(Phase::Writing, Some(linger_time));
+            self.place.entry.enter(Phase::Writing, Some(linger_time(&self.shared)));
             linger(&mut self.socket);
         }
     }
+}
+
+fn linger_time<S>(shared: &Shared<S>) -> Duration {
+    if shared.registry.is_draining() { LINGER_DRAINING } else { LINGER }
 }
 
 /// Ends our side of the stream and waits for the client to end its own, bounded in bytes here and in time by the sweep.
@@ -296,7 +339,10 @@ fn linger(socket: &mut Socket) {
     let mut dropped = 0;
     let mut input = Input::default();
     while dropped < MAX_LINGER_BYTES {
-        socket.wait_readable();
+        // As everywhere, nothing is held while waiting.
+        if socket.wait_readable().is_err() {
+            return;
+        }
         match socket.read(input.room(1)) {
             Ok(0) | Err(_) => return,
             Ok(length) => dropped += length,

@@ -2,32 +2,41 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use may::coroutine;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{Service, Shared, connection, socket};
 
 /// Pending connections to ask for; the system cuts it to its own limit (listen(2), `somaxconn`).
 const BACKLOG: i32 = 65_535;
+/// Bytes that the system keeps for a connection each way, so that a client that does not read, or sends while it is not
+/// read from, takes no more of the system's memory than this. Many answers fit in it, and any body that is taken.
+const SYSTEM_BUFFER: usize = 128 * 1024;
 /// How often the thread looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(50);
-/// Pause after an error that would come again at once, such as being out of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Connections beyond the limit that may be answered 503 at once; those beyond are closed without a word.
-const MAX_REFUSALS: usize = 256;
-/// Idle connections ended at once to make room for new ones.
+/// The first and the longest pause after an error that would come again at once, such as being out of descriptors.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// The most idle connections that are ended at once to make room, and their share of all that are open.
 const ROOM: usize = 64;
-/// At most one log line about errors in this time.
+const ROOM_SHARE: usize = 16;
+/// An error of the same kind within this time is the same trouble still, and not logged again.
 const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for old connections in TIME_WAIT; no two servers can share the port by this.
     socket.set_reuse_address(true)?;
+    // Connections inherit these. The size of a buffer has to be known before a connection is made (tcp(7)).
+    socket.set_send_buffer_size(SYSTEM_BUFFER)?;
+    socket.set_recv_buffer_size(SYSTEM_BUFFER)?;
+    // Answers are written whole, so waiting to fill a segment could only delay them.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -36,78 +45,118 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) fn start<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) -> io::Result<()> {
     // Bounds accept(2) as well (socket(7), SO_RCVTIMEO).
     SockRef::from(&listener).set_read_timeout(Some(WAIT))?;
-    let shared = Arc::clone(shared);
+    let mut door = Door { shared: Arc::clone(shared), room: 0 };
     std::thread::Builder::new().name("listener".to_owned()).spawn(move || {
-        let mut trouble = Trouble { logged: None };
-        while !shared.registry.is_draining() {
+        let mut trouble = Trouble { last: None, pause: PAUSES.0 };
+        while !door.shared.registry.is_draining() {
             match listener.accept() {
-                Ok((socket, peer)) => admit(&shared, socket, peer.ip()),
-                Err(error) => trouble.handle(&shared, &error),
+                Ok((socket, peer)) => {
+                    door.admit(socket, peer.ip());
+                    trouble.pause = PAUSES.0;
+                }
+                Err(error) => trouble.handle(&door, &listener, &error),
             }
         }
         // Those who were already connected when the listener stops are accepted.
         if listener.set_nonblocking(true).is_ok() {
             while let Ok((socket, peer)) = listener.accept() {
-                admit(&shared, socket, peer.ip());
+                door.admit(socket, peer.ip());
             }
         }
         drop(listener);
-        shared.registry.stopped_listening();
+        door.shared.registry.stopped_listening();
     })?;
     Ok(())
 }
 
-/// Starts the connection's coroutine.
-fn admit<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, peer: IpAddr) {
-    let most = shared.options.max_connections;
-    let open = shared.registry.open();
-    if open >= most {
-        shared.stats.refused.fetch_add(1, Ordering::Relaxed);
-        if open >= most + MAX_REFUSALS {
+/// Decides who is served.
+struct Door<S> {
+    shared: Arc<Shared<S>>,
+    /// Connections that were ended to make room, and are on their way out.
+    room: usize,
+}
+
+impl<S: Service> Door<S> {
+    /// Starts the connection's coroutine.
+    fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
+        let shared = &self.shared;
+        let (open, refusing) = (shared.registry.open(), shared.registry.refusing());
+        let options = &shared.options;
+        let served = if open < options.max_connections {
+            self.room = 0;
+            true
+        } else if open + refusing >= options.max_connections + options.max_refusals {
+            // Nobody is left to tell it.
+            shared.stats.refused.fetch_add(1, Ordering::Relaxed);
             return;
-        }
-    } else {
-        shared.stats.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-    // Answers are written whole, so waiting to fill a segment could only delay them.
-    let _ = socket.set_nodelay(true);
-    let worker = socket::worker_of(&socket, shared.options.workers);
-    let place = shared.registry.enter(&socket, peer);
-    let task = {
-        let shared = Arc::clone(shared);
-        move || {
-            if open >= most {
-                connection::refuse(&shared, socket, &place);
-            } else {
-                connection::serve(shared, socket, place, worker);
+        } else {
+            options.scarce && self.make_room()
+        };
+        let shared = &self.shared;
+        let counter = if served { &shared.stats.accepted } else { &shared.stats.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let worker = socket::worker_of(&socket, shared.options.workers);
+        let place = shared.registry.enter(worker, peer, !served);
+        let task = {
+            let shared = Arc::clone(shared);
+            move || {
+                if served {
+                    connection::serve(shared, socket, place, worker);
+                } else {
+                    connection::refuse(&shared, socket, &place);
+                }
             }
+        };
+        // SAFETY: the coroutine only ever runs on worker `worker` (see socket.rs), so thread-local values it uses are
+        // that worker's, and it holds none over a wait. Its stack is as large as `server.rs` sets, with a guard page.
+        if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(task) } {
+            log::error!("a connection could not be started: {error}");
         }
-    };
-    // SAFETY: the coroutine only ever runs on worker `worker` (see socket.rs), so thread-local values it uses are that
-    // worker's, and it holds none over a wait. Its stack is as large as `server.rs` sets, with a guard page below.
-    if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(task) } {
-        log::error!("a connection could not be started: {error}");
+    }
+
+    /// Takes the place of an idle connection; not if there is none.
+    fn make_room(&mut self) -> bool {
+        if self.room == 0 {
+            self.room = self.end_idle();
+        }
+        let found = self.room > 0;
+        self.room = self.room.saturating_sub(1);
+        found
+    }
+
+    fn end_idle(&self) -> usize {
+        let registry = &self.shared.registry;
+        registry.end_idle((registry.open() / ROOM_SHARE).clamp(1, ROOM))
     }
 }
 
 /// What the thread does about errors of accept(2).
 struct Trouble {
-    logged: Option<Instant>,
+    last: Option<Instant>,
+    pause: Duration,
 }
 
 impl Trouble {
-    fn handle<S: Service>(&mut self, shared: &Shared<S>, error: &io::Error) {
+    fn handle<S: Service>(&mut self, door: &Door<S>, listener: &TcpListener, error: &io::Error) {
         match error.kind() {
             // Nobody came; or the client was gone before it was accepted.
             ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+            // accept(2) looks for a descriptor before it looks for a client, so that nobody may be there to make room for.
+            _ if !is_awaited(listener) => {}
             _ => {
-                if self.logged.is_none_or(|at| at.elapsed() > QUIET) {
-                    self.logged = Some(Instant::now());
+                if self.last.replace(Instant::now()).is_none_or(|at| at.elapsed() > QUIET) {
                     log::error!("connections cannot be accepted: {error}; idle ones are closed to make room");
                 }
-                shared.registry.end_idle(ROOM);
-                std::thread::sleep(PAUSE);
+                door.end_idle();
+                std::thread::sleep(self.pause);
+                self.pause = (2 * self.pause).min(PAUSES.1);
             }
         }
     }
+}
+
+/// Waits for a client, as long as accept(2) would.
+fn is_awaited(listener: &TcpListener) -> bool {
+    let wait = PollTimeout::try_from(WAIT).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], wait).is_ok_and(|ready| ready > 0)
 }

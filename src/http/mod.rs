@@ -6,12 +6,16 @@
 mod body;
 mod buffers;
 mod connection;
+mod framing;
 mod listener;
 mod registry;
+mod reject;
 mod request;
 mod response;
 mod socket;
 mod stats;
+mod target;
+mod turn;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -48,9 +52,13 @@ pub trait Service: Send + Sync + 'static {
 pub struct Options {
     /// Coroutine workers.
     pub workers: usize,
-    /// Open connections at most.
+    /// Open connections that are served at most.
     pub max_connections: usize,
-    /// For a request to arrive, from its first byte, and for an answer to be taken.
+    /// Connections beyond these that are told so; any more are closed without a word.
+    pub max_refusals: usize,
+    /// The system allows no more than this. Then the next client takes the place of the one idle for the longest.
+    pub scarce: bool,
+    /// For a request's head to arrive, from its first byte; again for its body; and for answers to be taken.
     pub header_timeout: Duration,
     /// For the next request to begin.
     pub idle_timeout: Duration,
@@ -102,7 +110,7 @@ impl<S: Service> Server<S> {
     /// # Errors
     /// When the thread that accepts cannot be started.
     pub fn start(listener: TcpListener, options: Options, service: Arc<S>, stats: Arc<Stats>) -> io::Result<Server<S>> {
-        let registry = Registry::new(Arc::clone(&stats));
+        let registry = Registry::new(options.workers, Arc::clone(&stats));
         let shared = Arc::new(Shared { service, options, registry, stats });
         listener::start(listener, &shared)?;
         Ok(Server { shared })

@@ -1,15 +1,17 @@
-//! The open connections and their deadlines. A sweep at each tick ends those that are overdue, so that no connection
+//! The open connections and their deadlines. A sweep at each tick wakes those that are overdue, so that no connection
 //! needs a timer.
 //!
-//! A connection is ended by shutting its socket down: its coroutine, which waits for the socket, then finds the end of
-//! the stream, on its own worker, and does the rest. The registry never closes a descriptor.
+//! Nobody but a connection's own coroutine touches its socket: the sweep has the connection's worker wake it, and it
+//! finds out for itself that its time is up.
 
-use std::mem::ManuallyDrop;
-use std::net::{IpAddr, Shutdown, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+use may::coroutine;
+use may::io::WaitIoWaker;
 
 use super::stats::Stats;
 use crate::clock;
@@ -27,16 +29,39 @@ pub(super) enum Phase {
     Writing = 3,
 }
 
+/// What a connection was asked to do, whatever its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Asked {
+    Nothing = 0,
+    /// To end when it next waits for a request to begin.
+    EndWhenIdle = 1,
+    /// To end now.
+    End = 2,
+}
+
 /// One connection, as the sweep sees it.
-#[derive(Debug)]
 pub(super) struct Entry {
-    descriptor: RawFd,
+    worker: usize,
     phase: AtomicU8,
+    asked: AtomicU8,
     /// On the coarse clock, in milliseconds; 0: none.
     deadline_ms: AtomicU64,
+    waker: OnceLock<WaitIoWaker>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("worker", &self.worker).field("phase", &self.phase()).finish_non_exhaustive()
+    }
 }
 
 impl Entry {
+    /// What wakes the connection's coroutine while it waits for its socket.
+    pub(super) fn wake_by(&self, waker: WaitIoWaker) {
+        // There is one socket for each entry, so this is the first.
+        let _ = self.waker.set(waker);
+    }
+
     /// The connection does something else from now on, for at most `time` (none: as long as it takes).
     pub(super) fn enter(&self, phase: Phase, time: Option<Duration>) {
         let deadline =
@@ -61,13 +86,22 @@ impl Entry {
         deadline != 0 && clock::monotonic_ms() >= deadline
     }
 
-    /// Makes the connection's coroutine find the end of the stream, or an error.
-    fn end(&self, how: Shutdown) {
-        // SAFETY: the descriptor is open: a connection leaves the registry, under the lock that the caller holds,
-        // before its socket is closed. ManuallyDrop keeps it open here.
-        let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(self.descriptor) });
-        // An error means that the other side was faster.
-        let _ = socket.shutdown(how);
+    /// Whether it is to wait no longer: its time is up, or it was asked to end.
+    pub(super) fn is_over(&self) -> bool {
+        match self.asked.load(Ordering::Relaxed) {
+            0 => self.is_overdue(),
+            1 => self.is_overdue() || self.phase() == Phase::Idle,
+            _ => true,
+        }
+    }
+
+    /// Whether it was asked to end, now or soon: the next answer may say so.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) != 0
+    }
+
+    fn ask(&self, asked: Asked) {
+        self.asked.fetch_max(asked as u8, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +109,11 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Registry {
     entries: Mutex<Entries>,
+    /// For each worker, whether it was told to wake some of its connections and has not done so yet.
+    waking: Arc<[AtomicBool]>,
     stats: Arc<Stats>,
+    /// Connections beyond the limit, being told so.
+    refusing: AtomicUsize,
     draining: AtomicBool,
     listening: AtomicBool,
 }
@@ -86,76 +124,119 @@ struct Entries {
     free: Vec<usize>,
 }
 
-/// A connection's place in the registry; it leaves it when this is dropped, which must be before its socket is closed.
+/// A connection's place in the registry, to be left when its socket is closed.
 #[derive(Debug)]
 pub(super) struct Place {
     index: usize,
     /// The client's address.
     pub(super) peer: IpAddr,
+    /// It is one too many, and only told so.
+    pub(super) refused: bool,
     pub(super) entry: Arc<Entry>,
 }
 
 impl Registry {
-    pub(super) fn new(stats: Arc<Stats>) -> Self {
+    pub(super) fn new(workers: usize, stats: Arc<Stats>) -> Self {
         Registry {
             entries: Mutex::default(),
+            waking: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stats,
+            refusing: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             listening: AtomicBool::new(true),
         }
     }
 
-    /// Enters a connection.
-    pub(super) fn enter(&self, socket: &TcpStream, peer: IpAddr) -> Place {
+    /// Enters a connection that runs on `worker`.
+    pub(super) fn enter(&self, worker: usize, peer: IpAddr, refused: bool) -> Place {
         let entry = Arc::new(Entry {
-            descriptor: socket.as_raw_fd(),
+            worker,
             phase: AtomicU8::new(Phase::Idle as u8),
+            asked: AtomicU8::new(Asked::Nothing as u8),
             deadline_ms: AtomicU64::new(0),
+            waker: OnceLock::new(),
         });
-        self.stats.open.fetch_add(1, Ordering::Relaxed);
+        self.counter(refused).fetch_add(1, Ordering::Relaxed);
         let mut entries = self.lock();
         let index = entries.free.pop().unwrap_or(entries.places.len());
         if index == entries.places.len() {
             entries.places.push(None);
         }
         entries.places[index] = Some(Arc::clone(&entry));
-        Place { index, peer, entry }
+        Place { index, peer, refused, entry }
     }
 
-    /// Takes a connection out. Its socket may be closed from then on.
+    /// Takes a connection out, whose socket is closed.
     pub(super) fn leave(&self, place: &Place) {
         let mut entries = self.lock();
         entries.places[place.index] = None;
         entries.free.push(place.index);
         drop(entries);
-        self.stats.open.fetch_sub(1, Ordering::Release);
+        self.counter(place.refused).fetch_sub(1, Ordering::Release);
     }
 
-    /// Ends what is overdue and, while draining, what is idle.
+    /// Wakes whatever is over: overdue, or asked to end.
     pub(super) fn sweep(&self) {
         let draining = self.is_draining();
+        let mut over: Vec<Arc<Entry>> = Vec::new();
         for entry in self.lock().places.iter().flatten() {
-            let phase = entry.phase();
-            if entry.is_overdue() {
-                entry.end(if phase == Phase::Writing { Shutdown::Both } else { Shutdown::Read });
-            } else if draining && phase == Phase::Idle {
-                entry.end(Shutdown::Read);
+            if draining {
+                entry.ask(Asked::EndWhenIdle);
             }
+            if entry.is_over() {
+                over.push(Arc::clone(entry));
+            }
+        }
+        for worker in 0..self.waking.len() {
+            let mine: Vec<Arc<Entry>> = over.iter().filter(|entry| entry.worker == worker).map(Arc::clone).collect();
+            self.wake(worker, mine);
         }
     }
 
-    /// Ends up to `most` idle connections, to make room for others; gives how many.
+    /// Has the worker wake these connections of its own: a coroutine that another thread woke would run there.
+    fn wake(&self, worker: usize, entries: Vec<Arc<Entry>>) {
+        // What is skipped because the worker is still at the last ones is found again by the next sweep.
+        if entries.is_empty() || self.waking[worker].swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waking = Arc::clone(&self.waking);
+        let wake_all = move || {
+            waking[worker].store(false, Ordering::Release);
+            entries.iter().filter_map(|entry| entry.waker.get()).for_each(WaitIoWaker::wakeup);
+        };
+        // SAFETY: `wake_all` never waits, keeps no thread-local value and needs little stack.
+        if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(wake_all) } {
+            self.waking[worker].store(false, Ordering::Release);
+            log::error!("connections of worker {worker} could not be woken: {error}");
+        }
+    }
+
+    /// Ends up to `most` idle connections to make room for others, those idle for the longest first; gives how many.
     pub(super) fn end_idle(&self, most: usize) -> usize {
-        let entries = self.lock();
-        let idle = entries.places.iter().flatten().filter(|entry| entry.phase() == Phase::Idle).take(most);
-        idle.map(|entry| entry.end(Shutdown::Read)).count()
+        let ended = {
+            let entries = self.lock();
+            let idle = |entry: &&Arc<Entry>| entry.phase() == Phase::Idle && !entry.is_asked();
+            // All have the same idle time-out, so the one whose time is up first is idle for the longest. One without a
+            // deadline was only just accepted.
+            let mut idle: Vec<(u64, &Arc<Entry>)> = (entries.places.iter().flatten().filter(idle))
+                .map(|entry| (entry.deadline_ms.load(Ordering::Relaxed), entry))
+                .filter(|(deadline, _)| *deadline != 0)
+                .collect();
+            idle.sort_unstable_by_key(|(deadline, _)| *deadline);
+            idle.truncate(most);
+            idle.iter().for_each(|(_, entry)| entry.ask(Asked::EndWhenIdle));
+            idle.len()
+        };
+        self.sweep();
+        ended
     }
 
     /// Ends every connection that is not being served.
     pub(super) fn end_all_but_served(&self) {
         for entry in self.lock().places.iter().flatten().filter(|entry| entry.phase() != Phase::Serving) {
-            entry.end(Shutdown::Both);
+            entry.ask(Asked::End);
         }
+        self.sweep();
     }
 
     /// Lets no connection stay.
@@ -180,11 +261,21 @@ impl Registry {
 
     /// Whether nobody can come any more and nobody is there.
     pub(super) fn is_done(&self) -> bool {
-        !self.listening.load(Ordering::Acquire) && self.open() == 0
+        !self.listening.load(Ordering::Acquire) && self.open() == 0 && self.refusing() == 0
     }
 
+    /// Connections that are served.
     pub(super) fn open(&self) -> usize {
-        self.stats.open.load(Ordering::Acquire)
+        self.counter(false).load(Ordering::Acquire)
+    }
+
+    /// Connections that are being refused.
+    pub(super) fn refusing(&self) -> usize {
+        self.counter(true).load(Ordering::Acquire)
+    }
+
+    fn counter(&self, refused: bool) -> &AtomicUsize {
+        if refused { &self.refusing } else { &self.stats.open }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -1,12 +1,14 @@
-//! A request's head: parsed, and what it decides about the body behind it and the connection after it.
+//! A request's head, from its first byte to the empty line that ends it.
 //!
-//! The rules are RFC 9112's for an origin server. Where a message could be read in two ways it is refused and the
-//! connection closed, so that no other server on the way can have read it differently.
+//! The rules are RFC 9112's for an origin server, as docs/http.md lists them. `httparse` has the grammar; what it takes
+//! and the RFC need not is refused here.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
-use super::response::Status;
+use super::framing::{Framing, framing};
+use super::reject::Reject;
+use super::target::Target;
 
 /// A request line longer than this is refused: browsers and proxies send up to 8 KiB (RFC 9112, section 3, asks for at
 /// least 8000 octets).
@@ -15,55 +17,11 @@ pub(super) const MAX_LINE: usize = 8 * 1024;
 pub(super) const MAX_FIELDS_BYTES: usize = 32 * 1024;
 /// More header fields than this are refused. A browser behind two proxies sends about 40.
 pub(super) const MAX_FIELDS: usize = 128;
-/// The most bytes a head can have.
-pub(super) const MAX_HEAD: usize = MAX_LINE + MAX_FIELDS_BYTES;
-
-/// Why a request is refused. After any of these the connection is closed: where the next request begins is in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reject {
-    Malformed,
-    Host,
-    Target,
-    Length,
-    TransferCoding,
-    Chunk,
-    Expectation,
-    Version,
-    LineTooLong,
-    FieldsTooLarge,
-    TooManyFields,
-    BodyTooLarge,
-    Slow,
-    Incomplete,
-}
-
-impl Reject {
-    /// The answer's status and its sentence.
-    pub(super) fn answer(self) -> (Status, &'static str) {
-        match self {
-            Reject::Malformed => (Status::BadRequest, "This is not a valid HTTP/1.1 request."),
-            Reject::Host => (Status::BadRequest, "A request needs exactly one valid Host field."),
-            Reject::Target => (Status::BadRequest, "The request target is not one this server can have."),
-            Reject::Length => {
-                (Status::BadRequest, "Content-Length must be one number, and not beside Transfer-Encoding.")
-            }
-            Reject::TransferCoding => {
-                (Status::NotImplemented, "The only transfer coding this server knows is chunked.")
-            }
-            Reject::Chunk => (Status::BadRequest, "The chunked body is malformed."),
-            Reject::Expectation => {
-                (Status::ExpectationFailed, "The only expectation this server knows is 100-continue.")
-            }
-            Reject::Version => (Status::VersionNotSupported, "This server speaks HTTP/1.1 and HTTP/1.0."),
-            Reject::LineTooLong => (Status::UriTooLong, "The request line is longer than 8 KiB."),
-            Reject::FieldsTooLarge => (Status::HeaderFieldsTooLarge, "The header fields take more than 32 KiB."),
-            Reject::TooManyFields => (Status::HeaderFieldsTooLarge, "There are more than 128 header fields."),
-            Reject::BodyTooLarge => (Status::ContentTooLarge, "The body is larger than 64 KiB."),
-            Reject::Slow => (Status::RequestTimeout, "The request took too long to arrive."),
-            Reject::Incomplete => (Status::BadRequest, "The request ended before it was complete."),
-        }
-    }
-}
+/// Empty lines before a request line that are passed over; one more is refused. Old clients sent one behind a body
+/// (RFC 9112, section 2.2).
+const MAX_EMPTY_LINES: usize = 4;
+/// The most bytes a head can have: empty lines, request line, fields.
+pub(super) const MAX_HEAD: usize = 2 * MAX_EMPTY_LINES + MAX_LINE + 2 + MAX_FIELDS_BYTES;
 
 /// A request's method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,45 +52,15 @@ pub struct Request<'b> {
     pub method: Method<'b>,
     /// The request target as it was sent.
     pub target: &'b str,
+    path: &'b str,
     fields: &'b [httparse::Header<'b>],
     pub(super) framing: Framing,
 }
 
-/// What the head says about the message's frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Framing {
-    pub(super) body: Body,
-    pub(super) persistence: Persistence,
-    /// The client waits for `100 Continue` before it sends the body.
-    pub(super) expects_continue: bool,
-    /// HTTP/1.0.
-    pub(super) old_version: bool,
-}
-
-/// How the end of the body is found (RFC 9112, section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    None,
-    Length(u64),
-    Chunked,
-}
-
-/// What happens to the connection after the answer (RFC 9112, section 9.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Persistence {
-    Keep,
-    Close,
-}
-
 impl<'b> Request<'b> {
-    /// The target's path, without its query.
+    /// The target's path, without its query. Nothing in it is decoded.
     pub fn path(&self) -> &'b str {
-        let path = match self.target.split_once("://") {
-            // absolute-form (RFC 9112, section 3.2.2): what is behind the authority.
-            Some((_, rest)) if !self.target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
-            _ => self.target,
-        };
-        path.split_once('?').map_or(path, |(path, _)| path)
+        self.path
     }
 
     /// The values of all fields of that name, which is to be given in lower case.
@@ -159,15 +87,21 @@ pub(super) fn parse<R>(bytes: &[u8], take: impl FnOnce(Result<Option<(Request<'_
 }
 
 fn parse_in<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(Request<'b>, usize)>, Reject> {
+    let skipped = empty_lines(bytes)?;
+    let bytes = &bytes[skipped..];
     let mut head = httparse::Request::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut head, bytes, room);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if has_bare_lf(bytes) => return Err(Reject::LineEnd),
         Ok(httparse::Status::Partial) => return too_large(bytes).map_or(Ok(None), Err),
         Err(httparse::Error::TooManyHeaders) => return Err(Reject::TooManyFields),
-        Err(httparse::Error::Version) => return Err(Reject::Version),
+        Err(httparse::Error::Version) => return Err(wrong_version(bytes)),
         Err(_) => return Err(Reject::Malformed),
     };
+    if has_bare_lf(&bytes[..length]) {
+        return Err(Reject::LineEnd);
+    }
     if let Some(reject) = too_large(&bytes[..length]) {
         return Err(reject);
     }
@@ -179,109 +113,65 @@ fn parse_in<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(
         "HEAD" => Method::Head,
         other => Method::Other(other),
     };
-    check_target(target, method)?;
-    let framing = framing(head.headers, version == 0)?;
-    Ok(Some((Request { method, target, fields: head.headers, framing }, length)))
+    let parts = Target::parse(target, method)?;
+    let (framing, host) = framing(head.headers, version == 0)?;
+    parts.check_host(host)?;
+    Ok(Some((Request { method, target, path: parts.path, fields: head.headers, framing }, skipped + length)))
 }
 
-/// Whether the head, complete or not, is beyond a limit.
+/// Whether parsing again is of use, after `new` more bytes came behind a head that was not complete. A head that comes
+/// byte by byte is parsed once a line and not once a byte, so that it costs little however it comes.
+pub(super) fn may_go_on(unread: &[u8], new: usize) -> bool {
+    let (before, new) = unread.split_at(unread.len() - new.min(unread.len()));
+    // The first bytes are parsed whatever they are, so that what is no HTTP is refused at once.
+    before.is_empty() || unread.len() > MAX_HEAD || new.contains(&b'\n')
+}
+
+/// The bytes of the empty lines before the request line (RFC 9112, section 2.2).
+fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
+    let lines = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();
+    match bytes.get(2 * lines) {
+        Some(b'\n') => Err(Reject::LineEnd),
+        _ if lines > MAX_EMPTY_LINES => Err(Reject::Malformed),
+        _ => Ok(2 * lines),
+    }
+}
+
+/// Whether a line ends with LF alone. RFC 9112, section 2.2, lets a server take that for a line's end; servers that do
+/// and servers that do not read different messages in the same bytes, so here nobody has to guess. Bare CR and NUL are
+/// already `httparse`'s to refuse.
+fn has_bare_lf(bytes: &[u8]) -> bool {
+    // The first byte is no LF: empty lines are gone. Without a branch, so that it is done 16 bytes at a time.
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    pairs.fold(false, |found, (before, byte)| found | ((*byte == b'\n') & (*before != b'\r')))
+}
+
+/// RFC 9110, section 15.6.6, where there is the name of a version that this server does not speak, as in HTTP/2's
+/// preface; anything else in its place is malformed.
+#[cold]
+fn wrong_version(bytes: &[u8]) -> Reject {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let word = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
+    let shape = b"HTTP/0.0";
+    let like = |(byte, model): (&u8, &u8)| byte == model || (byte.is_ascii_digit() && model.is_ascii_digit());
+    let is_version = (1..=shape.len()).contains(&word.len()) && word.iter().zip(shape).all(like);
+    if is_version { Reject::Version } else { Reject::Malformed }
+}
+
+/// Whether the head, complete or not, is beyond a limit. There are no empty lines before it.
 fn too_large(bytes: &[u8]) -> Option<Reject> {
-    let line = bytes.iter().take(MAX_LINE + 2).position(|byte| *byte == b'\n');
-    match line {
-        None if bytes.len() > MAX_LINE => Some(Reject::LineTooLong),
-        Some(end) if bytes.len() - end > MAX_FIELDS_BYTES => Some(Reject::FieldsTooLarge),
+    let longest = MAX_LINE + 2;
+    match bytes.iter().take(longest).position(|byte| *byte == b'\n') {
+        None if bytes.len() >= longest => Some(Reject::LineTooLong),
+        Some(end) if bytes.len() - (end + 1) > MAX_FIELDS_BYTES => Some(Reject::FieldsTooLarge),
         _ => None,
     }
-}
-
-/// RFC 9112, section 3.2: a target is a path, an absolute http URI, or `*` for OPTIONS.
-fn check_target(target: &str, method: Method<'_>) -> Result<(), Reject> {
-    let scheme = target.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"))
-        || target.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
-    let asterisk = target == "*" && method == Method::Other("OPTIONS");
-    if target.starts_with('/') || scheme || asterisk { Ok(()) } else { Err(Reject::Target) }
-}
-
-/// What the fields decide. One pass: every rule that depends on a count sees every field.
-fn framing(fields: &[httparse::Header<'_>], old_version: bool) -> Result<Framing, Reject> {
-    let mut hosts = 0;
-    let mut length: Option<u64> = None;
-    let mut chunked = false;
-    let mut close = false;
-    let mut keep = false;
-    let mut expects_continue = false;
-    for field in fields {
-        // Most fields are none of these; their lengths already say so.
-        match field.name.len() {
-            4 if field.name.eq_ignore_ascii_case("host") => {
-                hosts += 1;
-                check_host(field.value)?;
-            }
-            6 if field.name.eq_ignore_ascii_case("expect") => {
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Reject::Expectation);
-                }
-                expects_continue = true;
-            }
-            10 if field.name.eq_ignore_ascii_case("connection") => {
-                close |= has_token(field.value, "close");
-                keep |= has_token(field.value, "keep-alive");
-            }
-            14 if field.name.eq_ignore_ascii_case("content-length") => {
-                let value = decimal(field.value).ok_or(Reject::Length)?;
-                if length.replace(value).is_some() {
-                    return Err(Reject::Length);
-                }
-            }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
-                // Section 6.1: HTTP/1.0 has no transfer codings, and chunked may not be applied twice.
-                if chunked || old_version {
-                    return Err(Reject::Length);
-                }
-                if !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Reject::TransferCoding);
-                }
-                chunked = true;
-            }
-            _ => {}
-        }
-    }
-    // Section 3.2: HTTP/1.1 requires it.
-    if hosts > 1 || (hosts == 0 && !old_version) {
-        return Err(Reject::Host);
-    }
-    let body = match (chunked, length) {
-        (true, Some(_)) => return Err(Reject::Length),
-        (true, None) => Body::Chunked,
-        (false, Some(0) | None) => Body::None,
-        (false, Some(length)) => Body::Length(length),
-    };
-    let persistence = if close || (old_version && !keep) { Persistence::Close } else { Persistence::Keep };
-    Ok(Framing { body, persistence, expects_continue: expects_continue && !old_version, old_version })
-}
-
-/// RFC 9110, section 7.2: uri-host with an optional port, or empty. No user, no path, no spaces.
-fn check_host(value: &[u8]) -> Result<(), Reject> {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-    if value.iter().all(allowed) { Ok(()) } else { Err(Reject::Host) }
-}
-
-/// Whether a comma-separated list has this token, in any case.
-fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// Digits only: no sign, no list, no space (RFC 9110, section 8.6).
-fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::framing::Persistence;
 
     /// What a head comes to: its framing with its path, or why not.
     fn outcome(bytes: &[u8]) -> Result<Option<(Framing, String, usize)>, Reject> {
@@ -306,6 +196,9 @@ mod tests {
     fn what_follows_the_head_is_left_alone() {
         let two = [PLAIN, PLAIN].concat();
         assert!(matches!(outcome(&two), Ok(Some((_, _, length))) if length == PLAIN.len()));
+        // Not even its line ends matter yet.
+        let then_bare = [PLAIN, b"GET / HTTP/1.1\n\n"].concat();
+        assert!(matches!(outcome(&then_bare), Ok(Some((_, _, length))) if length == PLAIN.len()));
     }
 
     #[test]
@@ -317,16 +210,70 @@ mod tests {
             "Content-Length: 1, 1\r\n",
             "Content-Length: 99999999999999999999999\r\n",
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         ] {
             assert_eq!(with(fields), Err(Reject::Length), "{fields}");
         }
-        assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Err(Reject::TransferCoding));
+        for fields in [
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: chunked;q=1\r\n",
+            "Transfer-Encoding: \r\n",
+        ] {
+            assert_eq!(with(fields), Err(Reject::LastCoding), "{fields}");
+        }
+        assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Err(Reject::UnknownCoding));
         assert_eq!(with("Host: b\r\n"), Err(Reject::Host));
         assert_eq!(with("Expect: 200-ok\r\n"), Err(Reject::Expectation));
+        let old = b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(outcome(old), Err(Reject::LastCoding));
         assert_eq!(outcome(b"GET / HTTP/1.1\r\n\r\n").map(drop), Err(Reject::Host));
         assert_eq!(outcome(b"GET / HTTP/1.0\r\n\r\n").map(|head| head.is_some()), Ok(true));
         assert_eq!(outcome(b"GET stats HTTP/1.1\r\nHost: a\r\n\r\n").map(drop), Err(Reject::Target));
+        assert_eq!(outcome(b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n").map(drop), Err(Reject::Authority));
+    }
+
+    #[test]
+    fn every_line_ends_with_cr_and_lf() {
+        let whole = String::from_utf8_lossy(PLAIN);
+        let ends: Vec<usize> = whole.match_indices("\r\n").map(|(at, _)| at).collect();
+        for end in ends {
+            let mut bare = PLAIN.to_vec();
+            bare.remove(end);
+            assert_eq!(outcome(&bare), Err(Reject::LineEnd), "LF at {end}");
+            assert_eq!(outcome(&bare[..=end]), Err(Reject::LineEnd), "LF at {end}, and no more");
+        }
+        assert_eq!(outcome(b"\n"), Err(Reject::LineEnd));
+    }
+
+    #[test]
+    fn a_few_empty_lines_are_passed_over() {
+        for (lines, expected) in [(1, true), (MAX_EMPTY_LINES, true), (MAX_EMPTY_LINES + 1, false)] {
+            let empty = b"\r\n".repeat(lines);
+            let whole = outcome(&[empty.as_slice(), PLAIN].concat());
+            let length = empty.len() + PLAIN.len();
+            assert_eq!(matches!(whole, Ok(Some((_, _, found))) if found == length), expected, "{lines}: {whole:?}");
+            assert_eq!(outcome(&empty).is_ok(), expected, "{lines} and no more");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_spoken_is_told_from_nonsense() {
+        for (line, reject) in [
+            ("GET / HTTP/2.0", Reject::Version),
+            ("GET / HTTP/1.2", Reject::Version),
+            ("GET / HTTP/0.9", Reject::Version),
+            ("PRI * HTTP/2.0", Reject::Version),
+            ("GET / HTTP/1.10", Reject::Malformed),
+            ("GET / HTTP/11", Reject::Malformed),
+            ("GET / http/1.1", Reject::Malformed),
+            ("GET /  HTTP/1.1", Reject::Malformed),
+            ("GET / HTTPS/1.1", Reject::Malformed),
+            ("GET / ", Reject::Malformed),
+            ("GET /", Reject::Malformed),
+        ] {
+            assert_eq!(outcome(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), Err(reject), "{line}");
+        }
     }
 
     #[test]
@@ -342,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_just_within_the_limits_passes_wherever_it_is_cut() {
+        let empty = "\r\n".repeat(MAX_EMPTY_LINES);
+        let line = |length: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(length - "GET / HTTP/1.1".len()));
+        let fields =
+            |bytes: usize| format!("Host: a\r\nX: {}\r\n\r\n", "a".repeat(bytes - "Host: a\r\nX: \r\n\r\n".len()));
+        let largest = format!("{empty}{}{}", line(MAX_LINE), fields(MAX_FIELDS_BYTES));
+        assert_eq!(largest.len(), MAX_HEAD);
+        assert!(matches!(outcome(largest.as_bytes()), Ok(Some((_, _, MAX_HEAD)))));
+        let line_end = empty.len() + MAX_LINE;
+        for cut in (line_end - 2..line_end + 4).chain(MAX_HEAD - 4..MAX_HEAD) {
+            assert_eq!(outcome(&largest.as_bytes()[..cut]), Ok(None), "cut at {cut}");
+        }
+        let long_line = format!("{empty}{}{}", line(MAX_LINE + 1), fields(100));
+        assert_eq!(outcome(long_line.as_bytes()), Err(Reject::LineTooLong));
+        let large_fields = format!("{empty}{}{}", line(100), fields(MAX_FIELDS_BYTES + 1));
+        assert_eq!(outcome(large_fields.as_bytes()), Err(Reject::FieldsTooLarge));
+    }
+
+    #[test]
     fn persistence_follows_version_and_connection() {
         let persistence =
             |head: &str| outcome(head.as_bytes()).ok().flatten().map(|(framing, _, _)| framing.persistence);
@@ -349,5 +315,14 @@ mod tests {
         assert_eq!(persistence("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE\r\n\r\n"), Some(Persistence::Close));
         assert_eq!(persistence("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"), Some(Persistence::Keep));
         assert_eq!(persistence("GET / HTTP/1.0\r\n\r\n"), Some(Persistence::Close));
+    }
+
+    #[test]
+    fn a_head_is_parsed_at_its_first_bytes_and_then_once_a_line() {
+        let mut parsed = 0;
+        for length in 1..=PLAIN.len() {
+            parsed += usize::from(may_go_on(&PLAIN[..length], 1));
+        }
+        assert_eq!(parsed, 1 + 4);
     }
 }

@@ -1,4 +1,4 @@
-//! A connection's socket: reads and writes that let the coroutine wait, and nothing else.
+//! A connection's socket: reads and writes that let the coroutine wait until its deadline, and nothing else.
 //!
 //! `may` watches a socket on worker `descriptor % workers`, edge-triggered, for its whole life. Connections are spawned
 //! on that worker ([`worker_of`]) and woken only from there, so that a coroutine never runs on two threads at once.
@@ -6,9 +6,15 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use may::io::CoIo;
 use may::io::WaitIo;
+use socket2::SockRef;
+
+use super::registry::Entry;
+use super::turn::Turn;
 
 /// Bits of epoll(7) that mean there is something to read, be it the end of the stream or an error.
 const READABLE: usize = 0x001 | 0x008 | 0x010 | 0x2000; // EPOLLIN, EPOLLERR, EPOLLHUP, EPOLLRDHUP
@@ -20,10 +26,14 @@ pub(super) fn worker_of(socket: &TcpStream, workers: usize) -> usize {
     usize::try_from(socket.as_raw_fd()).unwrap_or(0) % workers
 }
 
-/// A non-blocking socket in a coroutine.
+/// A non-blocking socket in a coroutine. Every wait ends with an error of kind [`ErrorKind::TimedOut`] once the entry in
+/// the registry says that it is over.
 #[derive(Debug)]
 pub(super) struct Socket {
     io: CoIo<TcpStream>,
+    entry: Arc<Entry>,
+    /// What was done since the last wait.
+    pub(super) turn: Turn,
     /// There may be something to read.
     readable: bool,
     /// The peer's side of the stream is at its end, or broken: reading goes on until it says so.
@@ -31,22 +41,26 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Has `may` watch the socket.
-    pub(super) fn new(socket: TcpStream) -> io::Result<Socket> {
-        Ok(Socket { io: CoIo::new(socket)?, readable: true, ending: false })
+    /// Has `may` watch the socket, and the registry wake whoever waits for it.
+    pub(super) fn new(socket: TcpStream, entry: Arc<Entry>) -> io::Result<Socket> {
+        let io = CoIo::new(socket)?;
+        entry.wake_by(io.waker());
+        Ok(Socket { io, entry, turn: Turn::default(), readable: true, ending: false })
     }
 
     /// Waits until there may be something to read.
-    pub(super) fn wait_readable(&mut self) {
+    pub(super) fn wait_readable(&mut self) -> io::Result<()> {
         while !self.readable {
-            self.wait();
+            self.wait()?;
         }
+        Ok(())
     }
 
     /// Reads once, waiting for something to read; 0 is the end of the stream.
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.wait_readable();
+            self.wait_readable()?;
+            self.turn.count();
             match self.io.inner().read(into) {
                 Ok(length) => {
                     // A read that did not fill its room took all there was (epoll(7), "Q9"), so the next one may wait
@@ -67,7 +81,7 @@ impl Socket {
             match self.io.inner().write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(length) => bytes = &bytes[length..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -80,10 +94,22 @@ impl Socket {
         self.io.inner().shutdown(Shutdown::Write)
     }
 
-    /// Waits for an event.
-    fn wait(&mut self) {
+    /// Has the system forget, when this is dropped, what the peer has not taken: it would else hold that for minutes for
+    /// a peer that never reads.
+    pub(super) fn give_up(&self) {
+        // An error means that the peer was faster.
+        let _ = SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Waits for an event, which may be one for nothing.
+    fn wait(&mut self) -> io::Result<()> {
+        if self.entry.is_over() {
+            return Err(ErrorKind::TimedOut.into());
+        }
         let events = self.io.wait_io();
+        self.turn.begin();
         self.readable |= events & READABLE != 0;
         self.ending |= events & ENDING != 0;
+        Ok(())
     }
 }

@@ -65,6 +65,8 @@ const PREFETCH: Small = Small {
     fields: TEXT_FIELDS,
     body: b"A prefetch is no visit, so it was neither counted nor answered.\n",
 };
+/// `OPTIONS *`: what the server as a whole can do (RFC 9110, section 9.3.7).
+const OPTIONS: Small = Small { status: Status::Ok, fields: "Allow: GET, HEAD\r\n", body: b"" };
 const FAVICON: Small = Small { status: Status::Ok, fields: ICON_FIELDS, body: ICON };
 const ROBOTS: Small = Small { status: Status::Ok, fields: CACHED_TEXT_FIELDS, body: b"User-agent: *\nDisallow: /\n" };
 
@@ -80,6 +82,7 @@ pub(super) fn plan(request: &Request<'_>) -> Task {
         "/metrics" => Task::Metrics,
         "/favicon.ico" | "/favicon.svg" => Task::Small(FAVICON),
         "/robots.txt" => Task::Small(ROBOTS),
+        "*" => return Task::Small(OPTIONS),
         _ => return Task::Small(NOT_FOUND),
     };
     match request.method {
