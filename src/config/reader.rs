@@ -128,6 +128,12 @@ pub(super) fn quoted(value: &str) -> String {
     format!("\"{}\"", cut.escape_debug())
 }
 
+/// The text with its control characters escaped: a URL may hold any, and what is printed is one line.
+pub(super) fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    text.chars().map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +153,6 @@ mod tests {
     fn quoted_values_are_bounded_and_printable() {
         assert_eq!(quoted("a\nb"), "\"a\\nb\"");
         assert!(quoted(&"x".repeat(5000)).chars().count() < 100);
+        assert_eq!(printable("a\n\u{85}'\""), "a\\n\\u{85}'\"");
     }
 }

@@ -7,7 +7,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use tokio_postgres::config::{Host, SslMode};
 
 use super::ConfigError;
-use super::reader::{Reader, error};
+use super::reader::{Reader, error, printable};
 
 /// Where the rows live. Its `Display` is safe to print: it has no password.
 #[derive(Debug, Clone)]
@@ -32,35 +32,36 @@ pub enum CounterPlace {
 
 impl fmt::Display for LedgerPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LedgerPlace::Embedded { folder } => write!(f, "embedded in {}", folder.display()),
+        f.write_str(&printable(&match self {
+            LedgerPlace::Embedded { folder } => format!("embedded in {}", folder.display()),
             LedgerPlace::Postgres(config) => {
-                f.write_str("postgres at ")?;
-                write_hosts(config, f)?;
-                write!(f, "/{}", config.get_dbname().or(config.get_user()).unwrap_or_default())
+                format!(
+                    "postgres at {}/{}",
+                    hosts(config),
+                    config.get_dbname().or(config.get_user()).unwrap_or_default()
+                )
             }
-        }
+        }))
     }
 }
 
-fn write_hosts(config: &tokio_postgres::Config, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, host) in config.get_hosts().iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
+fn hosts(config: &tokio_postgres::Config) -> String {
+    let host = |(index, host): (usize, &Host)| {
         let port = config.get_ports().get(index).or(config.get_ports().first()).copied().unwrap_or(5432);
         match host {
-            Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]:{port}")?,
-            Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
-            Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(folder) => format!("{}:{port}", folder.display()),
         }
-    }
-    Ok(())
+    };
+    config.get_hosts().iter().enumerate().map(host).collect::<Vec<String>>().join(",")
 }
 
 impl fmt::Display for CounterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CounterPlace::InProcess => f.write_str("in process"),
-            CounterPlace::Redis(info) => write!(f, "redis at {}", info.addr()),
+            CounterPlace::Redis(info) => f.write_str(&printable(&format!("redis at {}", info.addr()))),
         }
     }
 }

@@ -226,15 +226,15 @@ impl<S: Service> Connection<S> {
         } else if self.place.entry.phase() != Phase::Reading {
             self.place.entry.enter(Phase::Reading, Some(options.header_timeout));
         }
-        let length = match self.read_some() {
-            Ok(0) if waiting == 0 => return Ok(Next::Drop),
+        let read = self.read_some();
+        if !matches!(read, Ok(1..)) && !request::has_begun(self.input.unread()) {
+            // The client went away, or was idle for too long, or the connection is lost: there is no request to answer.
+            return Ok(Next::Drop);
+        }
+        let length = match self.unless_slow(read)? {
             Ok(0) => return Ok(self.reject(Reject::Incomplete, false)),
-            // One that is idle for too long is closed without a word: there is no request to answer.
-            Err(error) if error.kind() == ErrorKind::TimedOut && waiting == 0 => return Ok(Next::Drop),
-            read => match self.unless_slow(read)? {
-                Ok(length) => length,
-                Err(slow) => return Ok(self.reject(slow, false)),
-            },
+            Ok(length) => length,
+            Err(slow) => return Ok(self.reject(slow, false)),
         };
         self.incomplete = !request::may_go_on(self.input.unread(), length);
         Ok(Next::Step)

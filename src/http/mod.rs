@@ -8,6 +8,8 @@ mod buffers;
 mod connection;
 mod framing;
 mod listener;
+#[cfg(any(test, fuzzing))]
+pub mod reference;
 mod registry;
 mod reject;
 mod request;

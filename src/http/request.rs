@@ -19,7 +19,7 @@ pub(super) const MAX_FIELDS_BYTES: usize = 32 * 1024;
 pub(super) const MAX_FIELDS: usize = 128;
 /// Empty lines before a request line that are passed over; one more is refused. Old clients sent one behind a body
 /// (RFC 9112, section 2.2).
-const MAX_EMPTY_LINES: usize = 4;
+pub(super) const MAX_EMPTY_LINES: usize = 4;
 /// The most bytes a head can have: empty lines, request line, fields.
 pub(super) const MAX_HEAD: usize = 2 * MAX_EMPTY_LINES + MAX_LINE + 2 + MAX_FIELDS_BYTES;
 
@@ -66,6 +66,13 @@ impl<'b> Request<'b> {
     /// The values of all fields of that name, which is to be given in lower case.
     pub fn fields(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
         self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl<'b> Request<'b> {
+    pub(super) fn all_fields(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
     }
 }
 
@@ -125,6 +132,11 @@ pub(super) fn may_go_on(unread: &[u8], new: usize) -> bool {
     let (before, new) = unread.split_at(unread.len() - new.min(unread.len()));
     // The first bytes are parsed whatever they are, so that what is no HTTP is refused at once.
     before.is_empty() || unread.len() > MAX_HEAD || new.contains(&b'\n')
+}
+
+/// Whether these bytes of a head that is not complete are more than empty lines before one.
+pub(super) fn has_begun(unread: &[u8]) -> bool {
+    !unread.iter().eq(b"\r\n".iter().cycle().take(unread.len()))
 }
 
 /// The bytes of the empty lines before the request line (RFC 9112, section 2.2).

@@ -1,0 +1,5 @@
+//! A request's head: whatever comes, it is read the same way however much of it is there, and within its limits.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|head: &[u8]| visitas::http::reference::check_head(head));
