@@ -32,7 +32,7 @@ pub enum End {
 /// Panics unless both readings of the stream, which reaches the fast one in pieces of these lengths in turn, are the same.
 pub fn check(stream: &[u8], pieces: &[usize]) {
     let (slow, fast) = (read_slowly(stream), read_fast(stream, pieces));
-    assert!(slow == fast, "in pieces of {pieces:?}: {:?}\nslow: {slow:?}\nfast: {fast:?}", stream.escape_ascii());
+    assert!(slow == fast, "in pieces of {pieces:?}: {}\nslow: {slow:?}\nfast: {fast:?}", stream.escape_ascii());
 }
 
 /// As [`check`], from one input of the fuzzer: a byte that says how the stream is cut, and the stream.

@@ -11,7 +11,7 @@ pub(super) struct Target<'b> {
     /// The path, as it was sent: nothing is decoded, so that there is one reading of it. `*` for the server as a whole.
     pub(super) path: &'b str,
     /// The authority of a target in absolute-form, with the port that its scheme implies.
-    pub(super) authority: Option<(&'b [u8], &'static [u8])>,
+    pub(super) authority: Option<(&'b [u8], u16)>,
 }
 
 impl<'b> Target<'b> {
@@ -34,8 +34,8 @@ impl<'b> Target<'b> {
             return Ok(Target { path: target, authority: None });
         }
         let (rest, port) = match (after_scheme(target, "http://"), after_scheme(target, "https://")) {
-            (Some(rest), _) => (rest, b"80".as_slice()),
-            (_, Some(rest)) => (rest, b"443".as_slice()),
+            (Some(rest), _) => (rest, 80),
+            (_, Some(rest)) => (rest, 443),
             _ => return Err(Reject::Target),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -77,7 +77,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
 }
 
 /// The host and, where there is one, the port; none where they are not valid (RFC 3986, section 3.2).
-fn split_host(value: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let length = if value.first() == Some(&b'[') {
         let end = value.iter().position(|byte| *byte == b']')?;
         std::str::from_utf8(&value[1..end]).ok()?.parse::<Ipv6Addr>().ok()?;
@@ -89,7 +89,7 @@ fn split_host(value: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     match value[length..].split_first() {
         None => Some((&value[..length], None)),
         Some((b':', [])) => Some((&value[..length], None)),
-        Some((b':', port)) if is_port(port) => Some((&value[..length], Some(port))),
+        Some((b':', port)) => Some((&value[..length], Some(as_port(port)?))),
         _ => None,
     }
 }
@@ -111,8 +111,11 @@ fn is_name(name: &[u8]) -> bool {
     true
 }
 
-fn is_port(port: &[u8]) -> bool {
-    port.iter().all(u8::is_ascii_digit) && std::str::from_utf8(port).is_ok_and(|text| text.parse::<u16>().is_ok())
+fn as_port(port: &[u8]) -> Option<u16> {
+    if !port.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(port).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -209,6 +212,7 @@ mod tests {
             ("http://a/", "a"),
             ("http://a:80/", "A"),
             ("http://a:/", "a:80"),
+            ("http://a:0080/", "a"),
             ("https://a/", "a:443"),
             ("http://a:81/", "a:81"),
             ("/", "anything"),
