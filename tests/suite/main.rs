@@ -25,6 +25,7 @@ mod exactly_once;
 mod healthcheck;
 mod http_basics;
 mod http_framing;
+mod http_limits;
 mod http_rules;
 mod limits;
 mod logging;

@@ -161,3 +161,12 @@ pub fn send_signal(pid: u32, name: &str) {
     let status = Command::new("/bin/sh").args(["-c", &format!("kill -s {name} {pid}")]).stderr(Stdio::null()).status();
     status.expect("a shell to send a signal with");
 }
+
+/// The processor time a process has used so far, in user and kernel mode, in steps of 10 ms.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its times");
+    // Behind the name, which may hold anything and ends with the last bracket (proc(5)): utime and stime are 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(10 * ticks)
+}
