@@ -18,6 +18,7 @@ mod support;
 mod adoption;
 mod configuration;
 mod counting;
+mod descriptors;
 mod drain;
 mod embedded;
 mod exact;

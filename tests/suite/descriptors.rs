@@ -1,0 +1,171 @@
+//! Out of descriptors: no spinning, one log line, idle connections make room, and all is well when there are some again.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::metrics::metrics;
+use crate::support::client::ANSWER_LIMIT;
+use crate::support::process::cpu_time;
+use crate::support::{Client, Settings, Visitas, machine, within};
+
+const PRLIMIT: &str = "/usr/bin/prlimit";
+
+/// Allows a running process so many open files, not more than it was started with.
+fn allow(visitas: &Visitas, files: usize) {
+    let status = Command::new(PRLIMIT)
+        .args([format!("--pid={}", visitas.pid()), format!("--nofile={files}:")])
+        .status()
+        .expect("prlimit runs");
+    assert!(status.success(), "prlimit: {status}");
+}
+
+fn open_files(visitas: &Visitas) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", visitas.pid())).expect("its open files").count()
+}
+
+/// Allows it no further open file than it has.
+fn allow_no_more(visitas: &Visitas) {
+    let names = std::fs::read_dir(format!("/proc/{}/fd", visitas.pid())).expect("its open files").flatten();
+    let open: Vec<usize> = names.filter_map(|name| name.file_name().to_str()?.parse().ok()).collect();
+    // The next one would get the lowest number that is free.
+    allow(visitas, (0..).find(|number| !open.contains(number)).expect("a free number"));
+}
+
+fn lines_about<'a>(lines: &'a [String], what: &str) -> Vec<&'a String> {
+    lines.iter().filter(|line| line.contains(what)).collect()
+}
+
+#[test]
+fn fewer_connections_than_configured_are_said_at_start() {
+    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=100:100"]).start();
+    let lines = visitas.stderr().all();
+    let said = lines_about(&lines, "connections are served");
+    assert_eq!(said.len(), 1, "{lines:#?}");
+    assert!(said[0].contains("16384") && said[0].contains("RLIMIT_NOFILE"), "{said:?}");
+    let enough = Settings::new().through(&[PRLIMIT, "--nofile=100:100"]).set("MAX_CONNECTIONS", 10).start();
+    assert!(lines_about(&enough.stderr().all(), "connections are served").is_empty(), "{}", enough.said());
+}
+
+#[test]
+fn the_soft_limit_is_raised_to_the_hard_one() {
+    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=50:2000"]).set("MAX_CONNECTIONS", 300).start();
+    let mut clients: Vec<Client> = (0..200).map(|_| visitas.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    assert!(lines_about(&visitas.stderr().all(), "connections are served").is_empty(), "{}", visitas.said());
+}
+
+#[test]
+fn too_few_for_one_connection_is_an_error() {
+    let ended = Settings::new().through(&[PRLIMIT, "--nofile=34:34"]).run();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("RLIMIT_NOFILE"), "{ended:?}");
+}
+
+#[test]
+fn where_they_are_scarce_idle_connections_make_room() {
+    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=80:80"]).start();
+    // Far more than there is room for: each is served, and those idle for the longest go.
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..300 {
+        let mut client = visitas.connect();
+        let response = client.try_visit().unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.said()));
+        assert_eq!(response.status, 200, "client {number}: {response:?}");
+        clients.push(client);
+    }
+    assert_eq!(visitas.stats().total, 300);
+    assert!(open_files(&visitas) <= 80);
+    assert_eq!(clients[0].closed_within(ANSWER_LIMIT), b"", "the first went without a word");
+    assert_eq!(clients[299].try_visit().expect("the last stayed").status, 200);
+}
+
+#[test]
+fn where_they_are_scarce_and_nobody_is_idle_the_next_is_told_so() {
+    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=80:80"]).start();
+    let mut busy: Vec<Client> = Vec::new();
+    // Each has begun a request, so none is idle.
+    let answer = loop {
+        let mut client = visitas.connect();
+        client.send("GET /livez HTTP/1.1\r\n");
+        if client.silent_for(Duration::from_millis(20)) {
+            busy.push(client);
+            assert!(busy.len() < 80, "more than there are descriptors");
+        } else {
+            break client.read();
+        }
+    };
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header("Retry-After").is_some(), "{answer:?}");
+    for client in &mut busy {
+        client.send("Host: x\r\n\r\n");
+        assert_eq!(client.read().status, 200);
+    }
+    // Now they are.
+    assert_eq!(visitas.visit().total, 1);
+}
+
+#[test]
+fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
+    let _machine = machine();
+    let visitas = Settings::new().start();
+    let mut clients = vec![visitas.connect()];
+    assert_eq!(clients[0].get("/livez").status, 200);
+    assert!(clients[0].silent_for(Duration::from_millis(150)), "so that it is idle for longer than all others");
+    clients.extend((1..40).map(|_| visitas.connect()));
+    clients.iter_mut().skip(1).for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    let mark = visitas.stderr().mark();
+    allow_no_more(&visitas);
+    // Nobody comes: nobody has to go, and there is nothing to say.
+    assert!(clients[0].silent_for(Duration::from_millis(300)), "closed for nobody");
+    assert_eq!(visitas.stderr().since(mark), Vec::<String>::new());
+    // Somebody comes: the one idle for the longest goes.
+    assert_eq!(visitas.visit().total, 1);
+    assert_eq!(clients[0].closed_within(ANSWER_LIMIT), b"");
+    assert_eq!(clients[39].get("/livez").status, 200, "the last one stayed");
+
+    // Nobody is idle, and some come: they wait.
+    allow(&visitas, 4);
+    let mut busy: Vec<Client> = clients.drain(20..).collect();
+    busy.iter_mut().for_each(|client| client.send("GET /livez HTTP/1.1\r\n"));
+    drop(clients);
+    let mut waiting: Vec<Client> = (0..10).map(|_| visitas.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let before = cpu_time(visitas.pid());
+    assert!(waiting[9].silent_for(Duration::from_secs(2)), "there is no descriptor for it");
+    let spent = cpu_time(visitas.pid()) - before;
+    assert!(spent <= Duration::from_millis(100), "{spent:?} of processor time in 2 s of nothing to do");
+    for client in &mut busy {
+        client.send("Host: x\r\n\r\n");
+        assert_eq!(client.read().status, 200, "those who are there are served");
+    }
+    allow(&visitas, 20_000.min(hard_limit(&visitas)));
+    for client in &mut waiting {
+        assert_eq!(client.read().status, 200);
+    }
+    assert_eq!(visitas.visit().total, 2);
+    let lines = visitas.stderr().since(mark);
+    assert_eq!(lines_about(&lines, "cannot be accepted").len(), 1, "{lines:#?}");
+    within(ANSWER_LIMIT, "all but the busy and the waiting to be gone", || {
+        metrics(&visitas).sum("visitas_connections") <= 33.0
+    });
+}
+
+fn hard_limit(visitas: &Visitas) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", visitas.pid())).expect("its limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit on files");
+    line.split_whitespace().nth(4).and_then(|hard| hard.parse().ok()).expect("a number")
+}
+
+#[test]
+fn too_little_memory_for_the_stacks_is_said_and_survived() {
+    // Address space for a few hundred stacks at most.
+    let visitas = Settings::new().through(&[PRLIMIT, "--as=1200000000"]).start();
+    let lines = visitas.stderr().all();
+    assert_eq!(lines_about(&lines, "RLIMIT_AS").len(), 1, "{lines:#?}");
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..3000 {
+        let mut client = visitas.connect();
+        assert_eq!(client.get("/livez").status, 200, "{}", visitas.said());
+        clients.push(client);
+    }
+    assert_eq!(visitas.visit().total, 1);
+}
