@@ -28,6 +28,7 @@ mod http_basics;
 mod http_framing;
 mod http_limits;
 mod http_rules;
+mod injection;
 mod limits;
 mod logging;
 mod metrics;
