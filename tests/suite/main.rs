@@ -16,6 +16,7 @@
 mod support;
 
 mod adoption;
+mod clients;
 mod configuration;
 mod counting;
 mod descriptors;
@@ -35,6 +36,7 @@ mod metrics;
 mod outages;
 mod page;
 mod postgres_total;
+mod proxies;
 mod routes;
 mod selfcheck;
 mod starting;

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod redis;
 pub mod run;
 pub mod server;
+pub mod tools;
 pub mod wait;
 
 pub use client::{Client, NoAnswer, Response};
