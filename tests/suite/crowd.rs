@@ -1,0 +1,119 @@
+//! Ten thousand idle connections: 12 kB each at most, and visits by others as quick as without them. Slow:
+//! `scripts/test-clients` runs it, against the release build.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::support::client::request;
+use crate::support::tools::{output, tool};
+use crate::support::{Settings, Visitas, machine, within};
+
+const CROWD: usize = 10_000;
+/// What an idle connection may take of the process's memory, with all that belongs to it.
+const BYTES_EACH: usize = 12_000;
+/// Pairs of runs, with and without the crowd; the best of each are compared, since others only ever make a run slower.
+const PAIRS: usize = 4;
+
+/// Each connection is a descriptor here too.
+fn may_open_enough() -> bool {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let enough = hard > CROWD as u64 + 500 && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    if !enough {
+        let why = format!("SKIPPED: {CROWD} connections: this process may open {hard} files");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+        eprintln!("{why}");
+    }
+    enough
+}
+
+fn resident_bytes(visitas: &Visitas) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", visitas.pid())).expect("its status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    1024 * line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number")
+}
+
+/// A connection that made this request, got its answer, and stays. A plain socket: ten thousand are to be quick to make.
+fn stay(port: u16, sent: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    stream.write_all(sent.as_bytes()).expect("a request sent");
+    let mut answer = [0; 16 * 1024];
+    let length = stream.read(&mut answer).expect("an answer");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..length]));
+    stream
+}
+
+fn crowd(visitas: &Visitas, sent: &str) -> Vec<TcpStream> {
+    (0..CROWD).map(|_| stay(visitas.port(), sent)).collect()
+}
+
+#[test]
+#[ignore = "slow: scripts/test-clients runs it"]
+fn an_idle_connection_takes_little_whatever_it_did() {
+    if !may_open_enough() {
+        return;
+    }
+    let _machine = machine();
+    let bodied = "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_owned();
+    let json = [("Accept", "application/json"), ("Accept-Language", "en;q=0.5, pt")];
+    for (access_log, sent) in [
+        ("off", request("GET", "/livez", &[])),
+        ("off", request("GET", "/", &[("Accept", "text/html")])),
+        ("off", request("GET", "/", &json)),
+        ("off", request("GET", "/stats", &[])),
+        ("off", request("GET", "/metrics", &[])),
+        ("off", bodied),
+        ("on", request("GET", "/?some=thing", &json)),
+    ] {
+        let settings = Settings::new().set("ACCESS_LOG", access_log).set("IDLE_TIMEOUT", "300s");
+        let visitas = settings.start();
+        // What the process takes once, for as many at a time as it will see below, is not any connection's.
+        drop((0..300).map(|_| stay(visitas.port(), &sent)).collect::<Vec<_>>());
+        within(Duration::from_secs(5), "these to be gone", || {
+            crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
+        });
+        let before = resident_bytes(&visitas);
+        let crowd = crowd(&visitas, &sent);
+        let each = (resident_bytes(&visitas) - before) / crowd.len();
+        println!("{each} bytes for each of {CROWD} connections after {:?}", sent.lines().next());
+        assert!(each <= BYTES_EACH, "{each} bytes for each connection after {sent:?}");
+    }
+}
+
+/// Visits a second by 64 visitors.
+fn rate(visitas: &Visitas, wrk: &std::path::Path) -> f64 {
+    let url = format!("http://127.0.0.1:{}/", visitas.port());
+    let report = output(Command::new(wrk).args(["-t2", "-c64", "-d2s", &url]));
+    assert!(!report.contains("Non-2xx") && !report.contains("Socket errors"), "{report}");
+    let line = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).expect("a rate");
+    line.trim().parse().expect("a number")
+}
+
+#[test]
+#[ignore = "slow: scripts/test-clients runs it"]
+fn a_crowd_leaves_visits_as_quick_as_they_were() {
+    let Some(wrk) = tool("wrk") else { return };
+    if !may_open_enough() {
+        return;
+    }
+    let _machine = machine();
+    let visitas = Settings::new().set("IDLE_TIMEOUT", "300s").start();
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..PAIRS {
+        without.push(rate(&visitas, &wrk));
+        let crowd = crowd(&visitas, &request("GET", "/livez", &[]));
+        with.push(rate(&visitas, &wrk));
+        drop(crowd);
+        within(Duration::from_secs(10), "the crowd to be gone", || {
+            crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
+        });
+    }
+    println!("visits a second without {without:.0?}, with {CROWD} idle connections {with:.0?}");
+    let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
+    assert!(best(&with) >= 0.9 * best(&without), "visits a second without {without:.0?}, with {with:.0?}");
+}
