@@ -54,7 +54,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("CONNECT_ATTEMPTS", "5", "tries to reach each store at start, then exit 1 (0: for ever)"),
     variable("CONNECT_INTERVAL", "5s", "time between two of them"),
     variable("REQUEST_TIMEOUT", "5s", "a visit's deadline, from its arrival to its answer"),
-    variable("HEADER_TIMEOUT", "10s", "time a request may take to arrive"),
+    variable("HEADER_TIMEOUT", "10s", "time a request's head may take to arrive, and its body, and answers to be read"),
     variable("IDLE_TIMEOUT", "60s", "time a connection may stay without a request"),
     variable("MAX_CONNECTIONS", "16384", "open connections; above: 503 and close"),
     variable("MAX_QUEUE", "65536", "visits that wait for a commit; above: 503"),
@@ -95,7 +95,7 @@ pub struct Config {
     pub connect_interval: Duration,
     /// A visit's deadline, arrival to answer.
     pub request_timeout: Duration,
-    /// Time a request may take to arrive, from its first byte.
+    /// Time a request's head may take to arrive, from its first byte; again its body; again answers to be taken.
     pub header_timeout: Duration,
     /// Time a connection may stay without a request.
     pub idle_timeout: Duration,

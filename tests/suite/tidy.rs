@@ -158,7 +158,7 @@ fn readme_lists_the_routes_that_are_there() {
 
 #[test]
 fn every_link_between_documents_resolves() {
-    let documents: Vec<(PathBuf, String)> = ["README.md", "CHANGELOG.md"]
+    let documents: Vec<(PathBuf, String)> = ["README.md", "CHANGELOG.md", "SECURITY.md"]
         .iter()
         .map(|name| (root().join(name), read(name)))
         .chain(["docs", "bench", "deploy", "scripts"].iter().flat_map(|folder| files(folder, "md")))
@@ -178,6 +178,19 @@ fn every_link_between_documents_resolves() {
             }
         }
     }
+}
+
+#[test]
+fn every_test_that_docs_http_names_is_there() {
+    let document = read("docs/http.md");
+    let words = document.split('`').filter_map(|word| word.split_once("::"));
+    let mut known = 0;
+    for (module, test) in words.filter(|(module, _)| !module.contains([' ', '\n'])) {
+        let text = read(&format!("tests/suite/{module}.rs"));
+        assert!(text.contains(&format!("\nfn {test}() {{")), "docs/http.md names {module}::{test}, which is not there");
+        known += 1;
+    }
+    assert!(known > 40, "only {known} tests were found in docs/http.md");
 }
 
 #[test]
