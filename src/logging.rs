@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
 use crate::http::Access;
+pub(crate) use lines::rfc3339;
 
 /// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is logged: better than
 /// memory without bound, or a visit that waits for a full pipe.

@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 
 use may::io::CoIo;
-use may::io::WaitIo;
+use may::io::{WaitIo, WaitIoWaker};
 
 /// Bits of epoll(7) that mean there is something to read, be it the end of the stream or an error.
 const READABLE: usize = 0x001 | 0x008 | 0x010 | 0x2000; // EPOLLIN, EPOLLERR, EPOLLHUP, EPOLLRDHUP
@@ -40,6 +40,32 @@ impl Socket {
     pub(super) fn wait_readable(&mut self) {
         while !self.readable {
             self.wait();
+        }
+    }
+
+    /// Waits for an event, or for somebody with a [`Socket::waker`]; says whether there may be something to read.
+    pub(super) fn wait_event(&mut self) -> bool {
+        if !self.readable {
+            self.wait();
+        }
+        self.readable
+    }
+
+    /// What ends a wait from elsewhere. To be used on the socket's own worker.
+    pub(super) fn waker(&self) -> WaitIoWaker {
+        self.io.waker()
+    }
+
+    /// Reads what is there without waiting; none when nothing is. 0 is the end of the stream.
+    pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.io.inner().read(into) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

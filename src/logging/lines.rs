@@ -73,7 +73,7 @@ fn escape_json(text: &str, into: &mut String) {
 
 /// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant describes it in
 /// "chrono-Compatible Low-Level Date Algorithms").
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (seconds, ms) = (since.as_secs(), since.subsec_millis());
     let days = seconds / 86_400 + 719_468;

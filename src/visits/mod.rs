@@ -10,6 +10,8 @@ pub mod counter;
 mod counting;
 mod delivery;
 mod health;
+mod historian;
+pub mod history;
 mod inbox;
 mod lane;
 pub mod ledger;
@@ -27,9 +29,11 @@ use counter::Counter;
 use counting::{CounterStage, Counting};
 pub use health::StoreState;
 use health::{Health, Startup};
+use historian::Historian;
+use history::History;
 use inbox::Inbox;
 use lane::{Lane, LedgerStage};
-use ledger::Ledger;
+use ledger::{Chronicle, Ledger};
 pub use seat::Seat;
 pub use stats::{Histogram, Stats};
 use ticket::{Asks, Ticket};
@@ -91,6 +95,7 @@ pub struct Visits {
     ledger: Arc<Health>,
     counter: Arc<Health>,
     stats: Arc<Stats>,
+    historian: Arc<Historian>,
 }
 
 impl fmt::Debug for Visits {
@@ -109,6 +114,8 @@ pub struct Stores {
     pub ledger: Box<dyn Fn() -> Box<dyn Ledger>>,
     /// A counter for one lane, not yet connected.
     pub counter: Box<dyn Fn() -> Box<dyn Counter>>,
+    /// The ledger's history, not yet connected.
+    pub chronicle: Box<dyn Fn() -> Box<dyn Chronicle>>,
 }
 
 impl Visits {
@@ -128,7 +135,21 @@ impl Visits {
         let capacity = options.max_queue.div_ceil(options.lanes);
         let lanes: Vec<Arc<Lane>> = (0..options.lanes).map(|_| Arc::new(Lane::new(capacity))).collect();
         let all_inboxes: Arc<[Arc<Inbox>]> = lanes.iter().map(|lane| Arc::clone(&lane.inbox)).collect();
+        let historian = Arc::new(Historian::new());
+        let tell = {
+            let historian = Arc::clone(&historian);
+            move |event| {
+                if matches!(event, Event::Ready) {
+                    historian.start();
+                }
+                tell(event);
+            }
+        };
         let startup = Arc::new(Startup::new(2 * options.lanes, Arc::clone(&all_inboxes), Box::new(tell)));
+        {
+            let (historian, chronicle) = (Arc::clone(&historian), (stores.chronicle)());
+            thread::Builder::new().name("historian".to_owned()).spawn(move || historian.run(chronicle))?;
+        }
         for (number, lane) in lanes.iter().enumerate() {
             let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&stats)));
             let ledger_stage = LedgerStage {
@@ -151,7 +172,7 @@ impl Visits {
             thread::Builder::new().name(format!("ledger-{number}")).spawn(move || ledger_stage.run())?;
             thread::Builder::new().name(format!("counter-{number}")).spawn(move || counter_stage.run())?;
         }
-        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats })
+        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats, historian })
     }
 
     /// Records a visit and waits for its numbers, at most until its deadline.
@@ -168,6 +189,20 @@ impl Visits {
     /// As [`Visits::visit`]; nothing is ever recorded.
     pub fn look(&self, seat: &Arc<Seat>) -> Result<Count, Refused> {
         self.ask(seat, Asks::Look)
+    }
+
+    /// The history as it stands, waiting for a look at it, at most that long and never beyond a visit's deadline.
+    ///
+    /// # Errors
+    /// As [`Visits::look`].
+    pub fn look_back(&self, seat: &Arc<Seat>, at_most: Duration) -> Result<Arc<History>, Refused> {
+        self.historian.look(seat, Instant::now() + at_most.min(self.deadline))
+    }
+
+    /// The history as it was seen lately, without waiting, and whether that was in the last seconds; none before the
+    /// first look. Whoever asks has it looked at again soon.
+    pub fn history_lately(&self) -> Option<(Arc<History>, bool)> {
+        self.historian.lately()
     }
 
     fn ask(&self, seat: &Arc<Seat>, asks: Asks) -> Result<Count, Refused> {
@@ -201,6 +236,7 @@ impl Visits {
         for lane in &self.lanes {
             lane.answer_late(now);
         }
+        self.historian.tick(now);
     }
 
     /// Whether visits are taken: the ledger is there.
@@ -226,6 +262,7 @@ impl Visits {
     /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at most until `until`.
     /// Gives back whether all was done by then.
     pub fn close(&self, until: Instant) -> bool {
+        self.historian.close();
         for lane in &self.lanes {
             lane.inbox.close();
         }

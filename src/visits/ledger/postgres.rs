@@ -6,6 +6,7 @@
 //! session is over, and reads the number: so it knows whether the batch under way was committed. `schema.sql` has the
 //! functions.
 
+mod chronicle;
 mod session;
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +17,7 @@ use tokio_postgres::Config;
 use tokio_postgres::error::{Error, Severity, SqlState};
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
+pub use chronicle::PostgresChronicle;
 use session::{Failure, Identity, Session, Slot};
 
 /// One lane's client of a PostgreSQL database.
