@@ -7,7 +7,7 @@ use crate::http;
 use crate::visits::{Histogram, StoreState, Visits};
 
 /// All metrics as they stand.
-pub(super) fn render(visits: &Visits, front: &http::Stats, ready: bool) -> String {
+pub(super) fn render(visits: &Visits, front: &http::Stats, listeners: usize, ready: bool) -> String {
     let mut text = Text(String::with_capacity(8 * 1024));
     let stats = visits.stats();
     text.counter(
@@ -47,6 +47,7 @@ pub(super) fn render(visits: &Visits, front: &http::Stats, ready: bool) -> Strin
         stats.uncounted.load(Ordering::Relaxed),
     );
     text.gauge("connections", "Connections that are open.", front.open.load(Ordering::Relaxed));
+    text.gauge("event_listeners", "Connections that follow /events.", listeners);
     text.counter("connections_accepted_total", "Connections accepted.", front.accepted.load(Ordering::Relaxed));
     text.counter(
         "connections_refused_total",

@@ -213,7 +213,7 @@ impl Service for Site {
             Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
-                let body = metrics::render(&self.visits, &self.front, self.is_ready());
+                let body = metrics::render(&self.visits, &self.front, self.events.feed.followers(), self.is_ready());
                 answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
             }
             Task::History { step, csv } => self.history(seat, step, csv, answer),

@@ -87,7 +87,7 @@ pub struct History {
 
 impl History {
     /// The series that end at `now`, from the parts that a ledger gave.
-    pub(super) fn new(now: SystemTime, buckets: &[Bucket], complete: bool) -> History {
+    pub fn new(now: SystemTime, buckets: &[Bucket], complete: bool) -> History {
         let series = Step::ALL.map(|step| {
             let start = step.since(now);
             let mut sums = vec![0_i64; step.points()];

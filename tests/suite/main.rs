@@ -16,13 +16,16 @@
 mod support;
 
 mod adoption;
+mod badge;
 mod configuration;
 mod counting;
 mod drain;
 mod embedded;
+mod events;
 mod exact;
 mod exactly_once;
 mod healthcheck;
+mod history;
 mod http_basics;
 mod http_framing;
 mod limits;

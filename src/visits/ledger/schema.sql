@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS acessos_history (
 -- Rows that were there before the history and are not in it yet: those with an id above "after" and up to "until". A
 -- change to one of them is not counted, since whoever adds it later finds it as it is then.
 CREATE TABLE IF NOT EXISTS acessos_rollup (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     after bigint NOT NULL,
     until bigint NOT NULL
 );
