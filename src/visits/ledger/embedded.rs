@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
-    CommitError as RedbCommitError, Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
+    CommitError as RedbCommitError, Database, DatabaseError, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, WriteTransaction,
 };
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
@@ -21,7 +21,9 @@ pub use chronicle::EmbeddedChronicle;
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
 /// For each lane, the number of the last batch it committed, the rows there were with it, the minute the lane is in, and
 /// its visits in it so far: added to the history when the lane's next minute begins, so that a batch writes no more pages.
-const LANES: TableDefinition<'_, u64, (u64, u64, i64, i64)> = TableDefinition::new("lanes");
+/// Four rows a lane, from four times its number on: of the same types as every other table, since each pair of types
+/// would bring its own copy of the B-tree's code.
+const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
 /// The file's name in the data folder.
 const FILE_NAME: &str = "visitas.redb";
 /// What `redb` may keep of the file in memory. Commits append, so more would not make them faster.
@@ -113,14 +115,37 @@ struct Last {
 }
 
 impl Last {
-    fn row(self) -> (u64, u64, i64, i64) {
-        (self.batch, self.total, self.minute, self.visits)
+    /// A lane's row as it is kept; none where no lane of that number ever committed.
+    fn read(lanes: &impl ReadableTable<u64, i64>, lane: u64) -> Result<Option<Last>, redb::Error> {
+        let field = |index| Ok::<_, redb::Error>(lanes.get(4 * lane + index)?.map(|field| field.value()));
+        let Some(batch) = field(0)? else { return Ok(None) };
+        let [total, minute, visits] = [field(1)?, field(2)?, field(3)?].map(Option::unwrap_or_default);
+        Ok(Some(Last { batch: batch.cast_unsigned(), total: total.cast_unsigned(), minute, visits }))
     }
-}
 
-impl From<(u64, u64, i64, i64)> for Last {
-    fn from((batch, total, minute, visits): (u64, u64, i64, i64)) -> Self {
-        Last { batch, total, minute, visits }
+    /// Every lane's row.
+    fn read_all(lanes: &impl ReadableTable<u64, i64>) -> Result<Vec<Last>, redb::Error> {
+        let last = lanes.last()?.map_or(0, |(key, _)| key.value() / 4 + 1);
+        let mut all = Vec::new();
+        for lane in 0..last {
+            all.extend(Last::read(lanes, lane)?);
+        }
+        Ok(all)
+    }
+
+    fn write(self, lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
+        let fields = [self.batch.cast_signed(), self.total.cast_signed(), self.minute, self.visits];
+        for (index, field) in (0..).zip(fields) {
+            lanes.insert(4 * lane + index, field)?;
+        }
+        Ok(())
+    }
+
+    fn remove(lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
+        for index in 0..4 {
+            lanes.remove(4 * lane + index)?;
+        }
+        Ok(())
     }
 }
 
@@ -140,12 +165,12 @@ impl Embedded {
             let mut history = chronicle::open(&transaction)?;
             if self.fresh {
                 history.find_gap(rows, &mut lanes)?;
-                if let Some(old) = lanes.remove(self.lane)? {
-                    let old = Last::from(old.value());
+                if let Some(old) = Last::read(&lanes, self.lane)? {
                     history.add(old.minute, old.visits)?;
+                    Last::remove(&mut lanes, self.lane)?;
                 }
             }
-            lanes.get(self.lane)?.map(|row| Last::from(row.value())).unwrap_or_default()
+            Last::read(&lanes, self.lane)?.unwrap_or_default()
         };
         transaction.commit()?;
         Ok(last)
@@ -178,7 +203,7 @@ impl Embedded {
             history.drop_old(first)?;
             (last.minute, last.visits) = (first, arrivals.len() as i64);
         }
-        transaction.open_table(LANES)?.insert(self.lane, last.row())?;
+        last.write(&mut transaction.open_table(LANES)?, self.lane)?;
         Ok(last)
     }
 

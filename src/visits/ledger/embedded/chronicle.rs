@@ -10,17 +10,17 @@ use super::super::{Chronicle, RolledUp};
 use super::{EmbeddedFile, LANES, Last, VISITS};
 use crate::visits::history::{Bucket, Step};
 
-/// Visits by the length of a step and its beginning, both in seconds.
-const HISTORY: TableDefinition<'_, (u32, i64), i64> = TableDefinition::new("history");
+/// Visits by the step and its beginning: see [`key`].
+const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
 /// Three numbers of rows: see [`AFTER`], [`UNTIL`] and [`KNOWN`].
-const MARKS: TableDefinition<'_, &str, u64> = TableDefinition::new("marks");
+const MARKS: TableDefinition<'_, u64, i64> = TableDefinition::new("marks");
 /// Rows after this one and up to [`UNTIL`] are not in the history yet.
-const AFTER: &str = "after";
+const AFTER: u64 = 0;
 /// See [`AFTER`].
-const UNTIL: &str = "until";
+const UNTIL: u64 = 1;
 /// Rows that were there when the file was opened last. Those beyond that no lane's row tells of were written by a version
 /// without a history.
-const KNOWN: &str = "known";
+const KNOWN: u64 = 2;
 
 /// Minutes and hours are kept as long as anybody can ask for them, with room for a clock that is set; days for ever.
 const KEPT_S: [i64; 3] = [86_400, 8 * 86_400, i64::MAX];
@@ -29,8 +29,8 @@ const ROWS_A_STEP: u64 = 50_000;
 
 /// The history in a transaction that writes.
 pub(super) struct Writer<'t> {
-    history: Table<'t, (u32, i64), i64>,
-    marks: Table<'t, &'static str, u64>,
+    history: Table<'t, u64, i64>,
+    marks: Table<'t, u64, i64>,
 }
 
 /// Opens the history's tables, creating them.
@@ -55,20 +55,16 @@ impl Writer<'_> {
     /// Drops what nobody can ask for any more once it is `now`.
     pub(super) fn drop_old(&mut self, now: i64) -> Result<(), Error> {
         for (step, kept) in Step::ALL.into_iter().zip(KEPT_S) {
-            self.history.retain_in(key(step, i64::MIN)..key(step, now.saturating_sub(kept)), |_, _| false)?;
+            self.history.retain_in(key(step, 0)..key(step, now.saturating_sub(kept)), |_, _| false)?;
         }
         Ok(())
     }
 
     /// Finds out which of the file's rows are not in the history, and has them rolled up.
-    pub(super) fn find_gap(
-        &mut self,
-        rows: u64,
-        lanes: &mut Table<'_, u64, (u64, u64, i64, i64)>,
-    ) -> Result<(), Error> {
+    pub(super) fn find_gap(&mut self, rows: u64, lanes: &mut Table<'_, u64, i64>) -> Result<(), Error> {
         let mut known = self.mark(KNOWN)?;
-        for lane in lanes.iter()? {
-            known = known.max(Last::from(lane?.1.value()).total);
+        for lane in Last::read_all(lanes)? {
+            known = known.max(lane.total);
         }
         if rows > known {
             if self.mark(AFTER)? < self.mark(UNTIL)? {
@@ -77,15 +73,19 @@ impl Writer<'_> {
                 lanes.retain(|_, _| false)?;
                 known = 0;
             }
-            self.marks.insert(AFTER, known)?;
-            self.marks.insert(UNTIL, rows)?;
+            self.set_mark(AFTER, known)?;
+            self.set_mark(UNTIL, rows)?;
         }
-        self.marks.insert(KNOWN, rows)?;
-        Ok(())
+        self.set_mark(KNOWN, rows)
     }
 
-    fn mark(&self, name: &'static str) -> Result<u64, Error> {
-        Ok(self.marks.get(name)?.map_or(0, |mark| mark.value()))
+    fn mark(&self, mark: u64) -> Result<u64, Error> {
+        read_mark(&self.marks, mark)
+    }
+
+    fn set_mark(&mut self, mark: u64, rows: u64) -> Result<(), Error> {
+        self.marks.insert(mark, rows.cast_signed())?;
+        Ok(())
     }
 }
 
@@ -124,19 +124,17 @@ fn look(database: &Database, now: SystemTime) -> Result<(Vec<Bucket>, bool), Err
     let history = transaction.open_table(HISTORY)?;
     let mut buckets = Vec::with_capacity(200);
     for step in Step::ALL {
-        for part in history.range(key(step, step.since(now))..=key(step, i64::MAX))? {
+        for part in history.range(key(step, step.since(now))..=key(step, LAST_START))? {
             let (at, visits) = part?;
-            buckets.push(Bucket { step, start: at.value().1, visits: visits.value() });
+            buckets.push(Bucket { step, start: start(at.value()), visits: visits.value() });
         }
     }
-    for lane in transaction.open_table(LANES)?.iter()? {
-        let Last { minute, visits, .. } = Last::from(lane?.1.value());
+    for Last { minute, visits, .. } in Last::read_all(&transaction.open_table(LANES)?)? {
         let part = |step: Step| Bucket { step, start: minute - minute.rem_euclid(step.seconds()), visits };
         buckets.extend(Step::ALL.map(part));
     }
     let marks = transaction.open_table(MARKS)?;
-    let mark = |name| Ok::<_, Error>(marks.get(name)?.map_or(0, |mark| mark.value()));
-    Ok((buckets, mark(AFTER)? >= mark(UNTIL)?))
+    Ok((buckets, read_mark(&marks, AFTER)? >= read_mark(&marks, UNTIL)?))
 }
 
 /// Reads beside the lanes, which write meanwhile, and then writes as briefly as they do: nothing changes rows from before.
@@ -144,8 +142,7 @@ fn roll_up(database: &Database) -> Result<RolledUp, Error> {
     let mut minutes = BTreeMap::<i64, i64>::new();
     let transaction = database.begin_read()?;
     let marks = transaction.open_table(MARKS)?;
-    let mark = |name| Ok::<_, Error>(marks.get(name)?.map_or(0, |mark| mark.value()));
-    let (after, until) = (mark(AFTER)?, mark(UNTIL)?);
+    let (after, until) = (read_mark(&marks, AFTER)?, read_mark(&marks, UNTIL)?);
     if after >= until {
         return Ok(RolledUp::Nothing);
     }
@@ -159,13 +156,26 @@ fn roll_up(database: &Database) -> Result<RolledUp, Error> {
         let mut writer = open(&transaction)?;
         minutes.into_iter().try_for_each(|(minute, visits)| writer.add(minute, visits))?;
         writer.drop_old(Step::Minute.start_of(SystemTime::now()))?;
-        writer.marks.insert(AFTER, last)?;
+        writer.set_mark(AFTER, last)?;
     }
     transaction.commit()?;
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     Ok(if last < until { RolledUp::UpTo { row: whole(last), of: whole(until) } } else { RolledUp::Last })
 }
 
-fn key(step: Step, start: i64) -> (u32, i64) {
-    (step.seconds() as u32, start)
+fn read_mark(marks: &impl ReadableTable<u64, i64>, mark: u64) -> Result<u64, Error> {
+    Ok(marks.get(mark)?.map_or(0, |rows| rows.value().cast_unsigned()))
+}
+
+/// The latest beginning a key can hold: in nine million years.
+const LAST_START: i64 = (1 << 48) - 1;
+
+/// The step in the upper 16 bits, where it begins in the others. No arrival is before 1970.
+fn key(step: Step, start: i64) -> u64 {
+    (step as u64) << 48 | start.clamp(0, LAST_START).cast_unsigned()
+}
+
+/// Where the step of that key begins.
+fn start(key: u64) -> i64 {
+    (key & LAST_START.cast_unsigned()).cast_signed()
 }
