@@ -8,6 +8,7 @@
 //!   counter      the fast counter: Redis, or this process
 //! site         what a visitor gets; joins http and visits
 //! server       puts the parts together, and stops them in good order
+//! check        tries the configuration and both stores, for a person who sets them up
 //! healthcheck  asks a local server whether it is ready
 //! clock        the coarse clock that enforces every deadline
 //! logging      log lines
@@ -15,6 +16,7 @@
 //!
 //! docs/architecture.md has the whole picture, and the life of a visit from accept to answer.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod healthcheck;

@@ -163,9 +163,14 @@ fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) 
     Ok(())
 }
 
+/// Lanes, and so connections to the ledger that visits use.
+pub fn lanes(config: &Config) -> usize {
+    config.workers.div_ceil(WORKERS_A_LANE)
+}
+
 fn visits_options(config: &Config) -> visits::Options {
     visits::Options {
-        lanes: config.workers.div_ceil(WORKERS_A_LANE),
+        lanes: lanes(config),
         max_queue: config.max_queue,
         deadline: config.request_timeout,
         connect_attempts: config.connect_attempts,

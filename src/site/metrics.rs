@@ -2,12 +2,25 @@
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::http;
+use super::process::Process;
 use crate::visits::{Histogram, StoreState, Visits};
+use crate::{http, logging};
+
+/// What the metrics are made of.
+pub(super) struct Facts<'a> {
+    pub(super) visits: &'a Visits,
+    pub(super) front: &'a http::Stats,
+    pub(super) listeners: usize,
+    pub(super) ready: bool,
+    pub(super) started: Instant,
+    pub(super) process: Process,
+}
 
 /// All metrics as they stand.
-pub(super) fn render(visits: &Visits, front: &http::Stats, listeners: usize, ready: bool) -> String {
+pub(super) fn render(facts: &Facts<'_>) -> String {
+    let &Facts { visits, front, listeners, ready, started, ref process } = facts;
     let mut text = Text(String::with_capacity(8 * 1024));
     let stats = visits.stats();
     text.counter(
@@ -26,16 +39,10 @@ pub(super) fn render(visits: &Visits, front: &http::Stats, listeners: usize, rea
     );
     text.histogram("batch_visits", "Visits committed together.", &stats.batch_visits);
     text.gauge("queue_length", "Visits that wait for a commit.", visits.queued());
-    text.counter(
-        "ledger_reconnects_total",
-        "Times a lane reached the ledger again after losing it.",
-        stats.ledger_reconnects.load(Ordering::Relaxed),
-    );
-    text.counter(
-        "counter_reconnects_total",
-        "Times a lane reached the counter again after losing it.",
-        stats.counter_reconnects.load(Ordering::Relaxed),
-    );
+    text.head("store_reconnects_total", "counter", "Times a lane reached a store again after losing it.");
+    for (part, reconnects) in [("ledger", &stats.ledger_reconnects), ("counter", &stats.counter_reconnects)] {
+        text.sample("store_reconnects_total", &format!("{{part=\"{part}\"}}"), reconnects.load(Ordering::Relaxed));
+    }
     text.counter(
         "ambiguous_commits_total",
         "Commits whose outcome was unknown at first and had to be looked up.",
@@ -58,18 +65,44 @@ pub(super) fn render(visits: &Visits, front: &http::Stats, listeners: usize, rea
     for (part, (name, state)) in ["ledger", "counter"].iter().zip(visits.store_states()) {
         text.sample("store_up", &format!("{{part=\"{part}\",store=\"{name}\"}}"), u8::from(state == StoreState::Up));
     }
+    text.gauge(
+        "history_complete",
+        "1 once all rows from before the history are in it.",
+        u8::from(visits.history_complete()),
+    );
+    text.counter(
+        "log_lines_dropped_total",
+        "Log lines dropped because nobody read them fast enough.",
+        logging::dropped(),
+    );
     text.gauge("ready", "1 while visits are taken.", u8::from(ready));
     text.head("build_info", "gauge", "Always 1; the labels say what runs.");
     text.sample("build_info", concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1);
+    let up = started.elapsed();
+    let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(up).as_secs();
+    text.process("start_time_seconds", "gauge", "When the process started, in seconds since 1970.", Some(started_s));
+    text.process("cpu_seconds_total", "counter", "User and system CPU time spent.", process.cpu_seconds);
+    text.process("resident_memory_bytes", "gauge", "Resident memory size.", process.resident_bytes);
+    text.process("virtual_memory_bytes", "gauge", "Virtual memory size.", process.virtual_bytes);
+    text.process("threads", "gauge", "Threads of the process.", process.threads);
+    text.process("open_fds", "gauge", "Open file descriptors.", process.open_descriptors);
+    text.process("max_fds", "gauge", "File descriptors that may be open.", process.most_descriptors);
     text.0
 }
 
-/// Prometheus text; every name gets the prefix `visitas_`.
+/// Prometheus text; every name gets the prefix `visitas_`, but for those of the process.
 struct Text(String);
 
 impl Text {
+    fn process(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            // Writing to a String cannot fail, here and below.
+            let _ =
+                write!(self.0, "# HELP process_{name} {help}\n# TYPE process_{name} {kind}\nprocess_{name} {value}\n");
+        }
+    }
+
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail, here and below.
         let _ = writeln!(self.0, "# HELP visitas_{name} {help}\n# TYPE visitas_{name} {kind}");
     }
 

@@ -7,6 +7,7 @@ mod history;
 mod metrics;
 mod negotiation;
 mod page;
+mod process;
 mod query;
 mod routes;
 mod text;
@@ -20,8 +21,10 @@ use crate::http::{self, Answer, Request, Service, Status};
 use crate::visits::history::{History, Step};
 use crate::visits::{Count, Refused, Seat, StoreState, Visits};
 use events::Events;
+use metrics::Facts;
 use negotiation::{Format, Language};
 use page::Page;
+use process::Process;
 use routes::{BadgeAsked, Small, Task};
 
 /// Seconds after which a refused visitor may try again.
@@ -163,6 +166,17 @@ impl Site {
         answer.send(Status::Ok, routes::JSON_FIELDS, body.as_bytes());
     }
 
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            visits: &self.visits,
+            front: &self.front,
+            listeners: self.events.feed.followers(),
+            ready: self.is_ready(),
+            started: self.started,
+            process: Process::now(),
+        }
+    }
+
     fn readyz(&self, verbose: bool, answer: Answer<'_>) {
         let ready = self.is_ready();
         let status = if ready { Status::Ok } else { Status::ServiceUnavailable };
@@ -213,7 +227,7 @@ impl Service for Site {
             Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
-                let body = metrics::render(&self.visits, &self.front, self.events.feed.followers(), self.is_ready());
+                let body = metrics::render(&self.facts());
                 answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
             }
             Task::History { step, csv } => self.history(seat, step, csv, answer),

@@ -319,7 +319,7 @@ mod tests {
                     let text = String::from_utf8_lossy(body);
                     assert!(!text.contains('{') && text.contains("value=\"1234\""), "{text}");
                     assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
-                    assert_eq!(history.is_some(), text.contains("<figure"));
+                    assert!(history.is_none() || text.contains("<figure"), "{text}");
                 });
             }
         }

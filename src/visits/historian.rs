@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use may::coroutine;
 
+use super::health::{Health, StoreState};
 use super::history::History;
 use super::ledger::{Chronicle, RolledUp};
 use super::seat::Seat;
@@ -20,6 +21,8 @@ const LATELY: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(1);
 /// Nobody asked for this long: the connection is let go.
 const REST: Duration = Duration::from_secs(60);
+/// Failures in a row that are logged, while the lanes have no trouble: one can be the end of a connection.
+const FAILURES_LOGGED: u32 = 3;
 /// Time between two log lines about the roll-up.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,10 @@ pub(super) struct Historian {
     wake: Condvar,
     /// Somebody was given what was seen lately since the last tick.
     read: AtomicBool,
+    /// Nothing is left to roll up.
+    complete: AtomicBool,
+    /// The ledger's health: while it is away nothing is tried.
+    ledger: Arc<Health>,
 }
 
 struct State {
@@ -47,12 +54,22 @@ struct State {
 }
 
 impl Historian {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ledger: Arc<Health>) -> Self {
         let state = State { seen: None, waiting: Vec::new(), wanted: false, started: false, closed: false };
-        Historian { state: Mutex::new(state), wake: Condvar::new(), read: AtomicBool::new(false) }
+        Historian {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            read: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
+            ledger,
+        }
     }
 
-    /// What was seen lately, and when, without waiting; none before the first look.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
+    /// What was seen lately, and whether that is new, without waiting; none before the first look.
     pub(super) fn lately(&self) -> Option<(Arc<History>, bool)> {
         // A store only where it changes something: every page asks.
         if !self.read.load(Ordering::Relaxed) {
@@ -110,7 +127,7 @@ impl Historian {
 
     /// The thread.
     pub(super) fn run(&self, mut chronicle: Box<dyn Chronicle>) {
-        let mut work = Work { left: true, logged: None, failed: None };
+        let mut work = Work { left: true, logged: None, failed: None, failures: 0 };
         loop {
             let waiting = match self.next(&work) {
                 Next::Look(waiting) => waiting,
@@ -124,22 +141,21 @@ impl Historian {
                 }
                 Next::End => return,
             };
-            if work.failed.is_some_and(|at| at.elapsed() < QUIET) {
+            if self.is_away() || work.failed.is_some_and(|at| at.elapsed() < QUIET) {
                 answer(waiting, Err(Refused::LedgerAway));
                 continue;
             }
             let now = SystemTime::now();
             match chronicle.look(now) {
                 Ok((buckets, complete)) => {
-                    work.failed = None;
+                    work.succeeded();
                     self.lock().seen = Some((Arc::new(History::new(now, &buckets, complete)), Instant::now()));
                     answer(waiting, Ok(()));
                 }
                 Err(reason) => {
-                    if work.failed.is_none() {
+                    if work.fails() && !self.is_away() {
                         log::warn!("the history cannot be read: {reason}");
                     }
-                    work.failed = Some(Instant::now());
                     answer(waiting, Err(Refused::LedgerAway));
                 }
             }
@@ -165,11 +181,18 @@ impl Historian {
 
     /// A step of the roll-up, with a log line at its beginning, every few seconds, and at its end.
     fn roll_up(&self, chronicle: &mut dyn Chronicle, work: &mut Work) {
+        if self.is_away() {
+            return work.failed = Some(Instant::now());
+        }
         let began = Instant::now();
         match chronicle.roll_up() {
-            Ok(RolledUp::Nothing) => work.left = false,
+            Ok(RolledUp::Nothing) => {
+                self.complete(work);
+                // Nobody may ever look.
+                chronicle.rest();
+            }
             Ok(RolledUp::Last) => {
-                work.left = false;
+                self.complete(work);
                 log::info!("every row from before is in the history");
                 self.lock().wanted = true;
             }
@@ -178,17 +201,26 @@ impl Historian {
                     work.logged = Some(Instant::now());
                     log::info!("adding rows from before to the history: up to row {row} of {of}");
                 }
-                work.failed = None;
+                work.succeeded();
                 // As long as the step took, so that visits have the store for themselves half of the time.
                 self.pause(began.elapsed());
             }
             Err(reason) => {
-                if work.failed.is_none() {
+                if work.fails() && !self.is_away() {
                     log::warn!("rows from before cannot be added to the history now, trying again: {reason}");
                 }
-                work.failed = Some(Instant::now());
             }
         }
+    }
+
+    /// Whether the lanes found the ledger away, and said so in the log.
+    fn is_away(&self) -> bool {
+        self.ledger.state() != StoreState::Up
+    }
+
+    fn complete(&self, work: &mut Work) {
+        work.left = false;
+        self.complete.store(true, Ordering::Relaxed);
     }
 
     /// Waits that long, or until there is something else to do.
@@ -209,9 +241,22 @@ struct Work {
     left: bool,
     logged: Option<Instant>,
     failed: Option<Instant>,
+    /// In a row.
+    failures: u32,
 }
 
 impl Work {
+    fn succeeded(&mut self) {
+        (self.failed, self.failures) = (None, 0);
+    }
+
+    /// Notes a failure; says whether it is the one to log.
+    fn fails(&mut self) -> bool {
+        self.failed = Some(Instant::now());
+        self.failures += 1;
+        self.failures == FAILURES_LOGGED
+    }
+
     /// Time until the next step of the roll-up.
     fn pause(&self) -> Duration {
         self.failed.map_or(Duration::from_millis(1), |at| QUIET.saturating_sub(at.elapsed()))

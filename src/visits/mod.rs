@@ -17,6 +17,7 @@ mod lane;
 pub mod ledger;
 mod seat;
 mod stats;
+pub mod survey;
 mod ticket;
 
 use std::fmt;
@@ -135,7 +136,7 @@ impl Visits {
         let capacity = options.max_queue.div_ceil(options.lanes);
         let lanes: Vec<Arc<Lane>> = (0..options.lanes).map(|_| Arc::new(Lane::new(capacity))).collect();
         let all_inboxes: Arc<[Arc<Inbox>]> = lanes.iter().map(|lane| Arc::clone(&lane.inbox)).collect();
-        let historian = Arc::new(Historian::new());
+        let historian = Arc::new(Historian::new(Arc::clone(&ledger)));
         let tell = {
             let historian = Arc::clone(&historian);
             move |event| {
@@ -197,6 +198,11 @@ impl Visits {
     /// As [`Visits::look`].
     pub fn look_back(&self, seat: &Arc<Seat>, at_most: Duration) -> Result<Arc<History>, Refused> {
         self.historian.look(seat, Instant::now() + at_most.min(self.deadline))
+    }
+
+    /// Whether all rows from before the history are in it.
+    pub fn history_complete(&self) -> bool {
+        self.historian.is_complete()
     }
 
     /// The history as it was seen lately, without waiting, and whether that was in the last seconds; none before the

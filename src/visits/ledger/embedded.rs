@@ -1,6 +1,7 @@
 //! The ledger in one file of this process: `redb`, ACID, synced to disk at every commit.
 
 mod chronicle;
+mod survey;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use redb::{
 use super::{CommitError, LastBatch, Ledger, OpenError};
 use crate::visits::history::Step;
 pub use chronicle::EmbeddedChronicle;
+pub use survey::survey;
 
 /// One row a visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");

@@ -6,8 +6,8 @@ mod postgres;
 use std::fmt;
 use std::time::SystemTime;
 
-pub use embedded::{Embedded, EmbeddedChronicle, EmbeddedFile};
-pub use postgres::{Postgres, PostgresChronicle};
+pub use embedded::{Embedded, EmbeddedChronicle, EmbeddedFile, survey as survey_file};
+pub use postgres::{Postgres, PostgresChronicle, survey as survey_postgres};
 
 use super::history::Bucket;
 

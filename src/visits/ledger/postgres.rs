@@ -8,6 +8,7 @@
 
 mod chronicle;
 mod session;
+mod survey;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
@@ -19,6 +20,7 @@ use tokio_postgres::error::{Error, Severity, SqlState};
 use super::{CommitError, LastBatch, Ledger, OpenError};
 pub use chronicle::PostgresChronicle;
 use session::{Failure, Identity, Session, Slot};
+pub use survey::survey;
 
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {
