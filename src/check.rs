@@ -16,6 +16,7 @@ const COUNTER_TIMEOUT: Duration = Duration::from_secs(2);
 const OTHER_DESCRIPTORS: usize = 64;
 
 /// Looks at everything and prints the table; says whether visits could be served.
+#[cold]
 pub fn run(config: &Config) -> bool {
     let mut findings = vec![
         Finding::fine("configuration", "valid"),
@@ -26,7 +27,7 @@ pub fn run(config: &Config) -> bool {
     findings.extend(match &config.ledger {
         LedgerPlace::Embedded { folder } => survey_file(folder),
         // A lane each, and the history.
-        LedgerPlace::Postgres(place) => survey_postgres(place, server::lanes(config) + 1),
+        LedgerPlace::Postgres(place) => survey_postgres(place, server::lanes(config) as i64 + 1),
     });
     findings.push(Finding::fine("counter", config.counter.to_string()));
     match &config.counter {
@@ -39,6 +40,7 @@ pub fn run(config: &Config) -> bool {
 }
 
 /// Whether so many connections may be open (proc(5), `/proc/self/limits`).
+#[cold]
 fn descriptors(config: &Config) -> Finding {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -55,6 +57,7 @@ fn descriptors(config: &Config) -> Finding {
 }
 
 /// The findings in columns, and what to do below each that asks for it.
+#[cold]
 fn table(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
     let mut text = String::new();

@@ -104,7 +104,7 @@ fn parse_colour(text: &str) -> Option<u32> {
     let number = u32::from_str_radix(digits, 16).ok()?;
     match digits.len() {
         6 => Some(number),
-        3 => Some([number >> 8, number >> 4 & 15, number & 15].iter().fold(0, |all, part| all << 8 | part * 17)),
+        3 => Some([number >> 8, number >> 4 & 15, number & 15].iter().fold(0, |all, part| (all << 8) | (part * 17))),
         _ => None,
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn name(step: Step) -> &'static str {
 }
 
 /// The three figures. The minutes come last: so the style can show them where no other is named.
+#[cold]
 pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let words = words(language);
     let Some(history) = history else { return format!("<p class=\"note\">{}</p>", words.unavailable) };

@@ -13,6 +13,7 @@ pub(super) fn step(by: Option<&str>) -> Option<Step> {
 }
 
 /// `{"by":"minute","step_seconds":60,"complete":true,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`
+#[cold]
 pub(super) fn json(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut json = String::with_capacity(6 * 1024);
@@ -33,6 +34,7 @@ pub(super) fn json(history: &History, step: Step) -> String {
 }
 
 /// A line for each point under `start,visits` (RFC 4180).
+#[cold]
 pub(super) fn csv(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut csv = String::from("start,visits\r\n");

@@ -111,8 +111,11 @@ enum Part {
     Charts,
 }
 
+/// The name of a place, and the part that stands there.
+type Place = (&'static str, fn() -> Part);
+
 /// Where the parts that change stand in the template.
-const PLACES: [(&str, fn() -> Part); 5] = [
+const PLACES: [Place; 5] = [
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
     ("{cache}", || Part::Cache),

@@ -68,16 +68,15 @@ impl EmbeddedFile {
             fs::create_dir_all(folder)
                 .map_err(|error| OpenError::Never(format!("the folder of {at} cannot be made: {error}")))?;
         }
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&self.path).map_err(|error| match error {
-                // This process had it already: a lane has yet to let go of the instance that failed.
-                DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
-                DatabaseError::DatabaseAlreadyOpen => {
-                    OpenError::Never(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
-                }
-                other if opened => OpenError::Again(format!("{at}: {other}")),
-                other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
-            })?;
+        let database = open(&self.path).map_err(|error| match error {
+            // This process had it already: a lane has yet to let go of the instance that failed.
+            DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
+            DatabaseError::DatabaseAlreadyOpen => {
+                OpenError::Never(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
+            }
+            other if opened => OpenError::Again(format!("{at}: {other}")),
+            other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
+        })?;
         let database = Arc::new(database);
         self.opened.store(true, Ordering::Relaxed);
         *slot = Some(Arc::clone(&database));
@@ -91,6 +90,11 @@ impl EmbeddedFile {
             *slot = None;
         }
     }
+}
+
+/// Opens the file, creating it where there is none.
+fn open(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
 }
 
 /// One lane's client of the file.

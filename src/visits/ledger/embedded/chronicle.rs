@@ -1,6 +1,6 @@
 //! The history in the file: kept in the transactions that write the rows, read and caught up with beside them.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -55,9 +55,18 @@ impl Writer<'_> {
     /// Drops what nobody can ask for any more once it is `now`.
     pub(super) fn drop_old(&mut self, now: i64) -> Result<(), Error> {
         for (step, kept) in Step::ALL.into_iter().zip(KEPT_S) {
-            self.history.retain_in(key(step, 0)..key(step, now.saturating_sub(kept)), |_, _| false)?;
+            self.drop_range(key(step, 0)..key(step, now.saturating_sub(kept)))?;
         }
         Ok(())
+    }
+
+    /// Drops these rows. Hardly ever is there more than one, so they are looked for one by one.
+    fn drop_range(&mut self, keys: Range<u64>) -> Result<(), Error> {
+        loop {
+            let next = self.history.range(keys.clone())?.next().transpose()?.map(|(key, _)| key.value());
+            let Some(key) = next else { return Ok(()) };
+            self.history.remove(key)?;
+        }
     }
 
     /// Finds out which of the file's rows are not in the history, and has them rolled up.
@@ -69,8 +78,9 @@ impl Writer<'_> {
         if rows > known {
             if self.mark(AFTER)? < self.mark(UNTIL)? {
                 // Two gaps: what is there is given up for one.
-                self.history.retain(|_, _| false)?;
-                lanes.retain(|_, _| false)?;
+                self.drop_range(0..u64::MAX)?;
+                let last = lanes.last()?.map_or(0, |(key, _)| key.value() / 4 + 1);
+                (0..last).try_for_each(|lane| Last::remove(lanes, lane))?;
                 known = 0;
             }
             self.set_mark(AFTER, known)?;
@@ -139,7 +149,8 @@ fn look(database: &Database, now: SystemTime) -> Result<(Vec<Bucket>, bool), Err
 
 /// Reads beside the lanes, which write meanwhile, and then writes as briefly as they do: nothing changes rows from before.
 fn roll_up(database: &Database) -> Result<RolledUp, Error> {
-    let mut minutes = BTreeMap::<i64, i64>::new();
+    // Rows are in the order of their arrival but for a little, so neighbours are mostly of one minute.
+    let mut minutes: Vec<(i64, i64)> = Vec::new();
     let transaction = database.begin_read()?;
     let marks = transaction.open_table(MARKS)?;
     let (after, until) = (read_mark(&marks, AFTER)?, read_mark(&marks, UNTIL)?);
@@ -149,7 +160,11 @@ fn roll_up(database: &Database) -> Result<RolledUp, Error> {
     let last = until.min(after + ROWS_A_STEP);
     for row in transaction.open_table(VISITS)?.range(after + 1..=last)? {
         let s = row?.1.value().div_euclid(1_000_000);
-        *minutes.entry(s - s.rem_euclid(Step::Minute.seconds())).or_default() += 1;
+        let minute = s - s.rem_euclid(Step::Minute.seconds());
+        match minutes.last_mut() {
+            Some((last, visits)) if *last == minute => *visits += 1,
+            _ => minutes.push((minute, 1)),
+        }
     }
     let transaction = database.begin_write()?;
     {

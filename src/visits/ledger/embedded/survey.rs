@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use redb::{Database, DatabaseError};
+use redb::DatabaseError;
 
-use super::{Embedded, FILE_NAME};
+use super::{Embedded, FILE_NAME, open};
 use crate::visits::survey::Finding;
 
 /// Looks at the store in `folder`.
+#[cold]
 pub fn survey(folder: &Path) -> Vec<Finding> {
     let path = folder.join(FILE_NAME);
     let mut findings = vec![writable(folder)];
@@ -18,7 +19,7 @@ pub fn survey(folder: &Path) -> Vec<Finding> {
         return findings;
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
-    findings.push(match Database::open(&path) {
+    findings.push(match open(&path) {
         Ok(database) => match Embedded::count(&database) {
             Ok(rows) => Finding::fine("its file", format!("{}, {rows} rows in {bytes} bytes", path.display())),
             Err(error) => Finding::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
@@ -38,6 +39,7 @@ pub fn survey(folder: &Path) -> Vec<Finding> {
 }
 
 /// Whether a file can be made in the folder, or the folder in the nearest one above it that is there.
+#[cold]
 fn writable(folder: &Path) -> Finding {
     let there = folder.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
     let there = there.filter(|there| !there.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Builder;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Config, Error, Row};
 
-use super::session::{self, Failure};
+use super::PostgresChronicle;
 use crate::visits::survey::Finding;
 
 /// Time for all of it, once connected.
@@ -27,67 +26,68 @@ const NUMBERS: &str = "SELECT (SELECT sum(total)::bigint FROM acessos_total), \
      (SELECT sum(until - after)::bigint FROM acessos_rollup)";
 
 /// Looks at the database. A process needs `connections` of it.
-pub fn survey(config: &Config, connections: usize) -> Vec<Finding> {
-    let limited = session::with_limits(config, TIMEOUT);
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return vec![Finding::fails("PostgreSQL", error.to_string(), "free some memory or descriptors")],
-    };
+#[cold]
+pub fn survey(config: &Config, connections: i64) -> Vec<Finding> {
+    let mut client = PostgresChronicle::new(config, TIMEOUT);
     let began = Instant::now();
-    runtime.block_on(async {
-        let (client, mut link) = match session::limited(async { Ok(limited.connect(NoTls).await?) }).await {
-            Ok(connected) => connected,
-            Err(failure) => return vec![Finding::fails("PostgreSQL", failure.to_string(), advice(&failure))],
-        };
-        let took = began.elapsed();
-        let mut findings = Vec::new();
-        let work = session::driven(&mut link, look(&client, took, connections, &mut findings));
-        let done = tokio::time::timeout(TIMEOUT, work).await.unwrap_or(Err(Failure::Slow));
-        if let Err(failure) = done {
-            findings.push(Finding::fails("PostgreSQL", failure.to_string(), "see what it says, and its own log"));
+    let looked = client.rows(TIMEOUT, SURVEY, &[]);
+    let took = began.elapsed();
+    let mut findings = Vec::new();
+    let rows = match looked {
+        Ok(rows) => rows,
+        Err(reason) => {
+            let todo = advice(&reason);
+            return vec![Finding::fails("PostgreSQL", reason, todo)];
         }
-        findings
-    })
+    };
+    let kept = rows.first().map_or(Ok(false), |row| report(row, took, connections, &mut findings));
+    let failed = match kept {
+        Ok(false) => None,
+        Ok(true) => match client.rows(TIMEOUT, NUMBERS, &[]) {
+            Ok(rows) => {
+                rows.first().and_then(|row| report_numbers(row, &mut findings).err()).map(|error| error.to_string())
+            }
+            Err(reason) => Some(reason),
+        },
+        Err(error) => Some(error.to_string()),
+    };
+    findings.extend(failed.map(|reason| Finding::fails("PostgreSQL", reason, "see what it says, and its own log")));
+    findings
 }
 
-/// What to do when nobody answers, or not as hoped.
-fn advice(failure: &Failure) -> &'static str {
-    let code = match failure {
-        Failure::Statement(error) => error.code().map(|code| code.code().to_owned()).unwrap_or_default(),
-        _ => String::new(),
-    };
-    // PostgreSQL manual, appendix A.
-    match code.as_str() {
-        "28P01" | "28000" => "correct DB_USER and DB_PASSWORD (or DATABASE_URL), or what pg_hba.conf allows",
-        "3D000" => "create the database, or correct DB_NAME or DATABASE_URL",
-        "53300" => "raise max_connections, or close what does not need to be open",
-        _ => "start PostgreSQL there, or correct DB_HOST and DB_PORT (or DATABASE_URL)",
+/// What to do when nobody answers, or not as hoped: by the code in the reason (PostgreSQL manual, appendix A).
+fn advice(reason: &str) -> &'static str {
+    let says = |code: &str| reason.contains(code);
+    if says("28P01") || says("28000") {
+        "correct DB_USER and DB_PASSWORD (or DATABASE_URL), or what pg_hba.conf allows"
+    } else if says("3D000") {
+        "create the database, or correct DB_NAME or DATABASE_URL"
+    } else if says("53300") {
+        "raise max_connections, or close what does not need to be open"
+    } else {
+        "start PostgreSQL there, or correct DB_HOST and DB_PORT (or DATABASE_URL)"
     }
 }
 
-async fn look(client: &Client, took: Duration, connections: usize, findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    client.batch_execute(session::SETTLE_IN).await?;
-    let row = client.query_one(SURVEY, &[]).await?;
-    let (version, user, name): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    findings.push(Finding::fine(
-        "PostgreSQL",
-        format!("{version}, {user} in {name}, connected in {:.1} ms", took.as_secs_f64() * 1e3),
-    ));
+/// Reports what [`SURVEY`] gave; says whether visitas keeps its total there.
+#[cold]
+fn report(row: &Row, took: Duration, connections: i64, findings: &mut Vec<Finding>) -> Result<bool, Error> {
+    let (version, user, name): (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    findings.push(Finding::fine("PostgreSQL", format!("{version}, {user} in {name}, answered in {took:.1?}")));
     if row.try_get(3)? {
         findings.push(Finding::fails("its role", "read-only", "name the primary, or let this role write"));
     }
-    let (commit, fsync): (String, bool) = (row.try_get(4)?, row.try_get(5)?);
+    let (commit, fsync): (&str, bool) = (row.try_get(4)?, row.try_get(5)?);
     findings.push(if fsync {
         Finding::fine("its commits", format!("on disk (synchronous_commit {commit}, fsync on)"))
     } else {
         Finding::mind("its commits", "fsync is off", "set fsync = on: a crash of the machine can lose committed rows")
     });
     let free: i64 = row.try_get(6)?;
-    let needed = connections as i64;
-    findings.push(if free >= needed {
-        Finding::fine("its connections", format!("{free} free, a process takes {needed}"))
+    findings.push(if free >= connections {
+        Finding::fine("its connections", format!("{free} free, a process takes {connections}"))
     } else {
-        Finding::mind("its connections", format!("{free} free, a process takes {needed}"), "raise max_connections")
+        Finding::mind("its connections", format!("{free} free, a process takes {connections}"), "raise max_connections")
     });
     let (table, insert, create): (bool, bool, bool) = (row.try_get(7)?, row.try_get(8)?, row.try_get(9)?);
     let ours: bool = row.try_get(10)?;
@@ -106,9 +106,13 @@ async fn look(client: &Client, took: Duration, connections: usize, findings: &mu
             (_, true) => Finding::fine("the total", "not kept yet: the first start counts the rows that are there"),
             (_, false) => Finding::fails("the total", "not kept yet", "GRANT this role CREATE on the schema"),
         });
-        return Ok(());
     }
-    let row = client.query_one(NUMBERS, &[]).await?;
+    Ok(ours)
+}
+
+/// Reports what [`NUMBERS`] gave.
+#[cold]
+fn report_numbers(row: &Row, findings: &mut Vec<Finding>) -> Result<(), Error> {
     let (total, slots): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
     findings.push(Finding::fine("the total", format!("{} rows, {slots} lanes at it", total.unwrap_or(0))));
     let left: Option<i64> = row.try_get(2)?;
