@@ -17,6 +17,7 @@ mod support;
 
 mod adoption;
 mod badge;
+mod check;
 mod configuration;
 mod counting;
 mod drain;

@@ -100,12 +100,9 @@ pub fn survey(info: &ConnectionInfo, timeout: Duration) -> Vec<Finding> {
     let server: String = redis::cmd("INFO").query(&mut connection).unwrap_or_default();
     let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
     let mut findings = vec![Finding::fine("Redis", format!("{version}, connected in {took:.1?}"))];
-    findings.push(match redis::cmd("GET").arg(KEY).query::<String>(&mut connection) {
-        Ok(count) => Finding::fine("its counter", format!("{KEY} is {count}")),
-        // Nil is no text.
-        Err(error) if error.kind() == redis::ErrorKind::UnexpectedReturnType => {
-            Finding::fine("its counter", format!("no {KEY} yet: it begins at 0"))
-        }
+    findings.push(match redis::cmd("GET").arg(KEY).query::<Option<String>>(&mut connection) {
+        Ok(Some(count)) => Finding::fine("its counter", format!("{KEY} is {count}")),
+        Ok(None) => Finding::fine("its counter", "not there yet: it begins at 0"),
         Err(error) => {
             Finding::fails("its counter", error.to_string(), "let this user read and write that key, a number")
         }
