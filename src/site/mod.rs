@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http::{self, Answer, Request, Service, Status};
-use crate::visits::history::{History, Step};
+use crate::visits::history::Step;
 use crate::visits::{Count, Refused, Seat, StoreState, Visits};
 use events::Events;
 use metrics::Facts;
@@ -85,18 +85,18 @@ impl Site {
                 answer.send(Status::Ok, routes::VISIT_JSON_FIELDS, body.as_bytes());
             }
             Format::Html => {
-                let history = self.recent_history(seat);
+                let look = self.recent_look(seat);
                 let send = |body: &[u8]| answer.send(Status::Ok, self.page.fields(language), body);
-                self.page.render(language, count, history.as_ref(), send);
+                self.page.render(language, count, look, || self.visits.history_seen(), send);
             }
         }
     }
 
-    /// The history as it was seen lately; where nobody has looked for a while, a new look, if that is soon had.
-    fn recent_history(&self, seat: &Arc<Seat>) -> Option<Arc<History>> {
-        match self.visits.history_lately() {
-            Some((history, true)) => Some(history),
-            old => self.visits.look_back(seat, CHART_WAIT).ok().or(old.map(|(history, _)| history)),
+    /// The last look at the history; where nobody has looked for a while, a new one, if that is soon had.
+    fn recent_look(&self, seat: &Arc<Seat>) -> u64 {
+        match self.visits.last_look() {
+            (look, true) => look,
+            (look, false) => self.visits.look_back(seat, CHART_WAIT).map_or(look, |_| self.visits.last_look().0),
         }
     }
 

@@ -2,7 +2,7 @@
 //! advance, at start or, for the charts, about once a second while somebody looks.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::negotiation::Language;
 use super::text::grouped;
@@ -132,20 +132,11 @@ struct Edition {
     without_cache: Vec<Part>,
 }
 
-/// The charts of one look at the history, in every language.
+/// The charts of one look at the history, in one language.
 #[derive(Debug)]
 struct Charts {
-    of: Option<Arc<History>>,
-    portuguese: String,
-    english: String,
-}
-
-impl Charts {
-    fn new(of: Option<Arc<History>>) -> Self {
-        let portuguese = chart::render(of.as_deref(), Language::Portuguese);
-        let english = chart::render(of.as_deref(), Language::English);
-        Charts { of, portuguese, english }
-    }
+    look: u64,
+    html: Vec<u8>,
 }
 
 /// The page in every language.
@@ -153,16 +144,11 @@ impl Charts {
 pub(super) struct Page {
     portuguese: Edition,
     english: Edition,
-    charts: Mutex<Arc<Charts>>,
 }
 
 impl Page {
     pub(super) fn new(names: StoreNames) -> Page {
-        Page {
-            portuguese: Edition::new(&PORTUGUESE, names),
-            english: Edition::new(&ENGLISH, names),
-            charts: Mutex::new(Arc::new(Charts::new(None))),
-        }
+        Page { portuguese: Edition::new(&PORTUGUESE, names), english: Edition::new(&ENGLISH, names) }
     }
 
     /// The header fields that go with the page.
@@ -170,23 +156,25 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page and lends it to `take`.
+    /// Renders the page and lends it to `take`. Its charts are those of that look at the history, which `history` gives;
+    /// each worker draws them once a look and language.
     pub(super) fn render(
         &self,
         language: Language,
         count: Count,
-        history: Option<&Arc<History>>,
+        look: u64,
+        history: impl FnOnce() -> Option<Arc<History>>,
         take: impl FnOnce(&[u8]),
     ) {
         thread_local! {
             static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
         }
-        let charts = self.charts(history);
         let edition = self.edition(language);
         let parts = if count.cache.is_some() { &edition.with_cache } else { &edition.without_cache };
         let cache = count.cache.unwrap_or_default();
         let mut digits = itoa::Buffer::new();
-        BODY.with_borrow_mut(|body| {
+        let fill = |body: &mut Vec<u8>, charts: &[u8]| {
             body.clear();
             for part in parts {
                 match part {
@@ -195,28 +183,20 @@ impl Page {
                     Part::TotalShown => grouped(count.total, edition.language, body),
                     Part::Cache => body.extend_from_slice(digits.format(cache).as_bytes()),
                     Part::CacheShown => grouped(cache, edition.language, body),
-                    Part::Charts => body.extend_from_slice(match language {
-                        Language::Portuguese => charts.portuguese.as_bytes(),
-                        Language::English => charts.english.as_bytes(),
-                    }),
+                    Part::Charts => body.extend_from_slice(charts),
                 }
             }
             take(body);
-        });
-    }
-
-    /// The charts of that look: drawn once for it, whoever comes first.
-    fn charts(&self, history: Option<&Arc<History>>) -> Arc<Charts> {
-        let mut charts = self.charts.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = match (history, &charts.of) {
-            (Some(wanted), Some(drawn)) => Arc::ptr_eq(wanted, drawn),
-            (None, _) => true,
-            (Some(_), None) => false,
         };
-        if !same {
-            *charts = Arc::new(Charts::new(history.cloned()));
-        }
-        Arc::clone(&charts)
+        CHARTS.with_borrow_mut(|all| {
+            let charts = &mut all[language as usize];
+            if charts.as_ref().is_none_or(|charts| charts.look != look) {
+                let html = chart::render(history().as_deref(), language).into_bytes();
+                *charts = Some(Charts { look, html });
+            }
+            let html = charts.as_ref().map_or(&[][..], |charts| &charts.html);
+            BODY.with_borrow_mut(|body| fill(body, html));
+        });
     }
 
     fn edition(&self, language: Language) -> &Edition {
@@ -317,13 +297,19 @@ mod tests {
         let page = Page::new(StoreNames { ledger: "PostgreSQL", counter: Some("Redis") });
         let history = Arc::new(History::new(SystemTime::now(), &[], true));
         for language in [Language::Portuguese, Language::English] {
-            for (cache, history) in [(Some(3), None), (None, Some(&history))] {
-                page.render(language, Count { total: 1234, cache }, history, |body| {
-                    let text = String::from_utf8_lossy(body);
-                    assert!(!text.contains('{') && text.contains("value=\"1234\""), "{text}");
-                    assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
-                    assert!(history.is_none() || text.contains("<figure"), "{text}");
-                });
+            for (look, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
+                page.render(
+                    language,
+                    Count { total: 1234, cache },
+                    look,
+                    || history.cloned(),
+                    |body| {
+                        let text = String::from_utf8_lossy(body);
+                        assert!(!text.contains('{') && text.contains("value=\"1234\""), "{text}");
+                        assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
+                        assert_eq!(history.is_some(), text.contains("<figure"), "{text}");
+                    },
+                );
             }
         }
     }

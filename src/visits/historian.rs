@@ -3,7 +3,7 @@
 //! It has a connection of its own, so that neither is in a visit's way. Whoever only wants what was seen lately gets it
 //! without waiting, and has the thread look again, at most once a second.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,9 +14,12 @@ use super::history::History;
 use super::ledger::{Chronicle, RolledUp};
 use super::seat::Seat;
 use super::{Count, Refused};
+use crate::clock;
 
 /// What was seen at the last look is new enough for this long.
 const LATELY: Duration = Duration::from_secs(1);
+/// A page shows what was seen this long ago, in milliseconds: a look, and a tick that finds it old, take their time.
+const LATELY_MS: u64 = 2000;
 /// After a failure nothing is tried for this long, and whoever asks is refused at once.
 const QUIET: Duration = Duration::from_secs(1);
 /// Nobody asked for this long: the connection is let go.
@@ -39,6 +42,9 @@ pub(super) struct Historian {
     wake: Condvar,
     /// Somebody was given what was seen lately since the last tick.
     read: AtomicBool,
+    /// Looks so far, and the coarse clock at the last.
+    looks: AtomicU64,
+    looked_ms: AtomicU64,
     /// Nothing is left to roll up.
     complete: AtomicBool,
     /// The ledger's health: while it is away nothing is tried.
@@ -60,6 +66,8 @@ impl Historian {
             state: Mutex::new(state),
             wake: Condvar::new(),
             read: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+            looked_ms: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             ledger,
         }
@@ -69,14 +77,20 @@ impl Historian {
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// What was seen lately, and whether that is new, without waiting; none before the first look.
-    pub(super) fn lately(&self) -> Option<(Arc<History>, bool)> {
-        // A store only where it changes something: every page asks.
+    /// Which look was the last, from 1, and whether it was lately: every page asks, so this takes no lock.
+    pub(super) fn last_look(&self) -> (u64, bool) {
+        // A store only where it changes something.
         if !self.read.load(Ordering::Relaxed) {
             self.read.store(true, Ordering::Relaxed);
         }
-        let state = self.lock();
-        state.seen.as_ref().map(|(history, at)| (Arc::clone(history), at.elapsed() < 2 * LATELY))
+        let since = clock::monotonic_ms().saturating_sub(self.looked_ms.load(Ordering::Relaxed));
+        let look = self.looks.load(Ordering::Acquire);
+        (look, look > 0 && since < LATELY_MS)
+    }
+
+    /// What was seen at the last look; none before the first.
+    pub(super) fn seen(&self) -> Option<Arc<History>> {
+        self.lock().seen.as_ref().map(|(history, _)| Arc::clone(history))
     }
 
     /// Waits for a look that begins now.
@@ -150,6 +164,8 @@ impl Historian {
                 Ok((buckets, complete)) => {
                     work.succeeded();
                     self.lock().seen = Some((Arc::new(History::new(now, &buckets, complete)), Instant::now()));
+                    self.looked_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
+                    self.looks.fetch_add(1, Ordering::Release);
                     answer(waiting, Ok(()));
                 }
                 Err(reason) => {

@@ -205,10 +205,15 @@ impl Visits {
         self.historian.is_complete()
     }
 
-    /// The history as it was seen lately, without waiting, and whether that was in the last seconds; none before the
-    /// first look. Whoever asks has it looked at again soon.
-    pub fn history_lately(&self) -> Option<(Arc<History>, bool)> {
-        self.historian.lately()
+    /// Which look at the history was the last, and whether it was in the last seconds. Whoever asks has it looked at again
+    /// soon.
+    pub fn last_look(&self) -> (u64, bool) {
+        self.historian.last_look()
+    }
+
+    /// The history as it was seen at the last look; none before the first.
+    pub fn history_seen(&self) -> Option<Arc<History>> {
+        self.historian.seen()
     }
 
     fn ask(&self, seat: &Arc<Seat>, asks: Asks) -> Result<Count, Refused> {
