@@ -9,6 +9,7 @@
 //! site         what a visitor gets; joins http and visits
 //! capacity     how many connections the system allows
 //! server       puts the parts together, and stops them in good order
+//! check        tries the configuration and both stores, for a person who sets them up
 //! healthcheck  asks a local server whether it is ready
 //! clock        the coarse clock that enforces every deadline
 //! logging      log lines
@@ -17,6 +18,7 @@
 //! docs/architecture.md has the whole picture, and the life of a visit from accept to answer.
 
 pub mod capacity;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod healthcheck;

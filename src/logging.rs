@@ -3,6 +3,7 @@
 mod lines;
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::{io, thread};
@@ -11,10 +12,14 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
 use crate::http::Access;
+pub(crate) use lines::rfc3339;
 
 /// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is logged: better than
 /// memory without bound, or a visit that waits for a full pipe.
 const MOST_WAITING: usize = 1 << 20;
+
+/// Lines dropped since the start.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 static SINK: Sink = Sink { waiting: Mutex::new(Waiting::new()), wake: Condvar::new(), written: Condvar::new() };
 
@@ -46,6 +51,7 @@ impl Sink {
         let mut waiting = self.lock();
         if waiting.text.len() > MOST_WAITING {
             waiting.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let format = waiting.format;
@@ -115,6 +121,11 @@ pub fn start(format: LogFormat) -> io::Result<()> {
 /// Logs a request. Its line is written at the next [`flush`].
 pub fn access(access: &Access<'_>) {
     SINK.add(|format, now, text| lines::access(format, now, access, text));
+}
+
+/// Lines dropped since the start, because nobody read them fast enough.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
 }
 
 /// Has what waits written soon. To be called at each tick of the clock.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use visitas::config::{self, Config, ConfigError};
-use visitas::{healthcheck, logging, server};
+use visitas::{check, healthcheck, logging, server};
 
 // Exit codes: a clean stop; it could not start or go on; the command line or a variable is wrong.
 const DONE: u8 = 0;
@@ -17,6 +17,7 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 
 enum Command {
     Serve,
+    Check,
     Healthcheck,
     Help,
     Version,
@@ -25,6 +26,7 @@ enum Command {
 fn main() -> ExitCode {
     ExitCode::from(match command() {
         Ok(Command::Serve) => serve(),
+        Ok(Command::Check) => check_stores(),
         Ok(Command::Healthcheck) => check_health(),
         Ok(Command::Help) => {
             print!("{USAGE}{}", config::describe_variables());
@@ -49,6 +51,7 @@ fn command() -> Result<Command, lexopt::Error> {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
             Arg::Value(word) if word == "healthcheck" && matches!(command, Command::Serve) => Command::Healthcheck,
+            Arg::Value(word) if word == "check" && matches!(command, Command::Serve) => Command::Check,
             other => return Err(other.unexpected()),
         };
     }
@@ -72,15 +75,21 @@ fn serve() -> u8 {
     if ended.is_ok() { DONE } else { FAILED }
 }
 
-fn check_health() -> u8 {
-    match config::listen_from_env().map(healthcheck::check) {
-        Ok(Ok(())) => DONE,
-        Ok(Err(sentence)) => {
-            eprintln!("visitas: {sentence}");
-            FAILED
-        }
+fn check_stores() -> u8 {
+    match Config::from_env() {
+        Ok(config) if check::run(&config) => DONE,
+        Ok(_) => FAILED,
         Err(error) => misconfigured(&error),
     }
+}
+
+fn check_health() -> u8 {
+    match config::listen_from_env().map(healthcheck::check) {
+        Ok(Ok(())) => return DONE,
+        Ok(Err(sentence)) => eprintln!("visitas: {sentence}"),
+        Err(error) => return misconfigured(&error),
+    }
+    FAILED
 }
 
 fn misconfigured(error: &ConfigError) -> u8 {
@@ -88,13 +97,4 @@ fn misconfigured(error: &ConfigError) -> u8 {
     MISUSED
 }
 
-const USAGE: &str = "visitas, a visit counter: a 200 is one committed row, counted exactly once
-
-visitas              serve
-visitas healthcheck  ask the local server whether it is ready: exit 0 or 1
-visitas --help       this text
-visitas --version    its version
-
-Everything else is set in the environment:
-
-";
+const USAGE: &str = include_str!("usage.txt");

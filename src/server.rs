@@ -17,7 +17,9 @@ use crate::http::{self, Server};
 use crate::logging;
 use crate::site::{Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
-use crate::visits::ledger::{Embedded, EmbeddedFile, Ledger, Postgres};
+use crate::visits::ledger::{
+    Chronicle, Embedded, EmbeddedChronicle, EmbeddedFile, Ledger, Postgres, PostgresChronicle,
+};
 use crate::visits::{self, Stores, Visits};
 
 /// Bytes of a connection's stack. A request is served in a third of it; pages not touched are not there. A debug
@@ -81,10 +83,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     };
     let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
     let front = Arc::new(http::Stats::new(config.workers));
-    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config)));
+    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), config.workers));
     let server =
         Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
-    start_clock(Arc::clone(&visits), Arc::clone(&server)).map_err(failed)?;
+    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
 
     let ready = loop {
         match events.recv() {
@@ -153,9 +155,10 @@ fn start_workers(workers: usize) {
     may::go!(|| ());
 }
 
-fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()> {
+fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
     let tick = move |now| {
         visits.tick(now);
+        site.tick();
         server.tick();
         logging::flush();
     };
@@ -163,9 +166,14 @@ fn start_clock(visits: Arc<Visits>, server: Arc<Server<Site>>) -> io::Result<()>
     Ok(())
 }
 
+/// Lanes, and so connections to the ledger that visits use.
+pub fn lanes(config: &Config) -> usize {
+    config.workers.div_ceil(WORKERS_A_LANE)
+}
+
 fn visits_options(config: &Config) -> visits::Options {
     visits::Options {
-        lanes: config.workers.div_ceil(WORKERS_A_LANE),
+        lanes: lanes(config),
         max_queue: config.max_queue,
         deadline: config.request_timeout,
         connect_attempts: config.connect_attempts,
@@ -214,17 +222,23 @@ fn store_names(config: &Config) -> StoreNames {
 fn stores(config: &Config) -> Stores {
     let deadline = config.request_timeout;
     let names = store_names(config);
-    let ledger: Box<dyn Fn() -> Box<dyn Ledger>> = match &config.ledger {
+    type Make<T> = Box<dyn Fn() -> Box<T>>;
+    let (ledger, chronicle): (Make<dyn Ledger>, Make<dyn Chronicle>) = match &config.ledger {
         LedgerPlace::Embedded { folder } => {
             let file = EmbeddedFile::new(folder);
-            Box::new(move || Box::new(Embedded::new(&file)))
+            let same = Arc::clone(&file);
+            (
+                Box::new(move || Box::new(Embedded::new(&file))),
+                Box::new(move || Box::new(EmbeddedChronicle::new(&same))),
+            )
         }
         LedgerPlace::Postgres(place) => {
-            let place = place.clone();
-            Box::new(move || Box::new(Postgres::new(&place, deadline)))
+            let (place, same) = (place.clone(), place.clone());
+            let chronicle = move || -> Box<dyn Chronicle> { Box::new(PostgresChronicle::new(&same, deadline)) };
+            (Box::new(move || Box::new(Postgres::new(&place, deadline))), Box::new(chronicle))
         }
     };
-    let counter: Box<dyn Fn() -> Box<dyn Counter>> = match &config.counter {
+    let counter: Make<dyn Counter> = match &config.counter {
         CounterPlace::InProcess => {
             let memory = Memory::default();
             Box::new(move || Box::new(memory.clone()))
@@ -234,5 +248,6 @@ fn stores(config: &Config) -> Stores {
             Box::new(move || Box::new(Redis::new((*place).clone(), COUNTER_TIMEOUT)))
         }
     };
-    Stores { ledger_name: names.ledger, counter_name: names.counter.unwrap_or("in-process counter"), ledger, counter }
+    let counter_name = names.counter.unwrap_or("in-process counter");
+    Stores { ledger_name: names.ledger, counter_name, ledger, counter, chronicle }
 }

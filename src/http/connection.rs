@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::body::Skipper;
 use super::buffers::{Input, give_output};
+use super::feed::Feed;
 use super::framing::{Framing, Persistence};
 use super::registry::{Phase, Place};
 use super::reject::Reject;
@@ -197,10 +198,13 @@ impl<S: Service> Connection<S> {
         shared.service.perform(session, task, Answer { out: output, envelope, answered: &mut answered });
         let length = output.len() - before;
         // A service that answered nothing has a defect, which must not become a connection that hangs.
-        let Some(Answered { status, close }) = answered else { return Ok(Next::Close) };
+        let Some(Answered { status, close, follows }) = answered else { return Ok(Next::Close) };
         self.shared.stats.answered(self.worker, status);
         if let Some(logged) = logged {
             logged.report(self.place.peer, status, length);
+        }
+        if let Some(feed) = follows {
+            self.follow(&feed)?;
         }
         if close {
             return Ok(Next::Close);
@@ -210,6 +214,46 @@ impl<S: Service> Connection<S> {
             self.flush()?;
         }
         Ok(Next::Step)
+    }
+
+    /// Sends what comes on the feed until the client ends the connection or the server drains.
+    fn follow(&mut self, feed: &Feed) -> io::Result<()> {
+        self.input = Input::default();
+        let mut seen = feed.latest().number;
+        feed.join(self.worker, self.place.index(), self.socket.waker());
+        let ended = self.flush().and_then(|()| self.send_messages(feed, &mut seen));
+        feed.leave(self.worker, self.place.index());
+        ended
+    }
+
+    fn send_messages(&mut self, feed: &Feed, seen: &mut u64) -> io::Result<()> {
+        let mut dropped = 0;
+        loop {
+            let message = feed.latest();
+            if message.number != *seen {
+                *seen = message.number;
+                self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
+                self.socket.write_all(&message.bytes)?;
+            }
+            self.place.entry.enter(Phase::Idle, None);
+            if self.shared.registry.is_draining() {
+                return Ok(());
+            }
+            // Nothing is expected from the client but its end.
+            let readable = match self.socket.wait_event() {
+                // It was asked to end, by a drain or to make room.
+                Err(over) if over.kind() == ErrorKind::TimedOut => return Ok(()),
+                other => other?,
+            };
+            if readable {
+                let read = self.socket.read_ready(self.input.room(1))?;
+                self.input.rest();
+                dropped += read.unwrap_or(0);
+                if read == Some(0) || dropped > MAX_LINGER_BYTES {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Waits for more bytes of a request, once all answers so far are written.

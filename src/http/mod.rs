@@ -6,6 +6,7 @@
 mod body;
 mod buffers;
 mod connection;
+mod feed;
 mod framing;
 mod listener;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use feed::Feed;
 use registry::Registry;
 pub use request::{Method, Request};
 pub use response::{Answer, Status};

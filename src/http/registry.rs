@@ -135,6 +135,13 @@ pub(super) struct Place {
     pub(super) entry: Arc<Entry>,
 }
 
+impl Place {
+    /// Its number among the open connections.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+}
+
 impl Registry {
     pub(super) fn new(workers: usize, stats: Arc<Stats>) -> Self {
         Registry {

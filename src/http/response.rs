@@ -1,10 +1,12 @@
 //! Answers: status line, header fields, body, written into the connection's output (RFC 9112, section 4; RFC 9110).
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::buffers::take_output;
+use super::feed::Feed;
 use crate::clock;
 
 macro_rules! statuses {
@@ -32,6 +34,8 @@ macro_rules! statuses {
 
 statuses! {
     Ok 200 "OK";
+    NoContent 204 "No Content";
+    NotModified 304 "Not Modified";
     BadRequest 400 "Bad Request";
     NotFound 404 "Not Found";
     MethodNotAllowed 405 "Method Not Allowed";
@@ -59,11 +63,13 @@ pub(super) struct Envelope<'a> {
 }
 
 /// What was answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Answered {
     pub(super) status: Status,
     /// The client was told that the connection closes.
     pub(super) close: bool,
+    /// What the connection follows from now on: the answer goes on until either side ends it.
+    pub(super) follows: Option<Arc<Feed>>,
 }
 
 /// The place for one answer. Exactly one of its methods is to be called.
@@ -85,7 +91,23 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Answers a HEAD request whose body would only be known by making it: no Content-Length (RFC 9110, section 8.6).
+    /// Answers with the message `first` and then with what comes on `feed`, until either side ends the connection: so the
+    /// end of the body is that of the connection (RFC 9112, section 6.3).
+    pub fn follow(mut self, fields: &str, first: &[u8], feed: &Arc<Feed>) {
+        self.envelope.close = true;
+        let head_only = self.envelope.head_only;
+        let Answer { out, envelope, answered } = self;
+        let out = Answer { out, envelope, answered: &mut *answered }.write_head(Status::Ok, fields, None);
+        if !head_only {
+            out.extend_from_slice(first);
+            if let Some(answered) = answered {
+                answered.follows = Some(Arc::clone(feed));
+            }
+        }
+    }
+
+    /// Answers without a body: 204, 304, or a HEAD request whose body would only be known by making it. No Content-Length
+    /// (RFC 9110, section 8.6).
     pub fn send_head(self, status: Status, fields: &str) {
         self.write_head(status, fields, None);
     }
@@ -96,7 +118,7 @@ impl<'a> Answer<'a> {
             *out = take_output();
         }
         let close = envelope.close || envelope.draining.load(Ordering::Relaxed);
-        *answered = Some(Answered { status, close });
+        *answered = Some(Answered { status, close, follows: None });
         out.extend_from_slice(status.line());
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(&date());

@@ -9,8 +9,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use may::io::CoIo;
-use may::io::WaitIo;
+use may::io::{CoIo, WaitIo, WaitIoWaker};
 use socket2::SockRef;
 
 use super::registry::Entry;
@@ -54,6 +53,32 @@ impl Socket {
             self.wait()?;
         }
         Ok(())
+    }
+
+    /// Waits for an event, or for somebody with a [`Socket::waker`]; says whether there may be something to read.
+    pub(super) fn wait_event(&mut self) -> io::Result<bool> {
+        if !self.readable {
+            self.wait()?;
+        }
+        Ok(self.readable)
+    }
+
+    /// What ends a wait from elsewhere. To be used on the socket's own worker.
+    pub(super) fn waker(&self) -> WaitIoWaker {
+        self.io.waker()
+    }
+
+    /// Reads what is there without waiting; none when nothing is. 0 is the end of the stream.
+    pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.io.inner().read(into) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads once, waiting for something to read; 0 is the end of the stream.

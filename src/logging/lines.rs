@@ -1,7 +1,9 @@
 //! How a log line reads, as text and as JSON: one line each, whatever a message holds.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use log::Level;
 
@@ -27,37 +29,116 @@ pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &
     line
 }
 
-/// A request's line, with its end.
+/// A request's line, with its end. Written for each request under a lock that all workers share, so it is put together
+/// from digits and slices, without the formatting machinery.
 pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, line: &mut String) {
     let Access { peer, method, target, status, bytes, took } = access;
-    // Whole numbers: to format a float takes a kilobyte of the connection's stack.
-    let (time, status, ms, us) = (rfc3339(now), status.code(), took.as_millis(), took.subsec_micros() % 1000);
-    // Writing to a String cannot fail, here and below.
+    let mut digits = itoa::Buffer::new();
     match format {
         LogFormat::Text => {
-            let _ = write!(line, "{time} ACCESS {peer} {method} ");
+            write_time(now, line);
+            line.push_str(" ACCESS ");
+            write_peer(*peer, line);
+            line.push(' ');
+            line.push_str(method);
+            line.push(' ');
             escape_text(target, line);
-            let _ = write!(line, " {status} {bytes} {ms}.{us:03}ms");
+            line.push(' ');
+            line.push_str(digits.format(status.code()));
+            line.push(' ');
+            line.push_str(digits.format(*bytes));
+            line.push(' ');
+            write_ms(*took, line);
+            line.push_str("ms");
         }
         LogFormat::Json => {
-            let _ = write!(
-                line,
-                "{{\"time\":\"{time}\",\"level\":\"ACCESS\",\"peer\":\"{peer}\",\"method\":\"{method}\",\"target\":\""
-            );
+            line.push_str("{\"time\":\"");
+            write_time(now, line);
+            line.push_str("\",\"level\":\"ACCESS\",\"peer\":\"");
+            write_peer(*peer, line);
+            line.push_str("\",\"method\":\"");
+            escape_json(method, line);
+            line.push_str("\",\"target\":\"");
             escape_json(target, line);
-            let _ = write!(line, "\",\"status\":{status},\"bytes\":{bytes},\"ms\":{ms}.{us:03}}}");
+            line.push_str("\",\"status\":");
+            line.push_str(digits.format(status.code()));
+            line.push_str(",\"bytes\":");
+            line.push_str(digits.format(*bytes));
+            line.push_str(",\"ms\":");
+            write_ms(*took, line);
+            line.push('}');
         }
     }
     line.push('\n');
 }
 
+/// Appends the time as [`rfc3339`] has it, of which each thread keeps the part that stays the same for a second.
+fn write_time(now: SystemTime, into: &mut String) {
+    thread_local! {
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *text = rfc3339(now);
+            text.truncate("2026-01-31T12:00:00.".len());
+            *second = since.as_secs();
+        }
+        into.push_str(text);
+    });
+    write_three(since.subsec_millis(), into);
+    into.push('Z');
+}
+
+fn write_peer(peer: IpAddr, into: &mut String) {
+    match peer {
+        IpAddr::V4(peer) => {
+            for (index, octet) in peer.octets().into_iter().enumerate() {
+                if index > 0 {
+                    into.push('.');
+                }
+                into.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        IpAddr::V6(peer) => {
+            // Writing to a String cannot fail, here and below.
+            let _ = write!(into, "{peer}");
+        }
+    }
+}
+
+/// Milliseconds with three decimals.
+fn write_ms(time: Duration, into: &mut String) {
+    into.push_str(itoa::Buffer::new().format(time.as_millis()));
+    into.push('.');
+    write_three(time.subsec_micros() % 1000, into);
+}
+
+/// Three digits.
+fn write_three(number: u32, into: &mut String) {
+    for unit in [100, 10, 1] {
+        into.push(char::from(b'0' + (number / unit % 10) as u8));
+    }
+}
+
+/// Whether text needs no escape anywhere: nearly all of it.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+}
+
 /// Appends `text` with its control characters escaped.
 fn escape_text(text: &str, into: &mut String) {
+    if is_plain(text) {
+        return into.push_str(text);
+    }
     text.chars().for_each(|c| if c.is_control() { into.extend(c.escape_default()) } else { into.push(c) });
 }
 
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7).
 fn escape_json(text: &str, into: &mut String) {
+    if is_plain(text) {
+        return into.push_str(text);
+    }
     for c in text.chars() {
         match c {
             '"' => into.push_str("\\\""),
@@ -74,7 +155,7 @@ fn escape_json(text: &str, into: &mut String) {
 
 /// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant describes it in
 /// "chrono-Compatible Low-Level Date Algorithms").
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (seconds, ms) = (since.as_secs(), since.subsec_millis());
     let days = seconds / 86_400 + 719_468;
@@ -91,8 +172,6 @@ fn rfc3339(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -102,6 +181,28 @@ mod tests {
         assert_eq!(at(951_782_399_999), "2000-02-28T23:59:59.999Z");
         assert_eq!(at(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(at(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_request_s_line_is_what_it_was_in_both_forms() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(951_782_399_007);
+        let one = Access {
+            peer: IpAddr::from([192, 0, 2, 10]),
+            method: "GET",
+            target: "/a?b=\"\u{e9}",
+            status: crate::http::Status::NotFound,
+            bytes: 123,
+            took: Duration::from_nanos(12_034_567),
+        };
+        let (mut text, mut json) = (String::new(), String::new());
+        access(LogFormat::Text, now, &one, &mut text);
+        access(LogFormat::Json, now, &one, &mut json);
+        assert_eq!(text, "2000-02-28T23:59:59.007Z ACCESS 192.0.2.10 GET /a?b=\"\u{e9} 404 123 12.034ms\n");
+        assert_eq!(
+            json,
+            "{\"time\":\"2000-02-28T23:59:59.007Z\",\"level\":\"ACCESS\",\"peer\":\"192.0.2.10\",\"method\":\"GET\",\
+             \"target\":\"/a?b=\\\"\u{e9}\",\"status\":404,\"bytes\":123,\"ms\":12.034}\n"
+        );
     }
 
     #[test]

@@ -1,23 +1,39 @@
 //! What a visitor gets: routes, the page, JSON, health, metrics. It joins the front door with the visits.
 
+mod badge;
+mod chart;
+mod events;
+mod history;
 mod metrics;
 mod negotiation;
 mod page;
+mod process;
+mod query;
 mod routes;
+mod text;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::{self, Answer, Request, Service, Status};
+use crate::visits::history::Step;
 use crate::visits::{Count, Refused, Seat, StoreState, Visits};
+use events::Events;
+use metrics::Facts;
 use negotiation::{Format, Language};
 use page::Page;
-use routes::{Small, Task};
+use process::Process;
+use routes::{BadgeAsked, Small, Task};
 
 /// Seconds after which a refused visitor may try again.
 const RETRY_AFTER_S: u8 = 1;
+
+/// How long a page waits for a new look at the history, when the last one is old; then it shows the old one.
+const CHART_WAIT: Duration = Duration::from_millis(200);
+/// The same for who asks for nothing but the history.
+const HISTORY_WAIT: Duration = Duration::from_secs(4);
 
 /// The site: everything that answers a request.
 #[derive(Debug)]
@@ -25,6 +41,7 @@ pub struct Site {
     visits: Arc<Visits>,
     front: Arc<http::Stats>,
     page: Page,
+    events: Events,
     names: StoreNames,
     draining: AtomicBool,
     started: Instant,
@@ -41,9 +58,9 @@ pub struct StoreNames {
 
 impl Site {
     /// The site over these visits; `front` are the front door's counters, for `/metrics`.
-    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames) -> Site {
-        let (page, draining) = (Page::new(names), AtomicBool::new(false));
-        Site { visits, front, page, names, draining, started: Instant::now() }
+    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames, workers: usize) -> Site {
+        let (page, events, draining) = (Page::new(names), Events::new(workers), AtomicBool::new(false));
+        Site { visits, front, page, events, names, draining, started: Instant::now() }
     }
 
     /// From now on the site says that it is not ready.
@@ -68,9 +85,53 @@ impl Site {
                 answer.send(Status::Ok, routes::VISIT_JSON_FIELDS, body.as_bytes());
             }
             Format::Html => {
-                self.page.render(language, count, |body| answer.send(Status::Ok, self.page.fields(language), body))
+                let look = self.recent_look(seat);
+                let send = |body: &[u8]| answer.send(Status::Ok, self.page.fields(language), body);
+                self.page.render(language, count, look, || self.visits.history_seen(), send);
             }
         }
+    }
+
+    /// The last look at the history; where nobody has looked for a while, a new one, if that is soon had.
+    fn recent_look(&self, seat: &Arc<Seat>) -> u64 {
+        match self.visits.last_look() {
+            (look, true) => look,
+            (look, false) => self.visits.look_back(seat, CHART_WAIT).map_or(look, |_| self.visits.last_look().0),
+        }
+    }
+
+    fn history(&self, seat: &Arc<Seat>, step: Step, csv: bool, answer: Answer<'_>) {
+        match self.visits.look_back(seat, HISTORY_WAIT) {
+            Ok(history) if csv => {
+                answer.send(Status::Ok, routes::HISTORY_CSV_FIELDS, history::csv(&history, step).as_bytes());
+            }
+            Ok(history) => {
+                answer.send(Status::Ok, routes::HISTORY_JSON_FIELDS, history::json(&history, step).as_bytes());
+            }
+            Err(reason) => refuse(reason, Format::Json, answer),
+        }
+    }
+
+    fn badge(&self, seat: &Arc<Seat>, asked: &BadgeAsked, answer: Answer<'_>) {
+        let BadgeAsked { badge, json, has } = asked;
+        let total = match self.visits.look(seat) {
+            Ok(count) => count.total,
+            Err(reason) => return refuse(reason, Format::Json, answer),
+        };
+        let tag = badge.tag(total);
+        let fields = routes::badge_fields(*json, &tag);
+        if has.split(',').any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag) {
+            return answer.send_head(Status::NotModified, &fields);
+        }
+        let body = if *json { badge.json(total) } else { badge.svg(total) };
+        answer.send(Status::Ok, &fields, body.as_bytes());
+    }
+
+    fn events(&self, seat: &Arc<Seat>, answer: Answer<'_>) {
+        if self.draining.load(Ordering::Relaxed) {
+            return refuse(Refused::Closing, Format::Json, answer);
+        }
+        answer.follow(routes::EVENTS_FIELDS, self.greeting(seat).as_bytes(), &self.events.feed);
     }
 
     /// What `GET /` would answer, without its numbers.
@@ -103,6 +164,17 @@ impl Site {
             env!("CARGO_PKG_VERSION"),
         );
         answer.send(Status::Ok, routes::JSON_FIELDS, body.as_bytes());
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            visits: &self.visits,
+            front: &self.front,
+            listeners: self.events.feed.followers(),
+            ready: self.is_ready(),
+            started: self.started,
+            process: Process::now(),
+        }
     }
 
     fn readyz(&self, verbose: bool, answer: Answer<'_>) {
@@ -144,7 +216,7 @@ impl Service for Site {
     }
 
     fn waits(&self, task: &Task) -> bool {
-        matches!(task, Task::Visit(..) | Task::Stats)
+        matches!(task, Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_))
     }
 
     fn perform(&self, seat: &mut Arc<Seat>, task: Task, answer: Answer<'_>) {
@@ -155,9 +227,13 @@ impl Service for Site {
             Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
-                let body = metrics::render(&self.visits, &self.front, self.is_ready());
+                let body = metrics::render(&self.facts());
                 answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
             }
+            Task::History { step, csv } => self.history(seat, step, csv, answer),
+            Task::Events => self.events(seat, answer),
+            Task::Badge(asked) => self.badge(seat, &asked, answer),
+            Task::Preflight => answer.send_head(Status::NoContent, routes::PREFLIGHT_FIELDS),
             Task::Small(Small { status, fields, body }) => answer.send(status, fields, body),
         }
     }
@@ -186,7 +262,9 @@ fn refuse(reason: Refused, format: Format, answer: Answer<'_>) {
         Format::Json => ("application/json", format!("{{\"error\":\"{sentence} Please try again.\"}}")),
     };
     let fields = format!(
-        "Content-Type: {kind}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nRetry-After: {RETRY_AFTER_S}\r\n"
+        "Content-Type: {kind}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Retry-After: {RETRY_AFTER_S}\r\n{}",
+        routes::CORS
     );
     answer.send(Status::ServiceUnavailable, &fields, body.as_bytes());
 }

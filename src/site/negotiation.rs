@@ -40,6 +40,25 @@ pub(super) fn format(request: &Request<'_>) -> Format {
     if preferred && json.quality > 0 { Format::Json } else { Format::Html }
 }
 
+/// Whether CSV is preferred to JSON.
+pub(super) fn prefers_csv(request: &Request<'_>) -> bool {
+    let (mut csv, mut json) = (Preference::default(), Preference::default());
+    for (range, quality) in request.fields("accept").flat_map(weighted) {
+        match range.to_ascii_lowercase().as_str() {
+            "text/csv" => csv.offer(2, quality),
+            "application/json" => json.offer(2, quality),
+            "text/*" => csv.offer(1, quality),
+            "application/*" => json.offer(1, quality),
+            "*/*" => {
+                csv.offer(0, quality);
+                json.offer(0, quality);
+            }
+            _ => {}
+        }
+    }
+    (csv.quality, csv.specificity) > (json.quality, json.specificity) && csv.quality > 0
+}
+
 /// English where it is preferred to Portuguese, else Portuguese.
 pub(super) fn language(request: &Request<'_>) -> Language {
     let (mut english, mut portuguese) = (Preference::default(), Preference::default());

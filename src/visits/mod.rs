@@ -10,11 +10,14 @@ pub mod counter;
 mod counting;
 mod delivery;
 mod health;
+mod historian;
+pub mod history;
 mod inbox;
 mod lane;
 pub mod ledger;
 mod seat;
 mod stats;
+pub mod survey;
 mod ticket;
 
 use std::fmt;
@@ -27,9 +30,11 @@ use counter::Counter;
 use counting::{CounterStage, Counting};
 pub use health::StoreState;
 use health::{Health, Startup};
+use historian::Historian;
+use history::History;
 use inbox::Inbox;
 use lane::{Lane, LedgerStage};
-use ledger::Ledger;
+use ledger::{Chronicle, Ledger};
 pub use seat::Seat;
 pub use stats::{Histogram, Stats};
 use ticket::{Asks, Ticket};
@@ -91,6 +96,7 @@ pub struct Visits {
     ledger: Arc<Health>,
     counter: Arc<Health>,
     stats: Arc<Stats>,
+    historian: Arc<Historian>,
 }
 
 impl fmt::Debug for Visits {
@@ -109,6 +115,8 @@ pub struct Stores {
     pub ledger: Box<dyn Fn() -> Box<dyn Ledger>>,
     /// A counter for one lane, not yet connected.
     pub counter: Box<dyn Fn() -> Box<dyn Counter>>,
+    /// The ledger's history, not yet connected.
+    pub chronicle: Box<dyn Fn() -> Box<dyn Chronicle>>,
 }
 
 impl Visits {
@@ -128,7 +136,21 @@ impl Visits {
         let capacity = options.max_queue.div_ceil(options.lanes);
         let lanes: Vec<Arc<Lane>> = (0..options.lanes).map(|_| Arc::new(Lane::new(capacity))).collect();
         let all_inboxes: Arc<[Arc<Inbox>]> = lanes.iter().map(|lane| Arc::clone(&lane.inbox)).collect();
+        let historian = Arc::new(Historian::new(Arc::clone(&ledger)));
+        let tell = {
+            let historian = Arc::clone(&historian);
+            move |event| {
+                if matches!(event, Event::Ready) {
+                    historian.start();
+                }
+                tell(event);
+            }
+        };
         let startup = Arc::new(Startup::new(2 * options.lanes, Arc::clone(&all_inboxes), Box::new(tell)));
+        {
+            let (historian, chronicle) = (Arc::clone(&historian), (stores.chronicle)());
+            thread::Builder::new().name("historian".to_owned()).spawn(move || historian.run(chronicle))?;
+        }
         for (number, lane) in lanes.iter().enumerate() {
             let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&stats)));
             let ledger_stage = LedgerStage {
@@ -151,7 +173,7 @@ impl Visits {
             thread::Builder::new().name(format!("ledger-{number}")).spawn(move || ledger_stage.run())?;
             thread::Builder::new().name(format!("counter-{number}")).spawn(move || counter_stage.run())?;
         }
-        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats })
+        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats, historian })
     }
 
     /// Records a visit and waits for its numbers, at most until its deadline.
@@ -168,6 +190,30 @@ impl Visits {
     /// As [`Visits::visit`]; nothing is ever recorded.
     pub fn look(&self, seat: &Arc<Seat>) -> Result<Count, Refused> {
         self.ask(seat, Asks::Look)
+    }
+
+    /// The history as it stands, waiting for a look at it, at most that long and never beyond a visit's deadline.
+    ///
+    /// # Errors
+    /// As [`Visits::look`].
+    pub fn look_back(&self, seat: &Arc<Seat>, at_most: Duration) -> Result<Arc<History>, Refused> {
+        self.historian.look(seat, Instant::now() + at_most.min(self.deadline))
+    }
+
+    /// Whether all rows from before the history are in it.
+    pub fn history_complete(&self) -> bool {
+        self.historian.is_complete()
+    }
+
+    /// Which look at the history was the last, and whether it was in the last seconds. Whoever asks has it looked at again
+    /// soon.
+    pub fn last_look(&self) -> (u64, bool) {
+        self.historian.last_look()
+    }
+
+    /// The history as it was seen at the last look; none before the first.
+    pub fn history_seen(&self) -> Option<Arc<History>> {
+        self.historian.seen()
     }
 
     fn ask(&self, seat: &Arc<Seat>, asks: Asks) -> Result<Count, Refused> {
@@ -201,6 +247,7 @@ impl Visits {
         for lane in &self.lanes {
             lane.answer_late(now);
         }
+        self.historian.tick(now);
     }
 
     /// Whether visits are taken: the ledger is there.
@@ -226,6 +273,7 @@ impl Visits {
     /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at most until `until`.
     /// Gives back whether all was done by then.
     pub fn close(&self, until: Instant) -> bool {
+        self.historian.close();
         for lane in &self.lanes {
             lane.inbox.close();
         }

@@ -256,7 +256,7 @@ fn help_lists_every_variable() {
     expected.sort();
     assert_eq!(listed, expected);
     let help = Settings::empty().argument("--help").run();
-    for word in ["healthcheck", "--help", "--version", "5000", "5432", "6379", "user_app", "desafio3_db"] {
+    for word in ["check", "healthcheck", "--help", "--version", "5000", "5432", "6379", "user_app", "desafio3_db"] {
         assert!(help.stdout.contains(word), "no {word} in:\n{}", help.stdout);
     }
     assert_eq!(help.stderr, "");

@@ -441,7 +441,7 @@ fn a_half_close_does_not_cut_answers_off() {
         assert_eq!(client.read().status, 200);
     }
     assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
-    for begun in [&get!("")[..9], &chunks!("5\r\nhello")[..], &get!("Content-Length: 5\r\n")[..]] {
+    for begun in [&get!("")[..9], chunks!("5\r\nhello"), get!("Content-Length: 5\r\n")] {
         let mut client = visitas.connect();
         client.send(begun);
         client.half_close();

@@ -16,6 +16,8 @@
 mod support;
 
 mod adoption;
+mod badge;
+mod check;
 mod clients;
 mod configuration;
 mod counting;
@@ -23,9 +25,11 @@ mod crowd;
 mod descriptors;
 mod drain;
 mod embedded;
+mod events;
 mod exact;
 mod exactly_once;
 mod healthcheck;
+mod history;
 mod http_basics;
 mod http_framing;
 mod http_limits;

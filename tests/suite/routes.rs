@@ -121,7 +121,22 @@ fn other_paths_are_not_found() {
 #[test]
 fn other_methods_are_not_allowed_and_told_which_are() {
     let visitas = Settings::new().start();
-    let paths = ["/", "/stats", "/livez", "/readyz", "/metrics", "/favicon.ico", "/favicon.svg", "/robots.txt"];
+    let paths = [
+        "/",
+        "/stats",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/history",
+        "/events",
+        "/badge.svg",
+        "/badge.json",
+        "/style.css",
+        "/live.js",
+        "/favicon.ico",
+        "/favicon.svg",
+        "/robots.txt",
+    ];
     for path in paths {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
             let response = visitas.request(method, path, &[]);

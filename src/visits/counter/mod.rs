@@ -4,7 +4,7 @@ mod memory;
 mod redis;
 
 pub use memory::Memory;
-pub use redis::Redis;
+pub use redis::{Redis, survey as survey_redis};
 
 use super::ledger::OpenError;
 

@@ -6,6 +6,7 @@ use redis::{Client, Connection, ConnectionInfo, RedisError};
 
 use super::super::ledger::OpenError;
 use super::Counter;
+use crate::visits::survey::Finding;
 
 /// The key, as the exercise names it.
 const KEY: &str = "contador_cache";
@@ -79,4 +80,35 @@ impl Counter for Redis {
     fn read(&mut self) -> Result<i64, String> {
         self.number(redis::cmd("GET").arg(KEY))
     }
+}
+
+/// What a person who sets the server up should know of it. Nothing is written.
+#[cold]
+pub fn survey(info: &ConnectionInfo, timeout: Duration) -> Vec<Finding> {
+    let began = Instant::now();
+    let connected = Client::open(info.clone()).and_then(|client| client.get_connection_with_timeout(timeout));
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(error) => {
+            let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
+            return vec![Finding::fails("Redis", error.to_string(), todo)];
+        }
+    };
+    let took = began.elapsed();
+    // Without an answer the findings below say so, each for itself.
+    let _ = connection.set_read_timeout(Some(timeout));
+    let server: String = redis::cmd("INFO").query(&mut connection).unwrap_or_default();
+    let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
+    let mut findings = vec![Finding::fine("Redis", format!("{version}, connected in {took:.1?}"))];
+    findings.push(match redis::cmd("GET").arg(KEY).query::<Option<String>>(&mut connection) {
+        Ok(Some(count)) => Finding::fine("its counter", format!("{KEY} is {count}")),
+        Ok(None) => Finding::fine("its counter", "not there yet: it begins at 0"),
+        Err(error) => {
+            Finding::fails("its counter", error.to_string(), "let this user read and write that key, a number")
+        }
+    });
+    if server.contains("role:slave") {
+        findings.push(Finding::fails("its role", "a replica, which takes no writes", "name the primary"));
+    }
+    findings
 }

@@ -1,5 +1,8 @@
 //! The ledger in one file of this process: `redb`, ACID, synced to disk at every commit.
 
+mod chronicle;
+mod survey;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,15 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
-    CommitError as RedbCommitError, Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition,
+    CommitError as RedbCommitError, Database, DatabaseError, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, WriteTransaction,
 };
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
+use crate::visits::history::Step;
+pub use chronicle::EmbeddedChronicle;
+pub use survey::survey;
 
 /// One row a visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
-/// For each lane, the number of the last batch it committed and the rows there were with it.
-const BATCHES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("batches");
+/// For each lane, the number of the last batch it committed, the rows there were with it, the minute the lane is in, and
+/// its visits in it so far: added to the history when the lane's next minute begins, so that a batch writes no more pages.
+/// Four rows a lane, from four times its number on: of the same types as every other table, since each pair of types
+/// would bring its own copy of the B-tree's code.
+const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
 /// The file's name in the data folder.
 const FILE_NAME: &str = "visitas.redb";
 /// What `redb` may keep of the file in memory. Commits append, so more would not make them faster.
@@ -58,16 +68,15 @@ impl EmbeddedFile {
             fs::create_dir_all(folder)
                 .map_err(|error| OpenError::Never(format!("the folder of {at} cannot be made: {error}")))?;
         }
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&self.path).map_err(|error| match error {
-                // This process had it already: a lane has yet to let go of the instance that failed.
-                DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
-                DatabaseError::DatabaseAlreadyOpen => {
-                    OpenError::Never(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
-                }
-                other if opened => OpenError::Again(format!("{at}: {other}")),
-                other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
-            })?;
+        let database = open(&self.path).map_err(|error| match error {
+            // This process had it already: a lane has yet to let go of the instance that failed.
+            DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
+            DatabaseError::DatabaseAlreadyOpen => {
+                OpenError::Never(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
+            }
+            other if opened => OpenError::Again(format!("{at}: {other}")),
+            other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
+        })?;
         let database = Arc::new(database);
         self.opened.store(true, Ordering::Relaxed);
         *slot = Some(Arc::clone(&database));
@@ -83,6 +92,11 @@ impl EmbeddedFile {
     }
 }
 
+/// Opens the file, creating it where there is none.
+fn open(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+}
+
 /// One lane's client of the file.
 #[derive(Debug)]
 pub struct Embedded {
@@ -91,47 +105,112 @@ pub struct Embedded {
     /// Distinguishes the lanes of one run; what an earlier run left under it is cleared at the first opening.
     lane: u64,
     fresh: bool,
-    /// The last batch known to be committed.
+    /// What is known to be committed.
+    last: Last,
+}
+
+/// A lane's row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
     batch: u64,
+    total: u64,
+    /// The minute the lane is in, in seconds since 1970.
+    minute: i64,
+    /// The lane's visits in it.
+    visits: i64,
+}
+
+impl Last {
+    /// A lane's row as it is kept; none where no lane of that number ever committed.
+    fn read(lanes: &impl ReadableTable<u64, i64>, lane: u64) -> Result<Option<Last>, redb::Error> {
+        let field = |index| Ok::<_, redb::Error>(lanes.get(4 * lane + index)?.map(|field| field.value()));
+        let Some(batch) = field(0)? else { return Ok(None) };
+        let [total, minute, visits] = [field(1)?, field(2)?, field(3)?].map(Option::unwrap_or_default);
+        Ok(Some(Last { batch: batch.cast_unsigned(), total: total.cast_unsigned(), minute, visits }))
+    }
+
+    /// Every lane's row.
+    fn read_all(lanes: &impl ReadableTable<u64, i64>) -> Result<Vec<Last>, redb::Error> {
+        let last = lanes.last()?.map_or(0, |(key, _)| key.value() / 4 + 1);
+        let mut all = Vec::new();
+        for lane in 0..last {
+            all.extend(Last::read(lanes, lane)?);
+        }
+        Ok(all)
+    }
+
+    fn write(self, lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
+        let fields = [self.batch.cast_signed(), self.total.cast_signed(), self.minute, self.visits];
+        for (index, field) in (0..).zip(fields) {
+            lanes.insert(4 * lane + index, field)?;
+        }
+        Ok(())
+    }
+
+    fn remove(lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
+        for index in 0..4 {
+            lanes.remove(4 * lane + index)?;
+        }
+        Ok(())
+    }
 }
 
 impl Embedded {
     /// A client of `file` for one lane.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
         let lane = file.lanes.fetch_add(1, Ordering::Relaxed);
-        Embedded { file: Arc::clone(file), database: None, lane, fresh: true, batch: 0 }
+        Embedded { file: Arc::clone(file), database: None, lane, fresh: true, last: Last::default() }
     }
 
     /// Creates the tables, and reads what this lane committed last.
-    fn prepare(&self, database: &Database) -> Result<(u64, u64), redb::Error> {
+    fn prepare(&self, database: &Database) -> Result<Last, redb::Error> {
         let transaction = database.begin_write()?;
-        transaction.open_table(VISITS)?;
         let last = {
-            let mut batches = transaction.open_table(BATCHES)?;
+            let rows = transaction.open_table(VISITS)?.len()?;
+            let mut lanes = transaction.open_table(LANES)?;
+            let mut history = chronicle::open(&transaction)?;
             if self.fresh {
-                batches.remove(self.lane)?;
+                history.find_gap(rows, &mut lanes)?;
+                if let Some(old) = Last::read(&lanes, self.lane)? {
+                    history.add(old.minute, old.visits)?;
+                    Last::remove(&mut lanes, self.lane)?;
+                }
             }
-            batches.get(self.lane)?.map(|row| row.value()).unwrap_or_default()
+            Last::read(&lanes, self.lane)?.unwrap_or_default()
         };
         transaction.commit()?;
         Ok(last)
     }
 
-    fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<u64, Failure> {
+    fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Last, Failure> {
         let transaction = database.begin_write().map_err(Failure::before)?;
-        let total = {
-            let mut visits = transaction.open_table(VISITS).map_err(Failure::before)?;
-            let mut total = visits.len().map_err(Failure::before)?;
-            for arrival in arrivals {
-                total += 1;
-                visits.insert(total, microseconds(*arrival)).map_err(Failure::before)?;
-            }
-            let mut batches = transaction.open_table(BATCHES).map_err(Failure::before)?;
-            batches.insert(self.lane, (self.batch + 1, total)).map_err(Failure::before)?;
-            total
-        };
+        let last = self.write_in(&transaction, arrivals).map_err(Failure::Before)?;
         transaction.commit().map_err(Failure::Commit)?;
-        Ok(total)
+        Ok(last)
+    }
+
+    fn write_in(&self, transaction: &WriteTransaction, arrivals: &[SystemTime]) -> Result<Last, redb::Error> {
+        let mut visits = transaction.open_table(VISITS)?;
+        let mut last = Last { batch: self.last.batch + 1, total: visits.len()?, ..self.last };
+        for arrival in arrivals {
+            last.total += 1;
+            visits.insert(last.total, microseconds(*arrival))?;
+        }
+        let minutes = || arrivals.iter().map(|arrival| Step::Minute.start_of(*arrival));
+        let first = minutes().next().unwrap_or_default();
+        if !minutes().all(|minute| minute == first) {
+            let mut history = chronicle::open(transaction)?;
+            minutes().try_for_each(|minute| history.add(minute, 1))?;
+        } else if first == last.minute {
+            last.visits += arrivals.len() as i64;
+        } else {
+            let mut history = chronicle::open(transaction)?;
+            history.add(last.minute, last.visits)?;
+            history.drop_old(first)?;
+            (last.minute, last.visits) = (first, arrivals.len() as i64);
+        }
+        last.write(&mut transaction.open_table(LANES)?, self.lane)?;
+        Ok(last)
     }
 
     fn count(database: &Database) -> Result<u64, redb::Error> {
@@ -158,23 +237,23 @@ impl Ledger for Embedded {
     fn open(&mut self) -> Result<LastBatch, OpenError> {
         self.database = None;
         let database = self.file.open()?;
-        let (batch, total) = self.prepare(&database).map_err(|error| {
+        let last = self.prepare(&database).map_err(|error| {
             self.file.forget(&database);
             OpenError::Again(format!("{}: {error}", self.file.path.display()))
         })?;
         self.database = Some(database);
         self.fresh = false;
-        let committed = batch > self.batch;
-        self.batch = batch;
-        Ok(if committed { LastBatch::Committed(total) } else { LastBatch::NotCommitted })
+        let committed = last.batch > self.last.batch;
+        self.last = last;
+        Ok(if committed { LastBatch::Committed(last.total) } else { LastBatch::NotCommitted })
     }
 
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<u64, CommitError> {
         let Some(database) = self.database.clone() else { return Err(CommitError::NotSent("not open".to_owned())) };
         let error = match self.write(&database, arrivals) {
-            Ok(total) => {
-                self.batch += 1;
-                return Ok(total);
+            Ok(last) => {
+                self.last = last;
+                return Ok(last.total);
             }
             Err(error) => error,
         };

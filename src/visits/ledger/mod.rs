@@ -6,8 +6,10 @@ mod postgres;
 use std::fmt;
 use std::time::SystemTime;
 
-pub use embedded::{Embedded, EmbeddedFile};
-pub use postgres::Postgres;
+pub use embedded::{Embedded, EmbeddedChronicle, EmbeddedFile, survey as survey_file};
+pub use postgres::{Postgres, PostgresChronicle, survey as survey_postgres};
+
+use super::history::Bucket;
 
 /// One lane's client of the ledger. Its calls block, so each lane has a thread for them; every one has a deadline of
 /// its own, given by the implementation.
@@ -40,6 +42,41 @@ pub trait Ledger: Send {
 
     /// Lets the ledger go, as far as it can be reached.
     fn close(&mut self);
+}
+
+/// The history that a ledger keeps with its rows, in the transactions that write them. One client a process, on a thread
+/// of its own; its calls block, each with a deadline of its own.
+pub trait Chronicle: Send {
+    /// The parts of the three series that end at `now`, and whether every row from before the history is in it.
+    ///
+    /// # Errors
+    /// The reason. The next call connects anew.
+    fn look(&mut self, now: SystemTime) -> Result<(Vec<Bucket>, bool), String>;
+
+    /// Adds some rows from before the history to it, in one transaction. To be called until nothing is left.
+    ///
+    /// # Errors
+    /// The reason. Nothing was added, or the step was done and its answer lost: the next call goes on from there.
+    fn roll_up(&mut self) -> Result<RolledUp, String>;
+
+    /// Lets the connection go until the next call.
+    fn rest(&mut self);
+}
+
+/// How far a roll-up is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolledUp {
+    /// There was nothing to do.
+    Nothing,
+    /// Rows up to that number are in the history, of those up to the other.
+    UpTo {
+        /// The last row added.
+        row: i64,
+        /// The last row there is to add.
+        of: i64,
+    },
+    /// The last rows were added.
+    Last,
 }
 
 /// What became of the batch whose commit ended with [`CommitError::Unknown`].

@@ -6,7 +6,9 @@
 //! session is over, and reads the number: so it knows whether the batch under way was committed. `schema.sql` has the
 //! functions.
 
+mod chronicle;
 mod session;
+mod survey;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
@@ -16,7 +18,9 @@ use tokio_postgres::Config;
 use tokio_postgres::error::{Error, Severity, SqlState};
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
+pub use chronicle::PostgresChronicle;
 use session::{Failure, Identity, Session, Slot};
+pub use survey::survey;
 
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {

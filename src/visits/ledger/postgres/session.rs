@@ -10,19 +10,20 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, Connection, Error, NoTls, Row, Socket, Statement};
 
 use super::is_unfit;
+use crate::visits::history::Step;
 
 /// Everything that visitas needs in the database.
 const SCHEMA: &str = include_str!("../schema.sql");
 
 /// One row: whether all of [`SCHEMA`] is there as this version has it, and whether the table itself is.
-const SCHEMA_IS_THERE: &str = "SELECT coalesce(obj_description(to_regclass('acessos_total'), 'pg_class') = 'visitas schema 1', false) \
-     AND 3 = (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('acessos') AND tgenabled = 'O' \
-              AND tgname IN ('visitas_insert', 'visitas_delete', 'visitas_truncate')), \
+const SCHEMA_IS_THERE: &str = "SELECT coalesce(obj_description(to_regclass('acessos_total'), 'pg_class') = 'visitas schema 2', false) \
+     AND 4 = (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('acessos') AND tgenabled = 'O' \
+              AND tgname IN ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
      to_regclass('acessos') IS NOT NULL";
 
 /// Works in the schema where `acessos` is, wherever the search path finds it, so that all is in one place. Never less
 /// durable than a commit on this server's disk, whatever the database's own default is.
-const SETTLE_IN: &str = "SELECT set_config('search_path', quote_ident(coalesce( \
+pub(super) const SETTLE_IN: &str = "SELECT set_config('search_path', quote_ident(coalesce( \
          (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass('acessos')), \
          current_schema())) || ', pg_temp', false), \
      CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END";
@@ -125,7 +126,7 @@ pub(super) fn with_limits(config: &Config, deadline: Duration) -> Config {
     config
 }
 
-type Link = Connection<Socket, tokio_postgres::tls::NoTlsStream>;
+pub(super) type Link = Connection<Socket, tokio_postgres::tls::NoTlsStream>;
 
 /// A connection that holds a slot.
 pub(super) struct Session {
@@ -168,9 +169,11 @@ impl Session {
         batch: i64,
         arrivals: &[SystemTime],
     ) -> Result<u64, Failure> {
+        let minute = single_minute(arrivals);
         let Session { client, link, commit, .. } = self;
         let rows =
-            driven(link, async { Ok(client.query(&*commit, &[&slot, &owner, &batch, &arrivals]).await?) }).await?;
+            driven(link, async { Ok(client.query(&*commit, &[&slot, &owner, &batch, &arrivals, &minute]).await?) })
+                .await?;
         self.used = Instant::now();
         single_total(&rows)
     }
@@ -195,7 +198,7 @@ impl Session {
     /// that is missing, a server that is read-only, a right that was revoked) is found here.
     async fn rehearse(&mut self, slot: i32, owner: i64, batch: i64) -> Result<(), Failure> {
         let Session { client, link, .. } = self;
-        let script = format!("BEGIN; SELECT visitas_commit({slot}, {owner}, {batch}, ARRAY[now()]); ROLLBACK");
+        let script = format!("BEGIN; SELECT visitas_commit({slot}, {owner}, {batch}, ARRAY[now()], 0); ROLLBACK");
         driven(link, async { Ok(client.batch_execute(&script).await?) }).await.map_err(unfit)
     }
 }
@@ -218,8 +221,8 @@ async fn take_slot(client: &Client, lane: Identity) -> Result<(Statement, Statem
         client.query_one("SELECT slot, batch, seen FROM visitas_open($1, $2)", &[&lane.owner, &lane.slot]).await?;
     let seen = u64::try_from(row.try_get::<_, i64>(2)?).unwrap_or(0);
     let slot = Slot { slot: row.try_get(0)?, batch: row.try_get(1)?, seen };
-    let types = [Type::INT4, Type::INT8, Type::INT8, Type::TIMESTAMPTZ_ARRAY];
-    let commit = client.prepare_typed("SELECT visitas_commit($1, $2, $3, $4)", &types).await?;
+    let types = [Type::INT4, Type::INT8, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::INT8];
+    let commit = client.prepare_typed("SELECT visitas_commit($1, $2, $3, $4, $5)", &types).await?;
     let total = client.prepare("SELECT sum(total)::bigint FROM acessos_total").await?;
     Ok((commit, total, slot))
 }
@@ -253,13 +256,20 @@ fn single_total(rows: &[Row]) -> Result<u64, Failure> {
     Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
 }
 
+/// The minute that all of them are in; none when they are not all in one.
+fn single_minute(arrivals: &[SystemTime]) -> Option<i64> {
+    let mut minutes = arrivals.iter().map(|arrival| Step::Minute.start_of(*arrival));
+    let first = minutes.next()?;
+    minutes.all(|minute| minute == first).then_some(first)
+}
+
 /// Gives a step of making a connection up after [`STEP_TIMEOUT`].
-async fn limited<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn limited<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Failure::Slow))
 }
 
 /// Drives the connection until `work` on its client is done.
-async fn driven<T>(link: &mut Link, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn driven<T>(link: &mut Link, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut work = pin!(work);
     poll_fn(|context| {
         // First the work, which queues what is to be sent; then the connection, which sends and receives.

@@ -1,0 +1,77 @@
+// Follows the numbers and the charts over /events. The page is whole without it.
+'use strict';
+(() => {
+  const PITCH = 10, HEIGHT = 100, HIGHEST = 96, LOWEST = 2; // as chart.rs draws
+  const root = document.documentElement, byId = id => document.getElementById(id);
+  const shown = number => number.toLocaleString(root.lang);
+  const charts = {};
+
+  const load = async name => {
+    const answer = await fetch('/history?by=' + name);
+    if (!answer.ok) return;
+    const { step_seconds, points } = await answer.json();
+    charts[name] = { step: step_seconds, start: Date.parse(points[0].start) / 1000, visits: points.map(p => p.visits) };
+    draw(name);
+  };
+
+  const time = (element, start, name, zone) => {
+    const full = new Date(start * 1000).toISOString();
+    const [year, month, day] = full.slice(0, 10).split('-');
+    const date = root.lang === 'en' ? full.slice(0, 10) : `${day}/${month}/${year}`;
+    element.dateTime = full.slice(0, 19) + 'Z';
+    element.textContent = [name !== 'minute' && date, name !== 'day' && full.slice(11, 16)].filter(Boolean).join(' ') + zone;
+  };
+
+  const draw = name => {
+    const { step, start, visits } = charts[name], figure = byId(name);
+    if (!figure) return;
+    const most = Math.max(...visits);
+    const bar = (n, i) => n && `M${i * PITCH + PITCH / 2} ${HEIGHT - Math.max(LOWEST, Math.floor(n * HIGHEST / most))}V${HEIGHT}`;
+    figure.querySelector('path').setAttribute('d', visits.map(bar).filter(Boolean).join(''));
+    figure.querySelector('.sum').textContent = shown(visits.reduce((sum, n) => sum + n, 0));
+    figure.querySelector('.most').textContent = shown(most);
+    const [first, last] = figure.querySelectorAll('time');
+    time(first, start, name, '');
+    time(last, start + step * (visits.length - 1), name, ' UTC');
+  };
+
+  const follow = (name, [start, before, now]) => {
+    const chart = charts[name];
+    if (!chart) return;
+    const { step, visits } = chart;
+    const ahead = (start - chart.start) / step - visits.length + 1;
+    if (ahead < 0 || ahead > 1) { load(name); return; }
+    if (ahead === 1) { visits.shift(); visits.push(0); chart.start += step; }
+    visits.splice(-2, 2, before, now);
+    draw(name);
+  };
+
+  const number = (id, value) => {
+    const element = byId(id);
+    if (!element || value === null) return;
+    element.value = value;
+    element.textContent = shown(value);
+  };
+
+  const state = (id, up) => {
+    const item = byId(id);
+    if (!item) return;
+    const word = item.querySelector('b');
+    word.dataset.up ??= item.classList.contains('away') ? word.dataset.away : word.textContent;
+    item.classList.toggle('away', !up);
+    word.textContent = up ? word.dataset.up : word.dataset.away;
+  };
+
+  const events = new EventSource('/events');
+  events.onopen = () => { byId('live').hidden = false; Object.keys({ minute: 0, hour: 0, day: 0 }).forEach(load); };
+  events.onerror = () => { byId('live').hidden = true; };
+  events.onmessage = ({ data }) => {
+    const told = JSON.parse(data);
+    state('ledger-state', told.ledger);
+    state('counter-state', told.counter);
+    if (told.total === undefined) return;
+    number('total', told.total);
+    number('cache', told.cache);
+    for (const name of ['minute', 'hour', 'day']) if (told[name]) follow(name, told[name]);
+  };
+})();

@@ -1,0 +1,97 @@
+//! Numbers as a language writes them, times in UTC, and text that goes into XML or JSON.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::negotiation::Language;
+use crate::logging;
+
+/// The number in groups of three: `1.234` in Portuguese, `1,234` in English.
+pub(super) fn grouped(number: impl itoa::Integer, language: Language, into: &mut Vec<u8>) {
+    let separator = match language {
+        Language::Portuguese => b'.',
+        Language::English => b',',
+    };
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(number).as_bytes();
+    let (sign, digits) = text.split_at(usize::from(text.first() == Some(&b'-')));
+    into.extend_from_slice(sign);
+    for (index, digit) in digits.iter().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            into.push(separator);
+        }
+        into.push(*digit);
+    }
+}
+
+/// `2026-01-31T12:00:00Z`
+pub(super) fn utc(unix_s: i64) -> String {
+    let mut time = logging::rfc3339(UNIX_EPOCH + Duration::from_secs(unix_s.unsigned_abs()));
+    time.truncate("2026-01-31T12:00:00".len());
+    time + "Z"
+}
+
+/// Appends `text` so that it is text in XML and in an attribute, without what XML cannot hold.
+pub(super) fn escape_xml(text: &str, into: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => into.push_str("&amp;"),
+            '<' => into.push_str("&lt;"),
+            '>' => into.push_str("&gt;"),
+            '"' => into.push_str("&quot;"),
+            '\'' => into.push_str("&#39;"),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => into.push('\u{fffd}'),
+            c => into.push(c),
+        }
+    }
+}
+
+/// Appends `text` as a JSON string, with its quotes.
+pub(super) fn json_string(text: &str, into: &mut String) {
+    into.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => into.extend(['\\', c]),
+            c if c < ' ' => {
+                // Writing to a String cannot fail.
+                let _ = write!(into, "\\u{:04x}", u32::from(c));
+            }
+            c => into.push(c),
+        }
+    }
+    into.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_from_the_right() {
+        let shown = |number: i64, language| {
+            let mut text = Vec::new();
+            grouped(number, language, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        for (number, portuguese, english) in
+            [(0, "0", "0"), (999, "999", "999"), (1234, "1.234", "1,234"), (-1_234_567, "-1.234.567", "-1,234,567")]
+        {
+            assert_eq!(shown(number, Language::Portuguese), portuguese);
+            assert_eq!(shown(number, Language::English), english);
+        }
+    }
+
+    #[test]
+    fn times_end_with_their_zone() {
+        assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
+    }
+
+    #[test]
+    fn nothing_gets_out_of_a_string() {
+        let (mut xml, mut json) = (String::new(), String::new());
+        escape_xml("<a b='\"&\u{1}", &mut xml);
+        assert_eq!(xml, "&lt;a b=&#39;&quot;&amp;\u{fffd}");
+        json_string("a\"\\\n", &mut json);
+        assert_eq!(json, "\"a\\\"\\\\\\u000a\"");
+    }
+}

@@ -1,0 +1,59 @@
+//! What a person who sets the file up should know of it. Nothing is written into it.
+
+use std::fs;
+use std::path::Path;
+
+use redb::DatabaseError;
+
+use super::{Embedded, FILE_NAME, open};
+use crate::visits::survey::Finding;
+
+/// Looks at the store in `folder`.
+#[cold]
+pub fn survey(folder: &Path) -> Vec<Finding> {
+    let path = folder.join(FILE_NAME);
+    let mut findings = vec![writable(folder)];
+    if !path.exists() {
+        findings
+            .push(Finding::fine("its file", format!("{} is not there yet: the first start makes it", path.display())));
+        return findings;
+    }
+    let bytes = fs::metadata(&path).map_or(0, |file| file.len());
+    findings.push(match open(&path) {
+        Ok(database) => match Embedded::count(&database) {
+            Ok(rows) => Finding::fine("its file", format!("{}, {rows} rows in {bytes} bytes", path.display())),
+            Err(error) => Finding::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
+        },
+        Err(DatabaseError::DatabaseAlreadyOpen) => Finding::mind(
+            "its file",
+            format!("{} is in use by a running visitas", path.display()),
+            "nothing, if that one is to serve; a second one needs a DATA_DIR of its own",
+        ),
+        Err(error) => Finding::fails(
+            "its file",
+            format!("{}: {error}", path.display()),
+            "restore a copy, or name another DATA_DIR",
+        ),
+    });
+    findings
+}
+
+/// Whether a file can be made in the folder, or the folder in the nearest one above it that is there.
+#[cold]
+fn writable(folder: &Path) -> Finding {
+    let there = folder.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
+    let there = there.filter(|there| !there.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let probe = there.join(format!(".visitas-check-{}", std::process::id()));
+    match fs::File::create_new(&probe) {
+        Ok(file) => {
+            drop(file);
+            let _ = fs::remove_file(&probe);
+            Finding::fine("embedded store", format!("the folder {} can be written to", there.display()))
+        }
+        Err(error) => Finding::fails(
+            "embedded store",
+            format!("{} cannot be written to: {error}", there.display()),
+            "give this user the folder, or name another DATA_DIR",
+        ),
+    }
+}

@@ -1,0 +1,316 @@
+//! The history: exact by minute, hour and day whoever writes, in both stores, for rows from before too, and soon to be had.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::support::run::Folder;
+use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const STEPS: [(&str, &str, usize); 3] = [("minute", "1 minute", 60), ("hour", "1 hour", 48), ("day", "1 day", 90)];
+
+/// The points of a series: when each begins, and its visits.
+#[track_caller]
+fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
+    let response = visitas.get(&format!("/history?by={by}"));
+    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
+    let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
+    let point = |point: &serde_json::Value| {
+        (point["start"].as_str().expect("a start").to_owned(), point["visits"].as_u64().expect("visits"))
+    };
+    json["points"].as_array().expect("points").iter().map(point).collect()
+}
+
+fn sum(visitas: &Visitas, by: &str) -> u64 {
+    points(visitas, by).iter().map(|(_, visits)| visits).sum()
+}
+
+#[track_caller]
+fn is_complete(visitas: &Visitas) -> bool {
+    visitas.get("/history").text().contains("\"complete\":true")
+}
+
+/// What the rows themselves say, by the same steps.
+fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTreeMap<String, u64> {
+    let query = format!(
+        "SELECT to_char(date_trunc('{by}', momento AT TIME ZONE 'UTC'), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) \
+         FROM acessos WHERE isfinite(momento) AND momento <= now() AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
+             > date_trunc('{by}', now() AT TIME ZONE 'UTC') - {count} * interval '{span}' GROUP BY 1"
+    );
+    let rows = database.superuser().query(&query, &[]).expect("the rows by time");
+    rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect()
+}
+
+/// Every point of every series is what the rows say. A step that ends in between is asked for again.
+#[track_caller]
+fn is_exact(visitas: &Visitas, database: &Database<'_>) {
+    for (by, span, count) in STEPS {
+        let mut last = None;
+        for _ in 0..3 {
+            let shown = points(visitas, by);
+            assert_eq!(shown.len(), count);
+            let shown: BTreeMap<String, u64> = shown.into_iter().filter(|(_, visits)| *visits > 0).collect();
+            let there = counted(database, by, span, count);
+            last = (shown != there).then_some((shown, there));
+            if last.is_none() {
+                break;
+            }
+        }
+        if let Some((shown, there)) = last {
+            panic!("by {by}: shown {shown:?}, there {there:?}\n{}", visitas.said());
+        }
+    }
+}
+
+/// Rows over the last hundred days.
+const OLD_ROWS: &str = "INSERT INTO acessos (momento) \
+    SELECT now() - random() * interval '100 days' FROM generate_series(1, 5000) UNION ALL \
+    SELECT now() - random() * interval '55 minutes' FROM generate_series(1, 500)";
+
+#[test]
+fn visits_are_in_the_point_under_way() {
+    let database = Cluster::shared().database();
+    let settings = [Settings::new(), Settings::new().postgres(&database)];
+    for visitas in settings.map(Settings::start) {
+        for _ in 0..5 {
+            visitas.visit();
+        }
+        for (by, _, count) in STEPS {
+            let points = points(&visitas, by);
+            assert_eq!(points.len(), count);
+            assert_eq!(points.iter().map(|(_, visits)| visits).sum::<u64>(), 5, "by {by}");
+            // A minute may end between the visits and the look.
+            assert!(points[count - 2..].iter().map(|(_, visits)| visits).sum::<u64>() == 5, "{points:?}");
+        }
+        assert_eq!(visitas.stats().total, 5, "a look is no visit");
+    }
+}
+
+#[test]
+fn foreign_writers_are_followed_row_by_row() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.sql();
+    visitas.visit();
+    for statement in [
+        OLD_ROWS,
+        "DELETE FROM acessos WHERE id % 3 = 0",
+        "UPDATE acessos SET momento = momento - interval '7 minutes' WHERE id % 2 = 0",
+        "UPDATE acessos SET momento = momento",
+        "BEGIN; DELETE FROM acessos; INSERT INTO acessos DEFAULT VALUES; ROLLBACK",
+        "INSERT INTO acessos (momento) VALUES ('infinity'), ('-infinity'), (now() + interval '3 days'), ('1900-01-01')",
+        "DELETE FROM acessos WHERE NOT isfinite(momento) OR momento < '1950-01-01' OR momento > now()",
+        "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos LIMIT 50 \
+             ON CONFLICT (id) DO UPDATE SET momento = excluded.momento - interval '1 hour'",
+        "TRUNCATE acessos",
+        OLD_ROWS,
+    ] {
+        sql.batch_execute(statement).expect(statement);
+        visitas.visit();
+        is_exact(&visitas, &database);
+    }
+}
+
+#[test]
+fn rows_from_before_are_rolled_up_while_visits_come_and_rows_go() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let mut sql = database.sql();
+    sql.batch_execute(
+        "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now())",
+    )
+    .expect("the table from before");
+    sql.batch_execute(
+        "INSERT INTO acessos (momento) SELECT now() - random() * interval '100 days' FROM generate_series(1, 400000); \
+         UPDATE acessos SET momento = NULL WHERE id % 1000 = 0",
+    )
+    .expect("rows from before");
+    let mut visitas = Settings::new().postgres(&database).start();
+    let load = Load::start(visitas.port(), 4);
+    let mut restarted = false;
+    let started = Instant::now();
+    let mut round = 0;
+    while !is_complete(&visitas) && started.elapsed() < LIMIT {
+        round += 1;
+        // Rows on both sides of how far it is.
+        sql.batch_execute(&format!("DELETE FROM acessos WHERE id % 997 = {round}")).expect("a delete");
+        sql.batch_execute(&format!(
+            "UPDATE acessos SET momento = now() - interval '30 minutes' WHERE id % 1009 = {round}"
+        ))
+        .expect("an update");
+        if !restarted {
+            restarted = true;
+            let settings = visitas.kill();
+            visitas = settings.start();
+        }
+    }
+    load.stop();
+    within(LIMIT, "the end of the roll-up", || is_complete(&visitas));
+    is_exact(&visitas, &database);
+    sql.batch_execute("DELETE FROM acessos WHERE id <= 1000").expect("a delete afterwards");
+    is_exact(&visitas, &database);
+}
+
+#[test]
+fn a_table_without_rising_ids_is_rolled_up_too() {
+    for shape in [
+        "CREATE TABLE acessos (momento timestamptz DEFAULT now())",
+        "CREATE TABLE acessos (id int PRIMARY KEY DEFAULT (random() * 1e9)::int, momento timestamptz DEFAULT now())",
+        "CREATE TABLE acessos (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now()); \
+         INSERT INTO acessos (id) VALUES (5000)",
+    ] {
+        let database = Cluster::shared().database();
+        let mut sql = database.sql();
+        sql.batch_execute(shape).expect(shape);
+        for minutes in [1, 70, 4000] {
+            let row = format!("INSERT INTO acessos (momento) VALUES (now() - interval '{minutes} minutes')");
+            sql.batch_execute(&row).expect(&row);
+        }
+        let visitas = Settings::new().postgres(&database).start();
+        visitas.visit();
+        within(LIMIT, "the roll-up", || is_complete(&visitas));
+        is_exact(&visitas, &database);
+        sql.batch_execute("DELETE FROM acessos WHERE momento < now() - interval '1 hour'").expect("a delete");
+        is_exact(&visitas, &database);
+    }
+}
+
+#[test]
+fn a_column_that_is_no_time_keeps_nobody_from_writing() {
+    let database = Cluster::shared().database();
+    let mut sql = database.sql();
+    sql.batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY, momento text DEFAULT 'then')").expect("a table");
+    sql.batch_execute("INSERT INTO acessos DEFAULT VALUES").expect("a row from before");
+    let visitas = Settings::new().postgres(&database).start();
+    assert_eq!(visitas.visit().total, 2);
+    sql.batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id = 1")
+        .expect("a foreign writer");
+    assert_eq!(visitas.stats().total, 2);
+}
+
+#[test]
+fn two_processes_share_one_history() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let processes = [0, 1].map(|_| Settings::new().postgres(&database).start());
+    let ports: Vec<u16> = processes.iter().map(Visitas::port).collect();
+    crate::support::load::visits_at_once(&ports, 20, 10).all_ok(200);
+    for visitas in &processes {
+        assert_eq!(sum(visitas, "day"), 200);
+        is_exact(visitas, &database);
+    }
+}
+
+#[test]
+fn a_look_costs_the_same_with_many_rows_as_with_none() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.superuser();
+    sql.batch_execute(
+        "INSERT INTO acessos (momento) SELECT now() - random() * interval '90 days' FROM generate_series(1, 300000)",
+    )
+    .expect("rows");
+    let scans = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+        WHERE relname = 'acessos'";
+    let mut read = || -> i64 {
+        sql.batch_execute("SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot()").expect("statistics");
+        sql.query_one(scans, &[]).expect("statistics").get(0)
+    };
+    let before = read();
+    for _ in 0..20 {
+        visitas.get("/history?by=day");
+        visitas.get("/");
+    }
+    visitas.stop();
+    assert_eq!(read() - before, 0, "rows of acessos were read to look at the history");
+}
+
+#[test]
+fn the_embedded_history_survives_a_restart_and_a_crash() {
+    let _machine = machine();
+    let folder = Folder::new("store");
+    let over = || Settings::new().set("DATA_DIR", folder.path().join("store").display());
+    let visitas = over().start();
+    for _ in 0..3 {
+        visitas.visit();
+    }
+    visitas.stop();
+    let visitas = over().set("WORKERS", 1).start();
+    assert_eq!(sum(&visitas, "day"), 3);
+    let load = Load::start(visitas.port(), 8);
+    within(LIMIT, "some visits", || visitas.stats().total > 100);
+    visitas.kill();
+    load.stop();
+    let visitas = over().set("WORKERS", 3).start();
+    visitas.visit();
+    let total = visitas.stats().total;
+    assert_eq!((sum(&visitas, "day"), sum(&visitas, "hour")), (total, total));
+}
+
+#[test]
+fn an_embedded_file_from_before_is_rolled_up() {
+    let folder = Folder::new("store");
+    let path = folder.path().join("visitas.redb");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_micros() as i64;
+    let visits: redb::TableDefinition<'_, u64, i64> = redb::TableDefinition::new("acessos");
+    let add = |rows: std::ops::RangeInclusive<u64>, moment: i64| {
+        let database = redb::Database::create(&path).expect("a file");
+        let transaction = database.begin_write().expect("a transaction");
+        for row in rows {
+            transaction.open_table(visits).expect("a table").insert(row, moment).expect("a row");
+        }
+        transaction.commit().expect("a commit");
+    };
+    add(1..=120_000, now - 86_400_000_000 * 5);
+    let over = || Settings::new().set("DATA_DIR", folder.path().display());
+    let visitas = over().start();
+    visitas.visit();
+    within(LIMIT, "the roll-up", || is_complete(&visitas));
+    let days = points(&visitas, "day");
+    assert_eq!((days[84].1, days.iter().map(|(_, visits)| visits).sum()), (120_000, 120_001_u64));
+    assert_eq!(sum(&visitas, "hour"), 1);
+    visitas.stop();
+    // A version without a history wrote in between.
+    add(120_002..=120_011, now - 86_400_000_000 * 3);
+    let visitas = over().start();
+    within(LIMIT, "the second roll-up", || is_complete(&visitas));
+    assert_eq!(points(&visitas, "day")[86].1, 10);
+    assert_eq!(sum(&visitas, "day"), 120_011);
+    visitas.stop();
+    assert_eq!(sum(&over().start(), "day"), 120_011, "it is rolled up once");
+}
+
+#[test]
+fn it_is_json_or_csv_and_says_what_it_takes() {
+    let visitas = Settings::new().start();
+    visitas.visit();
+    let json = visitas.get("/history?by=hour");
+    assert_eq!(json.header("Content-Type"), Some("application/json"));
+    let csv = visitas.request("GET", "/history?by=hour", &[("Accept", "text/csv")]);
+    assert!(csv.header("Content-Type").is_some_and(|kind| kind.starts_with("text/csv")), "{csv:?}");
+    let rows: Vec<String> = points(&visitas, "hour").iter().map(|(start, n)| format!("{start},{n}\r\n")).collect();
+    assert_eq!(csv.text(), format!("start,visits\r\n{}", rows.concat()));
+    assert_eq!(visitas.get("/history").text(), visitas.get("/history?by=minute").text());
+    for by in ["week", "", "minute%20", "MINUTE"] {
+        let refused = visitas.get(&format!("/history?by={by}"));
+        assert_eq!(refused.status, 400, "{by}");
+        assert!(refused.sentence().contains("minute"), "{refused:?}");
+    }
+}
+
+#[test]
+fn it_is_a_fast_503_while_the_ledger_is_away() {
+    let cluster = Cluster::start();
+    let database = cluster.default_database();
+    let visitas = Settings::new().postgres(&database).start();
+    visitas.visit();
+    cluster.stop(crate::support::Stop::Fast);
+    within(LIMIT, "a refusal", || visitas.get("/history").status == 503);
+    let began = Instant::now();
+    assert_eq!(visitas.get("/history").status, 503);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    cluster.restart();
+    within(LIMIT, "the history again", || visitas.get("/history").status == 200);
+    assert_eq!(sum(&visitas, "day"), 1);
+}
