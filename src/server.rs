@@ -88,15 +88,16 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
     start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
 
-    let ready = loop {
+    loop {
         match events.recv() {
             Ok(Event::Visits(visits::Event::Ready)) => announce(config, address),
             Ok(Event::Visits(visits::Event::Failed(sentence))) => return Err(RunError(sentence)),
-            Ok(Event::Stop) | Err(_) => break visits.is_ready(),
+            Ok(Event::Stop) | Err(_) => break,
         }
-    };
+    }
     drain(config, &events, &site, &server);
-    if ready {
+    // Before that every stage still waits for the others to reach their stores.
+    if visits.has_begun() {
         visits.close(Instant::now() + CLOSE_TIMEOUT);
     }
     Ok(())

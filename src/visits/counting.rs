@@ -6,9 +6,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::backoff::Backoff;
-use super::counter::Counter;
+use super::counter::{CountError, Counter};
 use super::delivery::Outcome;
+use super::footing::{Footing, Loss};
 use super::health::{Health, Startup};
 use super::lane::Lane;
 use super::ledger::OpenError;
@@ -101,12 +101,15 @@ impl Counting {
 
 /// The counter stage, on a thread of its own.
 pub(super) struct CounterStage {
+    /// Which of the lanes this is.
+    pub(super) number: usize,
     pub(super) counting: Arc<Counting>,
     pub(super) counter: Box<dyn Counter>,
     pub(super) health: Arc<Health>,
     pub(super) startup: Arc<Startup>,
     /// Time between two attempts at start.
     pub(super) interval: Duration,
+    pub(super) footing: Footing,
 }
 
 impl CounterStage {
@@ -137,7 +140,7 @@ impl CounterStage {
                 return false;
             }
         }
-        self.health.reached();
+        self.health.reached(self.number);
         true
     }
 
@@ -147,39 +150,50 @@ impl CounterStage {
         let result = if visits == 0 { self.counter.read() } else { self.counter.add(visits as u64) };
         match result {
             Ok(after) => {
+                if visits > 0 && self.footing.worked() {
+                    self.health.proven();
+                }
                 let mut counted = after.saturating_sub_unsigned(visits as u64);
                 for Committed { batch, visits, total } in all {
                     counted = counted.saturating_add_unsigned(visits as u64);
                     self.counting.lane.finish(&batch, Outcome::Counted { total, cache: Some(counted) });
                 }
             }
-            Err(reason) => {
+            Err(error) => {
                 self.counting.answer_uncounted(all);
-                self.reopen(&reason);
+                match error {
+                    CountError::NotSent(reason) => self.reopen(Loss::Found, &reason),
+                    CountError::Unknown(reason) => self.reopen(Loss::Broke, &reason),
+                }
             }
         }
     }
 
     /// The counter is away: lets visits pass without it until it is back, or the process stops.
-    fn reopen(&mut self, reason: &str) {
+    fn reopen(&mut self, how: Loss, reason: &str) {
         let waiting = self.counting.set_away(true);
         self.counting.answer_uncounted(waiting);
-        // A connection that was closed while nobody used it is no outage: one try before anybody is told.
-        if self.counter.open().is_ok() {
-            add(&self.counting.stats.counter_reconnects, 1);
-            self.counting.set_away(false);
-            log::info!("{} reached again at once, after: {reason}", self.health.name());
+        // A connection that was lost is no outage: one try before anybody is told.
+        if self.footing.is_firm() && self.counter.open().is_ok() {
+            self.footing.opened();
+            self.there_again();
+            self.health.regained(reason);
             return;
         }
-        self.health.lost(reason);
-        let mut backoff = Backoff::new();
-        while self.counting.pause(backoff.wait()) {
+        self.footing.lost(how);
+        self.health.lost(self.number, reason);
+        while self.counting.pause(self.footing.wait()) {
             if self.counter.open().is_ok() {
-                add(&self.counting.stats.counter_reconnects, 1);
-                self.counting.set_away(false);
-                self.health.back();
+                let on_trial = self.footing.opened();
+                self.there_again();
+                self.health.back(self.number, on_trial);
                 return;
             }
         }
+    }
+
+    fn there_again(&self) {
+        add(&self.counting.stats.counter_reconnects, 1);
+        self.counting.set_away(false);
     }
 }

@@ -19,29 +19,51 @@ pub enum StoreState {
     Away = 2,
 }
 
+/// Time in which connections that were lost and regained at once are told of by one line.
+const REGAINED_SILENCE: Duration = Duration::from_secs(60);
+
+/// An outage that comes so soon after the last one is the same: a disk with a little room takes a batch now and then.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
 /// The health of one store, fed by every lane.
 #[derive(Debug)]
 pub(super) struct Health {
     name: &'static str,
-    lanes: usize,
     attempts: Option<NonZeroUsize>,
     state: AtomicU8,
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+/// What one lane has of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Nothing yet.
+    Starting,
+    /// All.
+    Has,
+    /// A connection on which nothing was done yet, after one on which the store failed: it may fail again.
+    OnTrial,
+    /// Nothing.
+    Away,
+}
+
+#[derive(Debug)]
 struct Inner {
-    reached: usize,
-    away: usize,
-    away_since: Option<Instant>,
+    lanes: Vec<Hold>,
+    /// When the outage that was logged began; none while there is none.
+    outage_since: Option<Instant>,
+    /// Since when every lane has the store again, after that outage.
+    back_since: Option<Instant>,
     /// The start attempt logged last: every lane makes them, one line each is enough.
     logged_attempt: usize,
+    regained_logged: Option<Instant>,
 }
 
 impl Health {
     pub(super) fn new(name: &'static str, lanes: usize, attempts: Option<NonZeroUsize>) -> Self {
-        let state = AtomicU8::new(StoreState::Starting as u8);
-        Health { name, lanes, attempts, state, inner: Mutex::default() }
+        let lanes = vec![Hold::Starting; lanes];
+        let inner = Inner { lanes, outage_since: None, back_since: None, logged_attempt: 0, regained_logged: None };
+        Health { name, attempts, state: AtomicU8::new(StoreState::Starting as u8), inner: Mutex::new(inner) }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -57,10 +79,8 @@ impl Health {
     }
 
     /// A lane reached the store for the first time.
-    pub(super) fn reached(&self) {
-        let mut inner = self.lock();
-        inner.reached += 1;
-        self.settle(&inner);
+    pub(super) fn reached(&self, lane: usize) {
+        self.set(lane, Hold::Has);
     }
 
     /// A lane's attempt `attempt` at start failed. Gives the sentence to end with when there are no more attempts.
@@ -76,37 +96,71 @@ impl Health {
         last.then(|| format!("{} could not be reached in {attempt} attempts: {reason}", self.name))
     }
 
-    /// A lane lost the store and could not get it back at once.
-    pub(super) fn lost(&self, reason: &str) {
+    /// A lane lost its connection and has another one already. Told of once in a while: it is no outage, and a network
+    /// that cuts every connection must not fill the log.
+    pub(super) fn regained(&self, reason: &str) {
         let mut inner = self.lock();
-        if inner.away == 0 {
-            inner.away_since = Some(Instant::now());
+        if inner.regained_logged.is_none_or(|logged| logged.elapsed() >= REGAINED_SILENCE) {
+            inner.regained_logged = Some(Instant::now());
+            log::info!(
+                "{} reached again at once, after: {reason}; for {REGAINED_SILENCE:?} the metrics alone count more of these",
+                self.name
+            );
+        }
+    }
+
+    /// A lane lost the store and could not get it back at once.
+    pub(super) fn lost(&self, lane: usize, reason: &str) {
+        self.set(lane, Hold::Away);
+        let mut inner = self.lock();
+        if inner.outage_since.is_none() {
+            inner.outage_since = Some(Instant::now());
             log::warn!("{} is away: {reason}", self.name);
         }
-        inner.away += 1;
-        self.settle(&inner);
     }
 
-    /// That lane has it again.
-    pub(super) fn back(&self) {
+    /// That lane has it again. An outage is only over for a lane `on_trial` once [`Health::proven`]: a full disk may
+    /// take a connection and a rehearsal, and refuse every batch.
+    pub(super) fn back(&self, lane: usize, on_trial: bool) {
+        self.set(lane, if on_trial { Hold::OnTrial } else { Hold::Has });
+    }
+
+    /// The store did what it is for.
+    pub(super) fn proven(&self) {
         let mut inner = self.lock();
-        inner.away -= 1;
-        if inner.away == 0 {
-            let away = inner.away_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-            log::info!("{} is back after {:.1} s", self.name, away.as_secs_f64());
-        }
-        self.settle(&inner);
+        inner.lanes.iter_mut().filter(|hold| **hold == Hold::OnTrial).for_each(|hold| *hold = Hold::Has);
+        self.settle(&mut inner);
     }
 
-    fn settle(&self, inner: &Inner) {
-        let state = if inner.reached < self.lanes {
+    fn set(&self, lane: usize, hold: Hold) {
+        let mut inner = self.lock();
+        inner.lanes[lane] = hold;
+        self.settle(&mut inner);
+    }
+
+    /// Works out the state of the store, and since when an outage seems to be over.
+    fn settle(&self, inner: &mut Inner) {
+        let any = |wanted: &[Hold]| inner.lanes.iter().any(|hold| wanted.contains(hold));
+        let state = if any(&[Hold::Starting]) {
             StoreState::Starting
-        } else if inner.away < self.lanes {
+        } else if any(&[Hold::Has, Hold::OnTrial]) {
             StoreState::Up
         } else {
             StoreState::Away
         };
         self.state.store(state as u8, Ordering::Relaxed);
+        let over = !any(&[Hold::Away, Hold::OnTrial]);
+        inner.back_since = over.then(|| inner.back_since.unwrap_or_else(Instant::now));
+    }
+
+    /// Tells of the end of an outage once that has lasted. To be called often.
+    pub(super) fn tick(&self, now: Instant) {
+        let mut inner = self.lock();
+        let (Some(outage), Some(back)) = (inner.outage_since, inner.back_since) else { return };
+        if now.saturating_duration_since(back) >= STABLE_AFTER {
+            inner.outage_since = None;
+            log::info!("{} is back after {:.1} s", self.name, back.saturating_duration_since(outage).as_secs_f64());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -150,5 +204,51 @@ impl Startup {
     /// A store cannot be reached: the process is to end with this sentence.
     pub(super) fn failed(&self, sentence: String) {
         (self.tell)(Event::Failed(sentence));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outage(health: &Health) -> bool {
+        health.lock().outage_since.is_some()
+    }
+
+    #[test]
+    fn an_outage_is_over_when_every_lane_has_had_the_store_for_a_while() {
+        let health = Health::new("the store", 2, None);
+        (0..2).for_each(|lane| health.reached(lane));
+        health.lost(0, "a reason");
+        health.lost(1, "a reason");
+        assert_eq!(health.state(), StoreState::Away);
+        health.back(0, false);
+        assert_eq!(health.state(), StoreState::Up);
+        let later = || Instant::now() + STABLE_AFTER;
+        health.tick(later());
+        assert!(outage(&health), "one lane has it not");
+        health.back(1, false);
+        health.tick(Instant::now());
+        assert!(outage(&health), "it may be lost again at once");
+        health.lost(1, "a reason");
+        health.tick(later());
+        assert!(outage(&health), "it was lost again");
+        health.back(1, false);
+        health.tick(later());
+        assert!(!outage(&health));
+    }
+
+    #[test]
+    fn an_outage_of_a_store_on_trial_is_over_once_something_worked() {
+        let health = Health::new("the store", 1, None);
+        health.reached(0);
+        health.lost(0, "a reason");
+        health.back(0, true);
+        assert_eq!(health.state(), StoreState::Up, "visits are taken: how else could anything work");
+        health.tick(Instant::now() + STABLE_AFTER);
+        assert!(outage(&health));
+        health.proven();
+        health.tick(Instant::now() + STABLE_AFTER);
+        assert!(!outage(&health));
     }
 }

@@ -104,6 +104,11 @@ impl Inbox {
         Next::Batch
     }
 
+    /// Puts tickets that were taken last back before the others, whatever the gate is.
+    pub(super) fn put_back(&self, tickets: &[Ticket]) {
+        self.lock().waiting.splice(0..0, tickets.iter().cloned());
+    }
+
     /// Opens the gate, unless it is closed for good.
     pub(super) fn open(&self) {
         let mut state = self.lock();

@@ -4,14 +4,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Refused;
-use super::backoff::Backoff;
 use super::counting::{Committed, Counting};
 use super::delivery::{Outcome, deliver};
+use super::footing::{Footing, Loss};
 use super::health::{Health, Startup};
 use super::inbox::{Inbox, Next};
 use super::ledger::{CommitError, LastBatch, Ledger, OpenError};
 use super::stats::{Stats, add};
 use super::ticket::{Batch, Ticket};
+
+/// Time for a lost connection to be replaced while visits still queue. Making one takes PostgreSQL some 10 ms, and ten
+/// times that where every core is busy; what takes much longer is an outage.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What the outside sees of a lane: its inbox, and the batches under way.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(super) struct Lane {
     pub(super) inbox: Arc<Inbox>,
     /// Batches taken and not yet answered, kept so that [`Lane::answer_late`] reaches their tickets.
     under_way: Mutex<Vec<UnderWay>>,
+    /// Since when the ledger stage replaces a lost connection, with the gate open; none while it does not.
+    replacing_since: Mutex<Option<Instant>>,
     /// Stages that have not ended.
     running: Mutex<usize>,
     ended: Condvar,
@@ -30,19 +36,37 @@ impl Lane {
         Lane {
             inbox: Arc::new(Inbox::new(capacity)),
             under_way: Mutex::default(),
+            replacing_since: Mutex::default(),
             running: Mutex::new(2),
             ended: Condvar::new(),
         }
     }
 
-    /// Answers every ticket whose deadline has passed: those in the queue, and those under way.
+    /// Answers every ticket whose deadline has passed: those in the queue, and those under way. Shuts the gate when a
+    /// lost connection takes longer to replace than visitors are to wait for that.
     pub(super) fn answer_late(&self, now: Instant) {
+        self.end_grace(now);
         let late = self.inbox.late(now);
         if !late.is_empty() {
             refuse(late, Refused::Late);
         }
         for batch in lock(&self.under_way).iter_mut() {
             batch.answer_late(now);
+        }
+    }
+
+    fn end_grace(&self, now: Instant) {
+        let since = lock(&self.replacing_since);
+        if since.is_some_and(|since| now >= since + GRACE) {
+            self.shut();
+        }
+    }
+
+    /// Shuts the gate because the ledger is away, and refuses what waits.
+    fn shut(&self) {
+        let waiting = self.inbox.shut();
+        if !waiting.is_empty() {
+            refuse(waiting, Refused::LedgerAway);
         }
     }
 
@@ -62,6 +86,12 @@ impl Lane {
     pub(super) fn finish(&self, batch: &Arc<Batch>, outcome: Outcome) {
         lock(&self.under_way).retain(|entry| !Arc::ptr_eq(&entry.batch, batch));
         deliver(batch, outcome, 0..batch.tickets.len());
+    }
+
+    /// Puts the tickets of a batch that was not sent back to where they came from.
+    fn put_back(&self, batch: &Arc<Batch>) {
+        lock(&self.under_way).retain(|entry| !Arc::ptr_eq(&entry.batch, batch));
+        self.inbox.put_back(&batch.tickets);
     }
 
     /// A stage has ended.
@@ -116,6 +146,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The ledger stage, on a thread of its own.
 pub(super) struct LedgerStage {
+    /// Which of the lanes this is.
+    pub(super) number: usize,
     pub(super) lane: Arc<Lane>,
     /// The inboxes of all lanes, to raise a doubt in.
     pub(super) all_inboxes: Arc<[Arc<Inbox>]>,
@@ -126,6 +158,7 @@ pub(super) struct LedgerStage {
     pub(super) stats: Arc<Stats>,
     /// Time between two attempts at start.
     pub(super) interval: Duration,
+    pub(super) footing: Footing,
 }
 
 /// Tries to commit a batch that ended with an error known to pass (a deadlock, say), before it is refused.
@@ -164,7 +197,7 @@ impl LedgerStage {
                 return false;
             }
         }
-        self.health.reached();
+        self.health.reached(self.number);
         true
     }
 
@@ -189,7 +222,7 @@ impl LedgerStage {
         match self.ledger.check() {
             Ok(()) => self.lane.inbox.open(),
             Err(reason) => {
-                self.reopen(&reason);
+                self.reopen(Loss::Found, &reason);
             }
         }
     }
@@ -201,28 +234,37 @@ impl LedgerStage {
             arrivals.extend(batch.visits().map(|ticket| ticket.arrival));
             let began = Instant::now();
             let result = if arrivals.is_empty() { self.ledger.total() } else { self.ledger.commit(arrivals) };
-            match result {
+            let last = match result {
                 Ok(total) => return self.committed(batch, arrivals.len(), total, began),
-                Err(CommitError::Passing(_)) if tries < MAX_TRIES => {}
+                Err(CommitError::Passing(_)) if tries < MAX_TRIES => LastBatch::NotCommitted,
                 Err(CommitError::Passing(reason) | CommitError::Refused(reason)) => {
-                    return self.refused(&batch, &reason);
+                    self.lane.finish(&batch, Outcome::Refused(Refused::LedgerAway));
+                    self.reopen(Loss::Refused, &reason);
+                    return;
                 }
                 Err(CommitError::NotSent(reason)) => {
-                    if let Err(reason) = self.open_again(&reason) {
-                        return self.refused(&batch, &reason);
+                    // Those who wait for a connection wait in the queue, whose gate knows for how long.
+                    self.lane.put_back(&batch);
+                    let replaced = if self.footing.is_firm() { self.replace(&reason) } else { Err(reason) };
+                    if let Err(reason) = replaced {
+                        self.reopen(Loss::Found, &reason);
                     }
+                    return;
                 }
+                // When the process stops before the ledger is back, nobody can tell.
                 Err(CommitError::Unknown(reason)) => {
-                    add(&self.stats.ambiguous_commits, 1);
-                    match self.open_again(&reason).or_else(|reason| self.reopen(&reason).ok_or(reason)) {
-                        Ok(LastBatch::Committed(total)) => return self.committed(batch, arrivals.len(), total, began),
-                        Ok(LastBatch::NotCommitted) => {}
-                        // Nobody can tell any more, or the process stops before the ledger is back.
-                        Ok(LastBatch::Unknown) | Err(_) => {
-                            return self.lane.finish(&batch, Outcome::Refused(Refused::Late));
-                        }
-                    }
+                    self.note_ambiguous(arrivals);
+                    self.find_out(Loss::Broke, &reason).unwrap_or(LastBatch::Unknown)
                 }
+                Err(CommitError::Silent(reason)) => {
+                    self.note_ambiguous(arrivals);
+                    self.find_out(Loss::Silent, &reason).unwrap_or(LastBatch::Unknown)
+                }
+            };
+            match last {
+                LastBatch::Committed(total) => return self.committed(batch, arrivals.len(), total, began),
+                LastBatch::Unknown => return self.lane.finish(&batch, Outcome::Refused(Refused::Late)),
+                LastBatch::NotCommitted => {}
             }
             match self.without_late(batch) {
                 Some(rest) => batch = rest,
@@ -232,18 +274,21 @@ impl LedgerStage {
     }
 
     /// The batch is committed: the counter stage goes on with it.
-    fn committed(&self, batch: Arc<Batch>, visits: usize, total: u64, began: Instant) {
+    fn committed(&mut self, batch: Arc<Batch>, visits: usize, total: u64, began: Instant) {
         if visits > 0 {
             self.stats.committed(visits, began.elapsed());
+            if self.footing.worked() {
+                self.health.proven();
+            }
         }
         self.lane.note_committed(&batch, total);
         self.counting.hand(Committed { batch, visits, total });
     }
 
-    /// The batch is not committed and will not be: answers it, then waits until the ledger takes batches again.
-    fn refused(&mut self, batch: &Arc<Batch>, reason: &str) {
-        self.lane.finish(batch, Outcome::Refused(Refused::LedgerAway));
-        self.reopen(reason);
+    fn note_ambiguous(&self, arrivals: &[SystemTime]) {
+        if !arrivals.is_empty() {
+            add(&self.stats.ambiguous_commits, 1);
+        }
     }
 
     /// The part of a batch that was not committed whose visitors still wait; the others are refused.
@@ -264,33 +309,42 @@ impl LedgerStage {
         Some(rest)
     }
 
-    /// One try to connect again, at once: a lost connection is no outage yet.
-    fn open_again(&mut self, reason: &str) -> Result<LastBatch, String> {
-        match self.ledger.open() {
-            Ok(last) => {
-                add(&self.stats.ledger_reconnects, 1);
-                log::info!("{} reached again at once, after: {reason}", self.health.name());
-                Ok(last)
-            }
-            Err(error) => Err(error.to_string()),
+    /// What became of the batch whose commit got no answer: asked over a new connection, made at once if it may be. None
+    /// when the process stops before the ledger is back.
+    fn find_out(&mut self, how: Loss, reason: &str) -> Option<LastBatch> {
+        if how == Loss::Broke && self.footing.is_firm() {
+            self.replace(reason).ok().or_else(|| self.reopen(how, reason))
+        } else {
+            self.reopen(how, reason)
         }
     }
 
+    /// One try to connect again, at once: a lost connection is no outage yet. Visits queue meanwhile, for [`GRACE`].
+    fn replace(&mut self, reason: &str) -> Result<LastBatch, String> {
+        *lock(&self.lane.replacing_since) = Some(Instant::now());
+        let opened = self.ledger.open();
+        *lock(&self.lane.replacing_since) = None;
+        let last = opened.map_err(|error| error.to_string())?;
+        add(&self.stats.ledger_reconnects, 1);
+        self.footing.opened();
+        self.health.regained(reason);
+        self.lane.inbox.open();
+        Ok(last)
+    }
+
     /// The ledger is away: refuses visits until it is back. None when the process stops first.
-    fn reopen(&mut self, reason: &str) -> Option<LastBatch> {
-        self.health.lost(reason);
-        let waiting = self.lane.inbox.shut();
-        if !waiting.is_empty() {
-            refuse(waiting, Refused::LedgerAway);
-        }
+    fn reopen(&mut self, how: Loss, reason: &str) -> Option<LastBatch> {
+        self.footing.lost(how);
+        self.health.lost(self.number, reason);
+        self.lane.shut();
         for inbox in self.all_inboxes.iter() {
             inbox.doubt();
         }
-        let mut backoff = Backoff::new();
-        while self.lane.inbox.pause(backoff.wait()) {
+        while self.lane.inbox.pause(self.footing.wait()) {
             if let Ok(last) = self.ledger.open() {
                 add(&self.stats.ledger_reconnects, 1);
-                self.health.back();
+                let on_trial = self.footing.opened();
+                self.health.back(self.number, on_trial);
                 self.lane.inbox.open();
                 return Some(last);
             }

@@ -9,12 +9,16 @@ mod backoff;
 pub mod counter;
 mod counting;
 mod delivery;
+mod footing;
 mod health;
 mod historian;
 pub mod history;
 mod inbox;
 mod lane;
 pub mod ledger;
+#[cfg(test)]
+mod model;
+mod resolver;
 mod seat;
 mod stats;
 pub mod survey;
@@ -28,6 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use counter::Counter;
 use counting::{CounterStage, Counting};
+use footing::Footing;
 pub use health::StoreState;
 use health::{Health, Startup};
 use historian::Historian;
@@ -154,6 +159,7 @@ impl Visits {
         for (number, lane) in lanes.iter().enumerate() {
             let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&stats)));
             let ledger_stage = LedgerStage {
+                number,
                 lane: Arc::clone(lane),
                 all_inboxes: Arc::clone(&all_inboxes),
                 ledger: (stores.ledger)(),
@@ -162,13 +168,16 @@ impl Visits {
                 startup: Arc::clone(&startup),
                 stats: Arc::clone(&stats),
                 interval: options.connect_interval,
+                footing: Footing::new(),
             };
             let counter_stage = CounterStage {
+                number,
                 counting,
                 counter: (stores.counter)(),
                 health: Arc::clone(&counter),
                 startup: Arc::clone(&startup),
                 interval: options.connect_interval,
+                footing: Footing::new(),
             };
             thread::Builder::new().name(format!("ledger-{number}")).spawn(move || ledger_stage.run())?;
             thread::Builder::new().name(format!("counter-{number}")).spawn(move || counter_stage.run())?;
@@ -248,11 +257,18 @@ impl Visits {
             lane.answer_late(now);
         }
         self.historian.tick(now);
+        self.ledger.tick(now);
+        self.counter.tick(now);
+    }
+
+    /// Whether every lane has reached its stores once.
+    pub fn has_begun(&self) -> bool {
+        self.startup.has_begun()
     }
 
     /// Whether visits are taken: the ledger is there.
     pub fn is_ready(&self) -> bool {
-        self.startup.has_begun() && self.ledger.state() == StoreState::Up
+        self.has_begun() && self.ledger.state() == StoreState::Up
     }
 
     /// Each store by its name, with its state.

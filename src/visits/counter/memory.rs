@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::super::ledger::OpenError;
-use super::Counter;
+use super::{CountError, Counter};
 
 /// A clone counts on the same counter.
 #[derive(Debug, Clone, Default)]
@@ -15,12 +15,12 @@ impl Counter for Memory {
         Ok(())
     }
 
-    fn add(&mut self, visits: u64) -> Result<i64, String> {
+    fn add(&mut self, visits: u64) -> Result<i64, CountError> {
         let visits = visits.cast_signed();
         Ok(self.0.fetch_add(visits, Ordering::Relaxed) + visits)
     }
 
-    fn read(&mut self) -> Result<i64, String> {
+    fn read(&mut self) -> Result<i64, CountError> {
         Ok(self.0.load(Ordering::Relaxed))
     }
 }

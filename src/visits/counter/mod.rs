@@ -19,12 +19,21 @@ pub trait Counter: Send {
     /// Adds `visits` and gives the counter with them.
     ///
     /// # Errors
-    /// The reason. Whether the visits were counted is then not known, and [`Counter::open`] must come before the next call.
-    fn add(&mut self, visits: u64) -> Result<i64, String>;
+    /// See [`CountError`]. [`Counter::open`] must come before the next call.
+    fn add(&mut self, visits: u64) -> Result<i64, CountError>;
 
     /// The counter as it stands.
     ///
     /// # Errors
     /// As [`Counter::add`]; nothing is ever added.
-    fn read(&mut self) -> Result<i64, String>;
+    fn read(&mut self) -> Result<i64, CountError>;
+}
+
+/// Why the counter did not answer with its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CountError {
+    /// The connection was gone and could not be made again: nothing was counted.
+    NotSent(String),
+    /// The visits may have been counted or not.
+    Unknown(String),
 }

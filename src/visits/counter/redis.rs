@@ -1,84 +1,134 @@
 //! The counter in Redis: key `contador_cache`, one `INCRBY` a batch.
 
+mod link;
+
 use std::time::{Duration, Instant};
 
-use redis::{Client, Connection, ConnectionInfo, RedisError};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisError, RedisResult};
 
 use super::super::ledger::OpenError;
-use super::Counter;
+use super::super::resolver::Resolver;
+use super::{CountError, Counter};
 use crate::visits::survey::Finding;
+use link::Link;
 
 /// The key, as the exercise names it.
 const KEY: &str = "contador_cache";
 
 /// A client of one Redis server.
+#[derive(Debug)]
 pub struct Redis {
     info: ConnectionInfo,
-    /// For connecting, and for each answer.
+    resolver: Resolver,
+    /// For each call, connecting included where it must.
     timeout: Duration,
-    connection: Option<Connection>,
+    link: Option<Link>,
     used: Instant,
 }
 
-/// A connection that rested this long is asked whether it still works before it carries an increment.
+/// A connection that rested this long is looked at before it carries an increment.
 const STALE_AFTER: Duration = Duration::from_millis(500);
 
+/// Time for a connection that no visit waits for: looking the name up, connecting, logging in.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Redis {
-    /// A client, not yet connected. No call takes much longer than `timeout`.
+    /// A client, not yet connected. No call takes longer than `timeout`.
     pub fn new(info: ConnectionInfo, timeout: Duration) -> Self {
-        Redis { info, timeout, connection: None, used: Instant::now() }
+        Redis { info, resolver: Resolver::new(), timeout, link: None, used: Instant::now() }
     }
 
-    fn connect(&self) -> Result<Connection, RedisError> {
-        let client = Client::open(self.info.clone())?;
-        let mut connection = client.get_connection_with_timeout(self.timeout)?;
-        connection.set_read_timeout(Some(self.timeout))?;
-        connection.set_write_timeout(Some(self.timeout))?;
-        // A write, so that it also proves that the server takes any: a full one or a read-only replica refuses it.
-        redis::cmd("SET").arg(KEY).arg(0).arg("NX").query::<()>(&mut connection)?;
-        Ok(connection)
+    /// Connects, makes the key, and proves that it could be increased.
+    fn connect(&mut self, deadline: Instant) -> RedisResult<Link> {
+        let mut link = self.log_in(deadline)?;
+        link.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
+        // A rehearsal: what would refuse an increment (a full server, a read-only replica, a key that holds no number)
+        // refuses this one too.
+        link.ask::<i64>(&increment(0), deadline)?;
+        Ok(link)
     }
 
-    /// Runs a command whose answer is a number. Anything that leaves the connection in doubt ends it.
-    fn number(&mut self, command: &redis::Cmd) -> Result<i64, String> {
-        let result = self.fresh().and_then(|connection| command.query(connection));
-        self.used = Instant::now();
-        result.map_err(|error| {
-            // The next answer on this connection might belong to this command.
-            self.connection = None;
-            error.to_string()
-        })
-    }
-
-    /// The connection; after a rest it is asked whether it still works, and made anew if not. Nothing is lost by that,
-    /// while an increment sent into a connection that the server has closed would have an unknown fate.
-    fn fresh(&mut self) -> Result<&mut Connection, RedisError> {
-        let rested = self.used.elapsed() > STALE_AFTER;
-        let mut kept = self.connection.take();
-        if rested {
-            kept = kept.and_then(|mut connection| {
-                redis::cmd("PING").query::<()>(&mut connection).is_ok().then_some(connection)
-            });
+    fn log_in(&mut self, deadline: Instant) -> RedisResult<Link> {
+        let mut link = self.reach(deadline)?;
+        let settings = self.info.redis_settings();
+        if let Some(password) = settings.password() {
+            let mut command = redis::cmd("AUTH");
+            if let Some(user) = settings.username() {
+                command.arg(user);
+            }
+            link.ask::<()>(command.arg(password), deadline)?;
         }
-        let connection = kept.map_or_else(|| self.connect(), Ok)?;
-        Ok(self.connection.insert(connection))
+        if settings.db() != 0 {
+            link.ask::<()>(redis::cmd("SELECT").arg(settings.db()), deadline)?;
+        }
+        Ok(link)
     }
+
+    /// Connects to the first of the server's addresses that can be reached.
+    fn reach(&mut self, deadline: Instant) -> RedisResult<Link> {
+        let (host, port) = match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => (host, *port),
+            ConnectionAddr::Unix(path) => return Ok(Link::over_unix(path, deadline)?),
+            other => {
+                return Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, "no way to", other.to_string())));
+            }
+        };
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let mut last = None;
+        let addresses = self.resolver.resolve(host, limit)?;
+        for (index, address) in addresses.iter().enumerate() {
+            // Each address gets its share of the time that is left, or one that is silent would take all of it.
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
+            match Link::over_tcp(*address, port, now + share) {
+                Ok(link) => return Ok(link),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into()).into())
+    }
+
+    /// Runs a command. Anything that leaves the connection in doubt ends it.
+    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut link = self.fresh(deadline).map_err(|error| CountError::NotSent(error.to_string()))?;
+        let answer = link.ask(command, deadline).map_err(|error| CountError::Unknown(error.to_string()))?;
+        self.link = Some(link);
+        self.used = Instant::now();
+        Ok(answer)
+    }
+
+    /// The connection, taken out; after a rest it is looked at, and made anew if the server has closed it. Nothing is
+    /// lost by that, while an increment sent into a closed connection would have an unknown fate.
+    fn fresh(&mut self, deadline: Instant) -> RedisResult<Link> {
+        let rested = self.used.elapsed() > STALE_AFTER;
+        let kept = self.link.take().filter(|link| !rested || link.is_alive());
+        kept.map_or_else(|| self.connect(deadline), Ok)
+    }
+}
+
+fn increment(visits: u64) -> Cmd {
+    let mut command = redis::cmd("INCRBY");
+    command.arg(KEY).arg(visits);
+    command
 }
 
 impl Counter for Redis {
     fn open(&mut self) -> Result<(), OpenError> {
-        self.connection = None;
-        self.connection = Some(self.connect().map_err(|error| OpenError::Again(error.to_string()))?);
+        self.link = None;
+        let link = self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Again(error.to_string()))?;
+        self.link = Some(link);
         self.used = Instant::now();
         Ok(())
     }
 
-    fn add(&mut self, visits: u64) -> Result<i64, String> {
-        self.number(redis::cmd("INCRBY").arg(KEY).arg(visits))
+    fn add(&mut self, visits: u64) -> Result<i64, CountError> {
+        self.ask(&increment(visits))
     }
 
-    fn read(&mut self) -> Result<i64, String> {
-        self.number(redis::cmd("GET").arg(KEY))
+    fn read(&mut self) -> Result<i64, CountError> {
+        // A key that is not there any more is one that the next increment begins at 0.
+        self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY)).map(Option::unwrap_or_default)
     }
 }
 
@@ -86,9 +136,9 @@ impl Counter for Redis {
 #[cold]
 pub fn survey(info: &ConnectionInfo, timeout: Duration) -> Vec<Finding> {
     let began = Instant::now();
-    let connected = Client::open(info.clone()).and_then(|client| client.get_connection_with_timeout(timeout));
-    let mut connection = match connected {
-        Ok(connection) => connection,
+    let deadline = began + timeout;
+    let mut link = match Redis::new(info.clone(), timeout).log_in(deadline) {
+        Ok(link) => link,
         Err(error) => {
             let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
             return vec![Finding::fails("Redis", error.to_string(), todo)];
@@ -96,11 +146,10 @@ pub fn survey(info: &ConnectionInfo, timeout: Duration) -> Vec<Finding> {
     };
     let took = began.elapsed();
     // Without an answer the findings below say so, each for itself.
-    let _ = connection.set_read_timeout(Some(timeout));
-    let server: String = redis::cmd("INFO").query(&mut connection).unwrap_or_default();
+    let server: String = link.ask(&redis::cmd("INFO"), deadline).unwrap_or_default();
     let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
     let mut findings = vec![Finding::fine("Redis", format!("{version}, connected in {took:.1?}"))];
-    findings.push(match redis::cmd("GET").arg(KEY).query::<Option<String>>(&mut connection) {
+    findings.push(match link.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
         Ok(Some(count)) => Finding::fine("its counter", format!("{KEY} is {count}")),
         Ok(None) => Finding::fine("its counter", "not there yet: it begins at 0"),
         Err(error) => {

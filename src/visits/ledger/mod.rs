@@ -24,8 +24,8 @@ pub trait Ledger: Send {
     /// Commits one row for each arrival, all or none, and gives the number of rows in the ledger with them.
     ///
     /// # Errors
-    /// See [`CommitError`]: after all but [`CommitError::Unknown`] no row of the batch is or will be there. After
-    /// `Unknown` a successful [`Ledger::open`] must come first; it says what became of the batch.
+    /// See [`CommitError`]: after all but [`CommitError::Unknown`] and [`CommitError::Silent`] no row of the batch is or
+    /// will be there. After these a successful [`Ledger::open`] must come first; it says what became of the batch.
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<u64, CommitError>;
 
     /// The number of rows, without adding any.
@@ -115,8 +115,11 @@ pub enum CommitError {
     Refused(String),
     /// Not committed: the connection was found closed before anything was sent.
     NotSent(String),
-    /// The connection was lost, or the deadline passed, while the commit was under way.
+    /// The connection was lost while the commit was under way.
     Unknown(String),
+    /// As [`CommitError::Unknown`], but the connection was not lost: the ledger's answer did not come before the
+    /// deadline, so that another call may well have to wait as long.
+    Silent(String),
 }
 
 impl fmt::Display for CommitError {
@@ -124,7 +127,8 @@ impl fmt::Display for CommitError {
         let (CommitError::Passing(reason)
         | CommitError::Refused(reason)
         | CommitError::NotSent(reason)
-        | CommitError::Unknown(reason)) = self;
+        | CommitError::Unknown(reason)
+        | CommitError::Silent(reason)) = self;
         f.write_str(reason)
     }
 }

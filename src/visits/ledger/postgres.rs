@@ -7,6 +7,7 @@
 //! functions.
 
 mod chronicle;
+mod reach;
 mod session;
 mod survey;
 
@@ -19,12 +20,13 @@ use tokio_postgres::error::{Error, Severity, SqlState};
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
 pub use chronicle::PostgresChronicle;
+use reach::Way;
 use session::{Failure, Identity, Session, Slot};
 pub use survey::survey;
 
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {
-    config: Config,
+    way: Way,
     /// The connection lives on this thread's own runtime, driven only while a call waits for it: so every call has a
     /// deadline, which the blocking client of the same library cannot give.
     runtime: Option<Runtime>,
@@ -42,7 +44,7 @@ impl Postgres {
     /// A client, not yet connected. A commit is given up after `deadline`.
     pub fn new(config: &Config, deadline: Duration) -> Self {
         Postgres {
-            config: session::with_limits(config, deadline),
+            way: Way::new(config, deadline),
             runtime: None,
             session: None,
             deadline,
@@ -65,10 +67,10 @@ impl Postgres {
             }
             match tokio::time::timeout(deadline, work(session)).await {
                 Ok(result) => result.map_err(classify),
-                Err(_) => Err(CommitError::Unknown(format!("no answer in {deadline:?}"))),
+                Err(_) => Err(CommitError::Silent(format!("no answer in {deadline:?}"))),
             }
         });
-        if matches!(result, Err(CommitError::NotSent(_) | CommitError::Unknown(_))) {
+        if matches!(result, Err(CommitError::NotSent(_) | CommitError::Unknown(_) | CommitError::Silent(_))) {
             self.session = None;
         }
         result
@@ -95,7 +97,8 @@ impl Ledger for Postgres {
             None => Builder::new_current_thread().enable_all().build().map_err(|error| again(error.to_string()))?,
         };
         let lane = Identity { owner: self.owner, slot: self.slot };
-        let opened = runtime.block_on(Session::open(&self.config, lane));
+        let way = &mut self.way;
+        let opened = runtime.block_on(async { Session::open(session::connect(way).await?, lane).await });
         self.runtime = Some(runtime);
         let (session, slot) = opened.map_err(|failure| match failure {
             Failure::Unfit(reason) => OpenError::Never(reason),

@@ -11,9 +11,9 @@ use super::{EmbeddedFile, LANES, Last, VISITS};
 use crate::visits::history::{Bucket, Step};
 
 /// Visits by the step and its beginning: see [`key`].
-const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
+pub(super) const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
 /// Three numbers of rows: see [`AFTER`], [`UNTIL`] and [`KNOWN`].
-const MARKS: TableDefinition<'_, u64, i64> = TableDefinition::new("marks");
+pub(super) const MARKS: TableDefinition<'_, u64, i64> = TableDefinition::new("marks");
 /// Rows after this one and up to [`UNTIL`] are not in the history yet.
 const AFTER: u64 = 0;
 /// See [`AFTER`].

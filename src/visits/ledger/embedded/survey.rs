@@ -19,7 +19,7 @@ pub fn survey(folder: &Path) -> Vec<Finding> {
         return findings;
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
-    findings.push(match open(&path) {
+    findings.push(match open(&path, true) {
         Ok(database) => match Embedded::count(&database) {
             Ok(rows) => Finding::fine("its file", format!("{}, {rows} rows in {bytes} bytes", path.display())),
             Err(error) => Finding::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Config, Row};
 
 use super::super::{Chronicle, RolledUp};
-use super::session::{self, Failure, Link};
+use super::reach::Way;
+use super::session::{self, Failure, Fresh};
 use crate::visits::history::{Bucket, Step};
 
 /// Every part of the three series, those in the history and those of the minutes that lanes are in, each with whether rows
@@ -35,15 +36,15 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The client of the history, connected when it is needed.
 pub struct PostgresChronicle {
-    config: Config,
+    way: Way,
     runtime: Option<Runtime>,
-    session: Option<(Client, Link)>,
+    session: Option<Fresh>,
 }
 
 impl PostgresChronicle {
     /// A client, not yet connected.
     pub fn new(config: &Config, deadline: Duration) -> Self {
-        PostgresChronicle { config: session::with_limits(config, deadline), runtime: None, session: None }
+        PostgresChronicle { way: Way::new(config, deadline), runtime: None, session: None }
     }
 
     /// The rows of one statement, on the connection, made if there is none. After any failure it is made anew.
@@ -60,11 +61,11 @@ impl PostgresChronicle {
         let result = runtime.block_on(async {
             let (client, mut link) = match self.session.take() {
                 Some((client, link)) if !client.is_closed() => (client, link),
-                _ => connect(&self.config).await?,
+                _ => connect(&mut self.way).await?,
             };
             let work = async { Ok(client.query(statement, params).await?) };
             let done = tokio::time::timeout(limit, session::driven(&mut link, work)).await;
-            let rows = done.unwrap_or(Err(Failure::Slow))?;
+            let rows = done.unwrap_or(Err(Failure::Slow(limit)))?;
             self.session = Some((client, link));
             Ok(rows)
         });
@@ -73,8 +74,8 @@ impl PostgresChronicle {
     }
 }
 
-async fn connect(config: &Config) -> Result<(Client, Link), Failure> {
-    let (client, mut link) = session::limited(async { Ok(config.connect(NoTls).await?) }).await?;
+async fn connect(way: &mut Way) -> Result<Fresh, Failure> {
+    let (client, mut link) = session::connect(way).await?;
     let settle = async {
         client.batch_execute(session::SETTLE_IN).await?;
         client.batch_execute(LIMITS).await?;

@@ -7,9 +7,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, Connection, Error, NoTls, Row, Socket, Statement};
+use tokio_postgres::{Client, Connection, Error, NoTls, Row, Socket, Statement};
 
 use super::is_unfit;
+use super::reach::Way;
 use crate::visits::history::Step;
 
 /// Everything that visitas needs in the database.
@@ -37,6 +38,9 @@ const STALE_AFTER: Duration = Duration::from_millis(500);
 /// Time for each step of making a connection. Longer than a loaded server takes, and short enough that a lane soon
 /// tries anew, perhaps at another address.
 const STEP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time for the schema to be created: it may have to wait for another process, and to count a table of a billion rows.
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Who a lane is: its random number, and the slot it had when it was connected last.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +70,10 @@ pub(super) enum Failure {
     Missing,
     /// The connection ended.
     Closed,
-    /// A step of making the connection took too long.
-    Slow,
+    /// A step of making the connection took longer than it may.
+    Slow(Duration),
+    /// The name of the host has no address, or none was told in time.
+    NoAddress(std::io::Error),
     /// An answer without the row it must have.
     NoRow,
 }
@@ -84,7 +90,8 @@ impl fmt::Display for Failure {
             Failure::Statement(error) => f.write_str(&describe(error)),
             Failure::Unfit(reason) => f.write_str(reason),
             Failure::Missing => f.write_str("the table acessos is not there any more"),
-            Failure::Slow => write!(f, "no answer in {STEP_TIMEOUT:?}"),
+            Failure::Slow(limit) => write!(f, "no answer in {limit:?}"),
+            Failure::NoAddress(error) => write!(f, "{error}"),
             Failure::Closed => f.write_str("the server closed the connection"),
             Failure::NoRow => f.write_str("an answer without a row"),
         }
@@ -102,31 +109,27 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-/// The configuration with a limit on every wait that the network or the server could cause.
-pub(super) fn with_limits(config: &Config, deadline: Duration) -> Config {
-    let mut config = config.clone();
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(1));
-    }
-    // A peer that acknowledges nothing for this long is gone, though the connection stands (tcp(7), TCP_USER_TIMEOUT).
-    config.tcp_user_timeout(deadline);
-    config.keepalives(true).keepalives_idle(Duration::from_secs(10));
-    config.keepalives_interval(Duration::from_secs(3)).keepalives_retries(3);
-    if config.get_application_name().is_none() {
-        config.application_name("visitas");
-    }
-    let ms = deadline.as_millis();
-    // The server gives up before the client does, so that the client hears what became of the batch.
-    let options = format!(
-        "{} -c statement_timeout={ms} -c lock_timeout={ms} -c idle_in_transaction_session_timeout={ms} \
-         -c default_transaction_isolation=read\\ committed -c client_min_messages=warning -c visitas.lane=on",
-        config.get_options().unwrap_or_default()
-    );
-    config.options(options.trim_start());
-    config
-}
-
 pub(super) type Link = Connection<Socket, tokio_postgres::tls::NoTlsStream>;
+
+/// A connection on which nothing was done yet.
+pub(super) type Fresh = (Client, Link);
+
+/// Connects to the first host that can be reached and logs in there, each within [`STEP_TIMEOUT`].
+pub(super) async fn connect(way: &mut Way) -> Result<Fresh, Failure> {
+    let mut last = Failure::Unfit("no host is configured".to_owned());
+    for host in way.hosts() {
+        // On this thread, which waits for the database anyway: no runtime has to keep threads for names.
+        let connected = match way.to(&host) {
+            Ok(config) => limited(async { Ok(config.connect(NoTls).await?) }).await,
+            Err(error) => Err(Failure::NoAddress(error)),
+        };
+        match connected {
+            Ok(fresh) => return Ok(fresh),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
 
 /// A connection that holds a slot.
 pub(super) struct Session {
@@ -138,12 +141,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, creates what is missing, takes a slot, and proves that a batch could be committed. Every step but the
-    /// creation of the schema, which may have many rows to count, ends within [`STEP_TIMEOUT`].
-    pub(super) async fn open(config: &Config, lane: Identity) -> Result<(Session, Slot), Failure> {
-        let (client, mut link) = limited(async { Ok(config.connect(NoTls).await?) }).await?;
+    /// Creates what is missing, takes a slot, and proves that a batch could be committed. Every step but the creation
+    /// of the schema, which may have many rows to count, ends within [`STEP_TIMEOUT`].
+    pub(super) async fn open(fresh: Fresh, lane: Identity) -> Result<(Session, Slot), Failure> {
+        let (client, mut link) = fresh;
         if !limited(driven(&mut link, has_schema(&client, lane))).await? {
-            driven(&mut link, create_schema(&client)).await?;
+            let created = tokio::time::timeout(SCHEMA_TIMEOUT, driven(&mut link, create_schema(&client))).await;
+            created.unwrap_or(Err(Failure::Slow(SCHEMA_TIMEOUT)))?;
         }
         let (commit, total, slot) = limited(driven(&mut link, take_slot(&client, lane))).await?;
         let mut session = Session { client, link, commit, total, used: Instant::now() };
@@ -230,8 +234,9 @@ async fn take_slot(client: &Client, lane: Identity) -> Result<(Statement, Statem
 /// Creates what is missing, one process at a time.
 async fn create_schema(client: &Client) -> Result<(), Failure> {
     // Counting may take a while where there are many rows, and so may waiting for another process that counts.
-    let lock = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock";
-    client.batch_execute(&format!("{lock}({SCHEMA_LOCK})")).await?;
+    let ms = SCHEMA_TIMEOUT.as_millis();
+    let limits = format!("SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}");
+    client.batch_execute(&format!("BEGIN; {limits}; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")).await?;
     // Another process may just have done it.
     if !client.query_one(SCHEMA_IS_THERE, &[]).await?.try_get::<_, bool>(0)? {
         log::info!("creating what visitas needs in the database, and counting the rows that are there");
@@ -265,7 +270,7 @@ fn single_minute(arrivals: &[SystemTime]) -> Option<i64> {
 
 /// Gives a step of making a connection up after [`STEP_TIMEOUT`].
 pub(super) async fn limited<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Failure::Slow))
+    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Failure::Slow(STEP_TIMEOUT)))
 }
 
 /// Drives the connection until `work` on its client is done.

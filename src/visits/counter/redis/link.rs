@@ -1,0 +1,228 @@
+//! One connection to Redis, on which every call ends by its deadline, however slowly bytes come or go.
+//!
+//! The commands and the protocol are the library's; its own connection has a limit for each read only, so that a server
+//! which sends a byte now and then could hold a call for ever.
+
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, ConnectionLike, FromRedisValue, Parser, RedisResult, Value};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+// How soon a server that vanished while nothing is under way is noticed (tcp(7)).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_COUNT: u32 = 3;
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    wire: Wire,
+    parser: Unshown<Parser>,
+}
+
+/// The library's parser has no `Debug`.
+struct Unshown<T>(T);
+
+impl<T> std::fmt::Debug for Unshown<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// The socket, whose reads and writes wait no longer than until the deadline of the call they belong to.
+#[derive(Debug)]
+struct Wire {
+    socket: Socket,
+    deadline: Instant,
+}
+
+impl Link {
+    /// Connects over TCP.
+    ///
+    /// # Errors
+    /// When it cannot by the deadline.
+    pub(super) fn over_tcp(address: IpAddr, port: u16, deadline: Instant) -> io::Result<Link> {
+        let address = SocketAddr::new(address, port);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.connect_timeout(&address.into(), left(deadline)?)?;
+        socket.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+        socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_COUNT))?;
+        Ok(Link::on(socket, deadline))
+    }
+
+    /// Connects over a Unix socket.
+    ///
+    /// # Errors
+    /// When it cannot by the deadline.
+    pub(super) fn over_unix(path: &Path, deadline: Instant) -> io::Result<Link> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.connect_timeout(&SockAddr::unix(path)?, left(deadline)?)?;
+        Ok(Link::on(socket, deadline))
+    }
+
+    fn on(socket: Socket, deadline: Instant) -> Link {
+        Link { wire: Wire { socket, deadline }, parser: Unshown(Parser::new()) }
+    }
+
+    /// Sends a command and reads its answer. After an error the connection is of no more use: the next answer on it
+    /// might belong to this command.
+    ///
+    /// # Errors
+    /// When there is no answer by the deadline, or the answer is an error.
+    pub(super) fn ask<T: FromRedisValue>(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<T> {
+        self.wire.deadline = deadline;
+        command.query(self)
+    }
+
+    /// Whether the server has not closed it, as far as can be told without asking it.
+    pub(super) fn is_alive(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let socket = &self.wire.socket;
+        let peeked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut byte));
+        // Bytes that nobody asked for are no good sign either.
+        let silent = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        silent && socket.set_nonblocking(false).is_ok()
+    }
+}
+
+impl ConnectionLike for Link {
+    fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
+        self.wire.write_all(command)?;
+        self.parser.0.parse_value(&mut self.wire)
+    }
+
+    fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        self.wire.write_all(commands)?;
+        let answers: RedisResult<Vec<Value>> =
+            (0..offset + count).map(|_| self.parser.0.parse_value(&mut self.wire)).collect();
+        Ok(answers?.split_off(offset))
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+
+    fn check_connection(&mut self) -> bool {
+        self.is_alive()
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_alive()
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
+        self.socket.read(buffer).map_err(in_words)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
+        self.socket.write(bytes).map_err(in_words)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Time until the deadline, more than none.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(too_late()) } else { Ok(left) }
+}
+
+fn too_late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+/// A time-out of a socket option is told as EAGAIN, whose own words would mislead whoever reads the log.
+fn in_words(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { too_late() } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    /// A link to a server that sends these bytes one at a time, with that pause before each, whatever it is asked.
+    fn to_server(answer: &'static [u8], pause: Duration) -> Link {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            for byte in answer {
+                thread::sleep(pause);
+                if stream.write_all(&[*byte]).is_err() {
+                    return;
+                }
+            }
+        });
+        Link::over_tcp(Ipv4Addr::LOCALHOST.into(), port, Instant::now() + LIMIT * 10).expect("a connection")
+    }
+
+    fn increment(link: &mut Link) -> (RedisResult<i64>, Duration) {
+        let began = Instant::now();
+        let answer = link.ask(redis::cmd("INCRBY").arg("key").arg(1), began + LIMIT);
+        (answer, began.elapsed())
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_read() {
+        let (answer, _) = increment(&mut to_server(b":1234\r\n", Duration::from_millis(5)));
+        assert_eq!(answer.ok(), Some(1234));
+    }
+
+    /// Scenario: a server sends a byte just before each read's own limit. Bug: the limit began anew with every byte, so
+    /// the call, and the visit, waited for as long as the server went on. Fix: one deadline for the whole call.
+    #[test]
+    fn an_answer_that_trickles_does_not_stretch_the_deadline() {
+        let (answer, took) = increment(&mut to_server(&[b'1'; 100], LIMIT / 4));
+        assert!(answer.is_err_and(|error| error.is_timeout()), "no answer is no success");
+        assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let (answer, took) = increment(&mut to_server(b":1\r\n", LIMIT * 5));
+        let error = answer.expect_err("no answer is no success");
+        assert!(error.is_timeout() && error.to_string().contains("no answer in time"), "{error}");
+        assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");
+    }
+
+    #[test]
+    fn an_error_is_told_in_the_servers_words() {
+        let words = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        let (answer, _) = increment(&mut to_server(words, Duration::ZERO));
+        assert!(
+            answer.is_err_and(|error| error.to_string().contains("OOM") && error.to_string().contains("maxmemory"))
+        );
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_is_known_without_asking() {
+        let mut link = to_server(b":1\r\n", Duration::ZERO);
+        assert!(link.is_alive());
+        assert_eq!(increment(&mut link).0.ok(), Some(1));
+        let end = Instant::now() + LIMIT * 10;
+        while link.is_alive() {
+            assert!(Instant::now() < end, "the server has closed it");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

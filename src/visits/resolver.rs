@@ -1,0 +1,173 @@
+//! Looks host names up: anew at each call, within a limit, and never two look-ups at once.
+//!
+//! The system's resolver blocks, for tens of seconds where no name server answers, and cannot be called off. So it runs
+//! on a thread of its own, which lives for one look-up; a caller whose limit passes leaves it behind, and takes up its
+//! answer at the next call instead of starting another one.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes of the thread's stack. The resolvers of the usual C libraries take up to 100 KiB.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// An answer that came while nobody waited for it is taken up to this age: longer than the wait between two tries, or
+/// a name server slower than the limit would never be heard.
+const FRESH: Duration = Duration::from_secs(10);
+
+type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
+
+/// One lane's look-ups for one store.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    look_up: LookUp,
+    under_way: Option<UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    name: String,
+    answer: Receiver<Answer>,
+}
+
+struct Answer {
+    came: Instant,
+    addresses: io::Result<Vec<IpAddr>>,
+}
+
+impl Resolver {
+    /// A resolver that asks the system.
+    pub(super) fn new() -> Self {
+        Resolver { look_up: ask_system, under_way: None }
+    }
+
+    /// The addresses of `name`, at least one, within `limit`. An address that is written out is its own.
+    ///
+    /// # Errors
+    /// When there are none, or not in time; then the look-up goes on, and a later call may get its answer.
+    pub(super) fn resolve(&mut self, name: &str, limit: Duration) -> io::Result<Vec<IpAddr>> {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
+        let until = Instant::now() + limit;
+        loop {
+            let under_way = match self.under_way.take() {
+                Some(under_way) => under_way,
+                None => self.start(name)?,
+            };
+            match under_way.answer.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(answer) if under_way.name == name && answer.came.elapsed() < FRESH => {
+                    return found(name, answer.addresses);
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.under_way = Some(under_way);
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{name}: no address in {limit:?}")));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a look-up ended without answer")),
+            }
+        }
+    }
+
+    fn start(&self, name: &str) -> io::Result<UnderWay> {
+        let (sender, answer) = sync_channel(1);
+        let (look_up, asked) = (self.look_up, name.to_owned());
+        let work = move || {
+            let addresses = look_up(&asked);
+            // Nobody waits any more once the process stops.
+            let _ = sender.send(Answer { came: Instant::now(), addresses });
+        };
+        thread::Builder::new().name("resolver".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
+        Ok(UnderWay { name: name.to_owned(), answer })
+    }
+}
+
+fn found(name: &str, addresses: io::Result<Vec<IpAddr>>) -> io::Result<Vec<IpAddr>> {
+    match addresses {
+        Ok(addresses) if addresses.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")))
+        }
+        Ok(addresses) => Ok(addresses),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{name}: {error}"))),
+    }
+}
+
+fn ask_system(name: &str) -> io::Result<Vec<IpAddr>> {
+    // The port plays no part in a look-up.
+    Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(5);
+
+    fn address(last: u8) -> Vec<IpAddr> {
+        vec![IpAddr::from([127, 0, 0, last])]
+    }
+
+    #[test]
+    fn an_address_needs_no_look_up() {
+        let mut resolver = Resolver { look_up: |name| panic!("{name} was looked up"), under_way: None };
+        assert_eq!(resolver.resolve("127.0.0.9", SOON).ok(), Some(address(9)));
+        assert_eq!(resolver.resolve("::1", SOON).ok(), Some(vec!["::1".parse().expect("an address")]));
+    }
+
+    #[test]
+    fn every_call_looks_anew() {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let look_up = |_: &str| Ok(address(CALLS.fetch_add(1, Ordering::SeqCst) as u8));
+        let mut resolver = Resolver { look_up, under_way: None };
+        for call in 0..3 {
+            assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(call)));
+        }
+    }
+
+    #[test]
+    fn a_name_without_address_is_an_error_with_its_name() {
+        let mut resolver = Resolver { look_up: |_| Ok(Vec::new()), under_way: None };
+        assert!(resolver.resolve("nowhere", LONG).is_err_and(|error| error.to_string().contains("nowhere")));
+    }
+
+    #[test]
+    fn a_slow_look_up_is_left_behind_and_taken_up_and_never_doubled() {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let look_up = |_: &str| {
+            STARTED.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(RUNNING.fetch_add(1, Ordering::SeqCst), 0, "two look-ups at once");
+            thread::sleep(SOON * 10);
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+            Ok(address(1))
+        };
+        let mut resolver = Resolver { look_up, under_way: None };
+        for name in ["db", "other", "db"] {
+            let began = Instant::now();
+            let error = resolver.resolve(name, SOON).expect_err("no answer in so short a time");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(began.elapsed() < SOON * 5, "it waited {:?}", began.elapsed());
+        }
+        assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(1)), "the answer to the first call");
+        assert_eq!(STARTED.load(Ordering::SeqCst), 1);
+        assert_eq!(resolver.resolve("other", LONG).ok(), Some(address(1)));
+        assert_eq!(STARTED.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn an_old_answer_is_not_taken() {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let look_up = |_: &str| Ok(address(CALLS.fetch_add(1, Ordering::SeqCst) as u8));
+        let mut resolver = Resolver { look_up, under_way: None };
+        let (sender, answer) = sync_channel(1);
+        let came = Instant::now().checked_sub(FRESH * 2).expect("a machine that is up for longer");
+        sender.send(Answer { came, addresses: Ok(address(77)) }).expect("room for it");
+        resolver.under_way = Some(UnderWay { name: "db".to_owned(), answer });
+        assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(0)));
+    }
+}
