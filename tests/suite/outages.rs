@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::html::Page;
+use crate::support::wait::within_value;
 use crate::support::{Cluster, Database, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine, within};
 
 /// From a store's return to the first visit that uses it again, as the contract has it.
@@ -73,7 +74,10 @@ fn back_within_a_second(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) 
 #[track_caller]
 fn says_once_away_and_once_back(visitas: &Visitas, mark: usize, store: &str) {
     // The line about the return may come a moment after the first answer.
-    within(LIMIT, "two log lines", || visitas.stderr().since(mark).len() >= 2);
+    within_value(LIMIT, "two log lines", || {
+        let lines = visitas.stderr().since(mark);
+        if lines.len() >= 2 { Ok(()) } else { Err(lines) }
+    });
     let lines = visitas.stderr().since(mark);
     assert_eq!(lines.len(), 2, "one line for each change: {lines:#?}");
     for line in &lines {

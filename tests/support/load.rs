@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{Client, Counts, NoAnswer, Response};
 
@@ -17,8 +17,14 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// What visitors were told.
 #[derive(Clone, Default)]
 pub struct Tally {
-    /// The numbers in each 200.
+    /// The numbers in each 200; none where they are not kept.
     pub counts: Vec<Counts>,
+    /// Answers with status 200.
+    answered: u64,
+    /// Those of them that told a number of the cache.
+    pub cached: u64,
+    /// The longest time from a request to its answer, whatever that was.
+    pub longest: Duration,
     /// Answers with status 503.
     pub refused: usize,
     /// Answers with any other status.
@@ -40,7 +46,7 @@ impl fmt::Debug for Tally {
 impl Tally {
     /// Visits answered with 200.
     pub fn ok(&self) -> u64 {
-        self.counts.len() as u64
+        self.answered
     }
 
     /// Visits whose row may or may not be there: answered otherwise or not at all.
@@ -48,9 +54,17 @@ impl Tally {
         (self.refused + self.others.len() + self.unanswered) as u64
     }
 
-    fn add(&mut self, answer: Result<Response, NoAnswer>) {
+    fn add(&mut self, answer: Result<Response, NoAnswer>, waited: Duration, keep_numbers: bool) {
+        self.longest = self.longest.max(waited);
         match answer {
-            Ok(response) if response.status == 200 => self.counts.push(response.counts()),
+            Ok(response) if response.status == 200 => {
+                let counts = response.counts();
+                self.answered += 1;
+                self.cached += u64::from(counts.cache.is_some());
+                if keep_numbers {
+                    self.counts.push(counts);
+                }
+            }
             Ok(response) => {
                 self.said.insert(String::from_utf8_lossy(&response.body).into_owned());
                 if response.status == 503 { self.refused += 1 } else { self.others.push(response.status) }
@@ -64,6 +78,9 @@ impl Tally {
 
     fn merge(mut self, other: Tally) -> Tally {
         self.counts.extend(other.counts);
+        self.answered += other.answered;
+        self.cached += other.cached;
+        self.longest = self.longest.max(other.longest);
         self.refused += other.refused;
         self.others.extend(other.others);
         self.unanswered += other.unanswered;
@@ -125,14 +142,29 @@ pub fn visits_at_once(ports: &[u16], visitors: usize, each: usize) -> Tally {
             start.wait();
             let mut tally = Tally::default();
             let mut client = client.expect("a connection");
-            (0..each).for_each(|_| tally.add(client.try_visit()));
+            for _ in 0..each {
+                let began = Instant::now();
+                tally.add(client.try_visit(), began.elapsed(), true);
+            }
             tally
         })
     };
     gather((0..visitors).map(visit).collect())
 }
 
-/// Visitors that come again and again until they are told to stop.
+/// Visitors that come again and again.
+#[derive(Clone, Debug)]
+pub struct Crowd {
+    /// The processes they visit, taken in turn.
+    pub ports: Vec<u16>,
+    pub visitors: usize,
+    /// What each waits between an answer and its next visit.
+    pub pause: Duration,
+    /// Whether the numbers of every visit are kept: some 30 bytes each.
+    pub keep_numbers: bool,
+}
+
+/// A crowd at work, until it is told to stop.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -140,24 +172,30 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts so many, each on a connection of its own, connecting again whenever it ends.
+    /// Starts so many visitors without a pause.
     pub fn start(port: u16, visitors: usize) -> Load {
+        Load::of(&Crowd { ports: vec![port], visitors, pause: Duration::ZERO, keep_numbers: true })
+    }
+
+    /// Starts the crowd, each on a connection of its own, connecting again whenever it ends.
+    pub fn of(crowd: &Crowd) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let keep_visiting = |_| {
-            let stop = Arc::clone(&stop);
+        let keep_visiting = |index: usize| {
+            let (stop, crowd) = (Arc::clone(&stop), crowd.clone());
+            let port = crowd.ports[index % crowd.ports.len()];
             visitor(move || {
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     // A visit is one that was sent: a refused connection is none.
                     match Client::try_connect(port) {
-                        Ok(client) => visit_on(client, &stop, &mut tally),
+                        Ok(client) => visit_on(client, &crowd, &stop, &mut tally),
                         Err(_) => thread::sleep(PAUSE),
                     }
                 }
                 tally
             })
         };
-        Load { visitors: (0..visitors).map(keep_visiting).collect(), stop }
+        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop }
     }
 
     /// Lets every visitor finish the visit it is at; gives back the account.
@@ -167,17 +205,16 @@ impl Load {
     }
 }
 
-fn visit_on(mut client: Client, stop: &AtomicBool, tally: &mut Tally) {
+fn visit_on(mut client: Client, crowd: &Crowd, stop: &AtomicBool, tally: &mut Tally) {
     while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
         let answer = client.try_visit();
         let (ended, counted) = match &answer {
             Ok(response) => (response.header("Connection") == Some("close"), response.status == 200),
             Err(_) => (true, false),
         };
-        tally.add(answer);
-        if !counted {
-            thread::sleep(PAUSE);
-        }
+        tally.add(answer, began.elapsed(), crowd.keep_numbers);
+        thread::sleep(if counted { crowd.pause } else { crowd.pause.max(PAUSE) });
         if ended {
             return;
         }

@@ -1,6 +1,8 @@
 //! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
 
+pub mod cable;
 pub mod client;
+pub mod disk;
 pub mod html;
 pub mod load;
 pub mod markdown;
@@ -15,8 +17,10 @@ pub mod server;
 pub mod tools;
 pub mod wait;
 
+pub use cable::Cable;
 pub use client::{Client, NoAnswer, Response};
-pub use load::Load;
+pub use disk::SmallDisk;
+pub use load::{Crowd, Load};
 pub use postgres::{Cluster, Database, Stop};
 pub use proxy::{Proxy, Way};
 pub use redis::Redis;
@@ -32,4 +36,15 @@ static MACHINE: Mutex<()> = Mutex::new(());
 pub fn machine() -> MutexGuard<'static, ()> {
     // A test that failed while it held the machine left nothing behind in it.
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A check that cannot run here: says so, and fails where nothing may be left out.
+///
+/// # Panics
+/// In CI.
+#[track_caller]
+pub fn skipped(what: &str, why: &str) {
+    let line = format!("SKIPPED: {what}: {why}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{line}");
+    eprintln!("{line}");
 }

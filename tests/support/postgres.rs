@@ -3,6 +3,7 @@
 //! `initdb` runs once a run, into a template that every cluster is a copy of. Passwords are SCRAM for everyone, `fsync` is on.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,10 @@ use std::time::Duration;
 
 use ::postgres::{Client, Config, NoTls};
 
+use super::cable::Cable;
+use super::disk::SmallDisk;
 use super::ports::free_port;
-use super::process::Process;
+use super::process::{Process, send_signal};
 use super::run;
 use super::wait::within_value;
 
@@ -38,6 +41,8 @@ pub enum Stop {
     Immediate,
     /// As the machine's out-of-memory killer does it: the postmaster gets KILL.
     Kill,
+    /// As a machine's crash: it and every session get KILL.
+    KillAll,
 }
 
 /// A cluster. Dropped, it is stopped and its folder removed.
@@ -45,7 +50,12 @@ pub enum Stop {
 pub struct Cluster {
     folder: PathBuf,
     port: u16,
+    host: Ipv4Addr,
+    /// Runs it elsewhere: at the far end of a cable.
+    wrapper: Vec<String>,
     process: Mutex<Option<Process>>,
+    /// After `process`, which is ended first.
+    disk: Option<SmallDisk>,
 }
 
 impl Cluster {
@@ -64,9 +74,64 @@ impl Cluster {
 
     /// A cluster that does not run yet; its port is known.
     pub fn stopped() -> Cluster {
-        let cluster = Cluster::in_empty_folder();
-        run_as_postgres("cp", &["-a", text(&template().data()), text(&cluster.folder)]);
+        Cluster::in_empty_folder().filled()
+    }
+
+    /// A cluster of the test's own at the far end of that cable, running.
+    pub fn behind(cable: &Cable) -> Cluster {
+        let mut cluster = Cluster::stopped();
+        (cluster.host, cluster.wrapper) = (cable.far(), cable.wrapper());
+        cluster.configure(&format!("listen_addresses = '{}'", cable.far()));
+        let networks = cluster.data().join("pg_hba.conf");
+        append(&networks, "\nhost all all 198.18.0.0/15 scram-sha-256\n");
+        cluster.restart();
         cluster
+    }
+
+    /// A cluster whose data is on that disk, running. Its log is small, in small files, and needs room for each.
+    pub fn on(disk: SmallDisk) -> Cluster {
+        if let Some(owner) = postgres_ids() {
+            disk.give_to(owner);
+        }
+        let mut cluster = Cluster::in_empty_folder();
+        fs::remove_dir(&cluster.folder).expect("an empty folder");
+        cluster.folder = disk.path().to_path_buf();
+        cluster.disk = Some(disk);
+        let cluster = cluster.filled();
+        run_as_postgres(text(&program("pg_resetwal")), &["--wal-segsize=1", "-D", text(&cluster.data())]);
+        cluster.configure("min_wal_size = 2MB\nmax_wal_size = 16MB\nwal_recycle = off");
+        cluster.restart();
+        cluster
+    }
+
+    /// The disk that the cluster was put on.
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a disk of its own")
+    }
+
+    fn filled(self) -> Cluster {
+        run_as_postgres("cp", &["-a", text(&template().data()), text(&self.folder)]);
+        self
+    }
+
+    /// Adds lines to the settings; for those that need no restart, [`Cluster::reload`] follows.
+    pub fn configure(&self, lines: &str) {
+        append(&self.data().join("postgresql.conf"), &format!("\n{lines}\n"));
+    }
+
+    /// Has the running cluster read its settings.
+    pub fn reload(&self) {
+        self.process().as_mut().expect("the cluster runs").signal("HUP");
+    }
+
+    /// Makes the stopped cluster come up as a standby, in recovery until [`Cluster::promote`].
+    pub fn demote(&self) {
+        fs::write(self.data().join("standby.signal"), "").expect("the standby's mark");
+    }
+
+    /// Ends the recovery of a standby.
+    pub fn promote(&self) {
+        self.superuser(DEFAULT_NAME).batch_execute("SELECT pg_promote()").expect("a promotion");
     }
 
     fn in_empty_folder() -> Cluster {
@@ -75,7 +140,14 @@ impl Cluster {
         if let Some((uid, gid)) = postgres_ids() {
             chown(&folder, Some(uid), Some(gid)).expect("the folder's owner");
         }
-        Cluster { folder, port: free_port(), process: Mutex::new(None) }
+        Cluster {
+            folder,
+            port: free_port(),
+            host: Ipv4Addr::LOCALHOST,
+            wrapper: Vec::new(),
+            process: Mutex::new(None),
+            disk: None,
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -100,7 +172,7 @@ impl Cluster {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = as_postgres(&program("postgres"));
+        let mut command = as_postgres(&self.wrapper, &program("postgres"));
         command.args(["-D", text(&self.data()), "-p", &self.port.to_string(), "-k", text(&self.folder)]);
         Process::start("PostgreSQL", &mut command, "QUIT")
     }
@@ -127,11 +199,13 @@ impl Cluster {
 
     pub fn stop(&self, how: Stop) {
         let Some(mut process) = self.process().take() else { panic!("the cluster does not run") };
+        let children = if how == Stop::KillAll { process.children() } else { Vec::new() };
         process.signal(match how {
             Stop::Fast => "INT",
             Stop::Immediate => "QUIT",
-            Stop::Kill => "KILL",
+            Stop::Kill | Stop::KillAll => "KILL",
         });
+        children.into_iter().for_each(|child| send_signal(child, "KILL"));
         process.wait(STOP_LIMIT);
     }
 
@@ -165,7 +239,7 @@ impl Cluster {
     /// A session of any role.
     pub fn session(&self, database: &str, user: &str, password: &str) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(user).password(password).dbname(database);
+        config.host(&self.host.to_string()).port(self.port).user(user).password(password).dbname(database);
         config.connect_timeout(Duration::from_secs(2)).application_name("suite").connect(NoTls)
     }
 
@@ -203,7 +277,7 @@ impl Database<'_> {
 
     /// The same through another port, as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{}", self.name)
+        format!("postgres://{USER}:{PASSWORD}@{}:{port}/{}", self.cluster.host, self.name)
     }
 
     /// A session of the role that visitas uses.
@@ -286,21 +360,22 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    let mut command;
+fn as_postgres(wrapper: &[String], program: &Path) -> Command {
+    let as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"].map(str::to_owned);
+    let mut words = wrapper.to_vec();
     if postgres_ids().is_some() {
-        command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-    } else {
-        command = Command::new(program);
+        words.extend(as_user);
     }
+    words.push(text(program).to_owned());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     // The folder this was started from may be closed to that user.
     command.current_dir("/").env("LC_ALL", "C");
     command
 }
 
 fn run_as_postgres(program: &str, args: &[&str]) {
-    let output = as_postgres(Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
+    let output = as_postgres(&[], Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -94,6 +94,13 @@ impl Process {
         self.child.id()
     }
 
+    /// The processes it has started itself and that still run.
+    pub fn children(&self) -> Vec<u32> {
+        let pid = self.pid();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    }
+
     /// Sends a signal by its name, as `TERM`. A process that has ended gets none.
     pub fn signal(&mut self, name: &str) {
         if self.exit_status().is_none() {

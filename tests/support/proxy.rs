@@ -1,5 +1,6 @@
 //! A TCP proxy that plays a bad network: cuts a connection after N bytes, swallows everything, or is slow.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,11 @@ pub struct Proxy {
 struct State {
     fault: Fault,
     cuts: usize,
-    links: Vec<Link>,
+    /// By the number of the link; those that ended are gone.
+    links: BTreeMap<usize, Link>,
+    opened: usize,
     refusing: bool,
+    swallowing: bool,
     closed: bool,
 }
 
@@ -46,6 +50,8 @@ struct Link {
     client: TcpStream,
     server: TcpStream,
     swallows: bool,
+    /// Ways on which nothing comes any more.
+    ends: u8,
 }
 
 impl Link {
@@ -89,12 +95,20 @@ impl Proxy {
 
     /// Cuts every link there is.
     pub fn cut_all(&self) {
-        lock(&self.state).links.iter().for_each(Link::cut);
+        lock(&self.state).links.values().for_each(Link::cut);
     }
 
     /// From now on every link there is swallows what it gets, both ways, the end included. New links pass.
     pub fn swallow_links(&self) {
-        lock(&self.state).links.iter_mut().for_each(|link| link.swallows = true);
+        lock(&self.state).links.values_mut().for_each(|link| link.swallows = true);
+    }
+
+    /// Whether every link, new ones included, swallows what it gets. Those that did never pass anything again.
+    pub fn swallow(&self, swallowing: bool) {
+        lock(&self.state).swallowing = swallowing;
+        if swallowing {
+            self.swallow_links();
+        }
     }
 
     /// Whether new connections are closed at once.
@@ -106,13 +120,19 @@ impl Proxy {
     pub fn slow(&self, wait: Duration) {
         lock(&self.state).fault = Fault::Slow(wait);
     }
+
+    /// Passes everything on again, and at once. What was swallowed stays lost.
+    pub fn heal(&self) {
+        let mut state = lock(&self.state);
+        (state.fault, state.refusing, state.swallowing) = (Fault::None, false, false);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.links.iter().for_each(Link::cut);
+        state.links.values().for_each(Link::cut);
         drop(state);
         // Wakes the thread that accepts, so that it sees the end.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
@@ -131,20 +151,34 @@ fn open(shared: &Arc<Mutex<State>>, client: TcpStream, server_port: u16) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else { return };
     let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor for the proxy");
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let number = state.opened;
+    state.opened += 1;
     for (way, from, to) in [(Way::ToServer, &client, &server), (Way::ToClient, &server, &client)] {
-        let (from, to, shared, number) = (copy(from), copy(to), Arc::clone(shared), state.links.len());
+        let (from, to, shared) = (copy(from), copy(to), Arc::clone(shared));
         thread::spawn(move || pump(&shared, number, way, from, to));
     }
-    state.links.push(Link { client, server, swallows: false });
+    let swallows = state.swallowing;
+    state.links.insert(number, Link { client, server, swallows, ends: 0 });
 }
 
-/// Passes bytes one way until an end, or a fault makes one.
-fn pump(shared: &Arc<Mutex<State>>, number: usize, way: Way, mut from: TcpStream, mut to: TcpStream) {
+/// Passes bytes one way until an end, or a fault makes one; forgets the link once both ways have ended.
+fn pump(shared: &Arc<Mutex<State>>, number: usize, way: Way, from: TcpStream, to: TcpStream) {
+    pass(shared, number, way, from, to);
+    let mut state = lock(shared);
+    let link = state.links.get_mut(&number).expect("links stay until both ways have ended");
+    link.ends += 1;
+    if link.ends == 2 {
+        state.links.remove(&number);
+    }
+}
+
+fn pass(shared: &Arc<Mutex<State>>, number: usize, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let mut chunk = [0; 16 * 1024];
     loop {
         let length = from.read(&mut chunk).unwrap_or(0);
         let mut state = lock(shared);
-        if state.links[number].swallows {
+        let link = &state.links[&number];
+        if link.swallows {
             if length == 0 {
                 return;
             }
@@ -158,7 +192,7 @@ fn pump(shared: &Arc<Mutex<State>>, number: usize, way: Way, mut from: TcpStream
         match fault {
             Fault::CutAfter(cut_way, bytes) if cut_way == way && bytes <= length => {
                 let _ = to.write_all(&chunk[..bytes]);
-                state.links[number].cut();
+                link.cut();
                 state.fault = Fault::None;
                 state.cuts += 1;
                 return;

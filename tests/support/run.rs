@@ -30,6 +30,7 @@ while [ "$tries" -lt 50 ]; do
     sleep 0.1
 done
 for pid in $(each "$1"); do kill -s KILL "$pid"; done
+grep -o " $1/[^ ]*" /proc/mounts | while read -r disk; do umount --lazy "$disk"; done
 rm -rf "$1"
 "#;
 
