@@ -186,6 +186,7 @@ impl<S: Service> Connection<S> {
         let Plan { task, framing, head_only, logged } = plan;
         if self.shared.service.waits(&task) {
             self.flush()?;
+            self.input.rest();
             self.socket.turn.begin();
         }
         self.socket.turn.count();

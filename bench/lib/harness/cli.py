@@ -103,7 +103,7 @@ def _variants(options: Namespace, binary: Path, facts: dict[str, str]) -> list[V
         if not other.exists():
             raise SystemExit(f"--baseline: neither a kept name nor a file: {options.baseline}")
         origin = kept.with_name(f"{kept.name}.origin")
-        facts["baseline"] = origin.read_text().strip() if other == kept else str(other)
+        facts["baseline"] = origin.read_text().strip() if origin.exists() else str(other)
         return [Variant("baseline", visitas(other)), Variant("present", contender)]
     if options.rows:
         return [Variant("no rows", contender), Variant(f"{options.rows} rows", contender, rows=options.rows)]
