@@ -50,7 +50,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("REDIS_PASSWORD_FILE", "unset", "file to read REDIS_PASSWORD from"),
     variable("REDIS_URL_FILE", "unset", "file to read REDIS_URL from"),
     variable("DATA_DIR", "./data", "folder of the embedded store"),
-    variable("WORKERS", "cores the process may use", "coroutine workers, and so lanes"),
+    variable("WORKERS", "cores the process may use", "coroutine workers; each four share a lane"),
     variable("CONNECT_ATTEMPTS", "5", "tries to reach each store at start, then exit 1 (0: for ever)"),
     variable("CONNECT_INTERVAL", "5s", "time between two of them"),
     variable("REQUEST_TIMEOUT", "5s", "a visit's deadline, from its arrival to its answer"),

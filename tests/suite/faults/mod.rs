@@ -1,8 +1,8 @@
 //! Faults under load: what dies, hangs, fills up or jumps while a crowd visits, each in a scenario that ends in an account.
 //!
 //! The short form runs with every test, many scenarios beside each other. The long form and the soak run alone, by
-//! `scripts/test-faults`; the environment says which (`FAULT_SCENARIOS`), how long (`FAULT_SECONDS`, `SOAK_SECONDS`) and
-//! over how many processes (`FAULT_FLEETS`).
+//! `scripts/test-faults`; the environment says which (`FAULT_SCENARIOS`), how long (`FAULT_SECONDS`, `SOAK_SECONDS`),
+//! over how many processes (`FAULT_FLEETS`) and how many beside each other (`FAULT_BESIDE`).
 
 mod account;
 mod counter;
@@ -12,6 +12,7 @@ mod play;
 mod soak;
 mod web;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,44 +55,41 @@ const BESIDE: usize = 8;
 #[test]
 fn short_form() {
     let _machine = machine();
-    let waiting = Mutex::new(SCENARIOS.iter().enumerate().collect::<Vec<_>>());
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    std::thread::scope(|scope| {
-        let runner = || {
-            while let Some((index, (name, scenario))) = next() {
-                // Each in another fleet than its neighbour, so that all are there.
-                let form = Form {
-                    name,
-                    time: Duration::from_secs(10),
-                    visitors: 24,
-                    pause: Duration::from_millis(50),
-                    fleet: Fleet::ALL[index % Fleet::ALL.len()],
-                };
-                report(&form, *scenario);
-            }
-        };
-        let runners: Vec<_> = (0..BESIDE).map(|_| scope.spawn(runner)).collect();
-        let failed = runners.into_iter().filter_map(|runner| runner.join().err()).count();
-        assert_eq!(failed, 0, "scenarios that failed, see above");
-    });
+    // Each in another fleet than its neighbour, so that all are there.
+    let form = |(index, (name, scenario)): (usize, &(&'static str, Scenario))| {
+        let (time, pause) = (Duration::from_secs(10), Duration::from_millis(50));
+        (Form { name, time, visitors: 24, pause, fleet: Fleet::ALL[index % Fleet::ALL.len()] }, *scenario)
+    };
+    all(SCENARIOS.iter().enumerate().map(form).collect(), BESIDE);
 }
 
 #[test]
-#[ignore = "takes an hour; scripts/test-faults runs it"]
+#[ignore = "takes an hour and a half; scripts/test-faults runs it"]
 fn long_form() {
     let _machine = machine();
     let chosen = words("FAULT_SCENARIOS");
     let fleets = words("FAULT_FLEETS");
-    let time = Duration::from_secs(number("FAULT_SECONDS", 60));
+    let (time, visitors) = (Duration::from_secs(number("FAULT_SECONDS", 60)), number("FAULT_VISITORS", 32) as usize);
+    let scenarios = SCENARIOS.iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|word| word == name));
+    let forms = scenarios.flat_map(|(name, scenario)| {
+        let wanted = Fleet::ALL.into_iter().filter(|fleet| fleets.is_empty() || fleets.contains(&fleet.to_string()));
+        wanted.map(|fleet| (Form { name, time, visitors, pause: Duration::ZERO, fleet }, *scenario))
+    });
     println!("{}", Account::HEADER);
-    for (name, scenario) in
-        SCENARIOS.iter().filter(|(name, _)| chosen.is_empty() || chosen.contains(&(*name).to_owned()))
-    {
-        for fleet in Fleet::ALL.into_iter().filter(|fleet| fleets.is_empty() || fleets.contains(&fleet.to_string())) {
-            let visitors = number("FAULT_VISITORS", 32) as usize;
-            report(&Form { name, time, visitors, pause: Duration::ZERO, fleet }, *scenario);
-        }
-    }
+    all(forms.collect(), number("FAULT_BESIDE", 1) as usize);
+}
+
+/// Runs them all, so many beside each other, each to its end.
+fn all(forms: Vec<(Form, Scenario)>, beside: usize) {
+    let waiting = Mutex::new(forms.into_iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = |(form, scenario): (Form, Scenario)| catch_unwind(AssertUnwindSafe(|| report(&form, scenario))).is_err();
+    let runner = || std::iter::from_fn(next).filter_map(|one| run(one).then_some(one.0.name)).collect::<Vec<_>>();
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let runners: Vec<_> = (0..beside).map(|_| scope.spawn(runner)).collect();
+        runners.into_iter().flat_map(|runner| runner.join().expect("a runner's end")).collect()
+    });
+    assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
 #[test]
