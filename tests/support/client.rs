@@ -242,6 +242,8 @@ impl Client {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Err(NoAnswer::Incomplete { why: TIME_IS_UP.to_owned(), got: got(&self.buffer) })
             }
+            // This process was stopped and carries on (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(end),
             Err(error) => Err(NoAnswer::Incomplete { why: error.to_string(), got: got(&self.buffer) }),
         }
     }

@@ -33,7 +33,8 @@ impl<T> std::fmt::Debug for Unshown<T> {
     }
 }
 
-/// The socket, whose reads and writes wait no longer than until the deadline of the call they belong to.
+/// The socket, whose reads and writes wait no longer than until the deadline of the call they belong to. A wait with a
+/// limit is interrupted when the process is stopped and carries on, as a paused container does (signal(7)).
 #[derive(Debug)]
 struct Wire {
     socket: Socket,
@@ -118,15 +119,25 @@ impl ConnectionLike for Link {
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
-        self.socket.read(buffer).map_err(in_words)
+        loop {
+            self.socket.set_read_timeout(Some(left(self.deadline)?))?;
+            match self.socket.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map_err(in_words),
+            }
+        }
     }
 }
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
-        self.socket.write(bytes).map_err(in_words)
+        loop {
+            self.socket.set_write_timeout(Some(left(self.deadline)?))?;
+            match self.socket.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map_err(in_words),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
