@@ -7,10 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use crate::support::client::request;
-use crate::support::tools::{output, tool};
+use crate::support::tools::{may_open, output, tool};
 use crate::support::{Settings, Visitas, machine, within};
 
 const CROWD: usize = 10_000;
@@ -18,18 +16,6 @@ const CROWD: usize = 10_000;
 const BYTES_EACH: usize = 12_000;
 /// Pairs of runs, with and without the crowd; the best of each are compared, since others only ever make a run slower.
 const PAIRS: usize = 4;
-
-/// Each connection is a descriptor here too.
-fn may_open_enough() -> bool {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    let enough = hard > CROWD as u64 + 500 && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-    if !enough {
-        let why = format!("SKIPPED: {CROWD} connections: this process may open {hard} files");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
-        eprintln!("{why}");
-    }
-    enough
-}
 
 fn resident_bytes(visitas: &Visitas) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", visitas.pid())).expect("its status");
@@ -55,7 +41,7 @@ fn crowd(visitas: &Visitas, sent: &str) -> Vec<TcpStream> {
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn an_idle_connection_takes_little_whatever_it_did() {
-    if !may_open_enough() {
+    if !may_open(CROWD) {
         return;
     }
     let _machine = machine();
@@ -98,7 +84,7 @@ fn rate(visitas: &Visitas, wrk: &std::path::Path) -> f64 {
 #[ignore = "slow: scripts/test-clients runs it"]
 fn a_crowd_leaves_visits_as_quick_as_they_were() {
     let Some(wrk) = tool("wrk") else { return };
-    if !may_open_enough() {
+    if !may_open(CROWD) {
         return;
     }
     let _machine = machine();

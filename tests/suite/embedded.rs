@@ -1,9 +1,10 @@
 //! The embedded store: one file under `DATA_DIR`, kept over restarts and crashes, for one process at a time.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::support::run::Folder;
-use crate::support::{Load, Settings, machine, within};
+use crate::support::{Load, Settings, Visitas, machine, within};
 
 /// Settings over a store in that folder.
 fn over(folder: &Folder) -> Settings {
@@ -58,7 +59,7 @@ fn no_answered_visit_is_lost_by_a_crash() {
         let total = visitas.stats().total;
         assert!((least..=most).contains(&total), "{total} after {least} answered and {most} sent");
         let load = Load::start(visitas.port(), 8);
-        within(std::time::Duration::from_secs(20), "some visits", || visitas.stats().total > total + 50);
+        within(Duration::from_secs(20), "some visits", || visitas.stats().total > total + 50);
         visitas.kill();
         let tally = load.stop();
         least = total + tally.ok();
@@ -87,4 +88,67 @@ fn a_file_that_is_no_store_is_an_error_and_is_left_alone() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"), "{ended:?}");
     assert_eq!(fs::read_to_string(folder.path().join("visitas.redb")).expect("the file"), noise);
+}
+
+const VISITS: u64 = 50;
+
+/// A store of some visits, closed in order or killed; gives its bytes.
+fn stored(folder: &Folder, killed: bool) -> Vec<u8> {
+    let visitas = over(folder).start();
+    for _ in 0..VISITS {
+        visitas.visit();
+    }
+    drop(if killed { visitas.kill() } else { visitas.stop() });
+    fs::read(folder.path().join("store/visitas.redb")).expect("the store")
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_is_left_alone() {
+    for killed in [false, true] {
+        let mut refused = 0;
+        let folder = Folder::new("store");
+        let whole = stored(&folder, killed);
+        let file = folder.path().join("store/visitas.redb");
+        // Wherever there is anything, a block of it becomes something else; and the end is missing.
+        let used = whole.iter().rposition(|byte| *byte != 0).expect("bytes") + 1;
+        let mut damaged: Vec<(String, Vec<u8>)> = (0..used)
+            .step_by(4096)
+            .filter(|start| whole[*start..(start + 4096).min(used)].iter().any(|byte| *byte != 0))
+            .map(|start| {
+                let mut bytes = whole.clone();
+                bytes[start..(start + 4096).min(used)].iter_mut().for_each(|byte| *byte ^= 0xA5);
+                (format!("damaged at {start}"), bytes)
+            })
+            .collect();
+        damaged.push(("cut in the middle".to_owned(), whole[..used / 2].to_vec()));
+        for (how, bytes) in damaged {
+            let how = format!("{how}, killed before: {killed}");
+            fs::write(&file, &bytes).expect("a damaged store");
+            let mut visitas = over(&folder).launch();
+            if is_ready(&mut visitas) {
+                // What was damaged belongs to no row: an older state of the file has its pages too.
+                visitas.wait_ready();
+                assert_eq!(visitas.visit().total, VISITS + 1, "{how}");
+                continue;
+            }
+            let ended = visitas.wait_end();
+            assert_eq!(ended.code, Some(1), "{how}: {ended:?}");
+            assert!(ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"), "{how}: {ended:?}");
+            assert!(fs::read(&file).expect("the store") == bytes, "{how}: the file was changed: {ended:?}");
+            refused += 1;
+        }
+        assert!(refused > 3, "killed before: {killed}: nothing that matters was damaged");
+    }
+}
+
+/// Whether it gets ready; else it has ended.
+fn is_ready(visitas: &mut Visitas) -> bool {
+    loop {
+        if visitas.stdout().find(Duration::from_millis(10), |line| line.contains(" ready at ")).is_some() {
+            return true;
+        }
+        if !visitas.is_running() {
+            return false;
+        }
+    }
 }

@@ -49,4 +49,5 @@ mod routes;
 mod selfcheck;
 mod slow_clients;
 mod starting;
+mod storm;
 mod tidy;

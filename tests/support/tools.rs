@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::skipped;
+
 /// The program of that name, from `PATH` or where Debian keeps servers. None, said so, where it is not installed.
 ///
 /// # Panics
@@ -13,11 +17,23 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        let why = format!("SKIPPED: {name}: it is not installed");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
-        eprintln!("{why}");
+        skipped(name, "it is not installed");
     }
     found
+}
+
+/// Whether this process may have so many connections at once, and some files; says so where it may not.
+///
+/// # Panics
+/// When it may not and `CI` is `true`.
+#[track_caller]
+pub fn may_open(connections: usize) -> bool {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let enough = hard > connections as u64 + 500 && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    if !enough {
+        skipped(&format!("{connections} connections"), &format!("this process may open {hard} files"));
+    }
+    enough
 }
 
 /// Runs a command to its end; gives what it wrote on standard output.

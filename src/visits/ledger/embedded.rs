@@ -3,7 +3,8 @@
 mod chronicle;
 mod survey;
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
     CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageError, Table, TableDefinition, TableError, TableHandle, WriteTransaction,
+    StorageError, Table, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
 use super::{CommitError, LastBatch, Ledger, OpenError};
@@ -101,7 +102,47 @@ impl EmbeddedFile {
 /// damaged would be trusted without that, and end the process by a panic later. A check reads about 1.5 GB/s from the page
 /// cache; 10 million visits are 160 MB.
 fn open(path: &Path, checked: bool) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked).create(path)
+    let before = Beginning::of(path);
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked).create(path);
+    if let (Err(DatabaseError::Storage(_)), Ok(before)) = (&opened, before) {
+        // Without this the file is no worse than it was, but it is another one than the person has who looks for help.
+        let _ = before.put_back(path);
+    }
+    opened
+}
+
+/// A file's header and length: before `redb` finds that a file is beyond repair, it notes there that it began one.
+struct Beginning {
+    header: Vec<u8>,
+    length: u64,
+}
+
+impl Beginning {
+    /// More than the header of `redb`'s file takes.
+    const BYTES: u64 = 512;
+
+    fn of(path: &Path) -> io::Result<Beginning> {
+        let mut file = File::open(path)?;
+        let mut header = Vec::new();
+        Read::by_ref(&mut file).take(Beginning::BYTES).read_to_end(&mut header)?;
+        Ok(Beginning { header, length: file.metadata()?.len() })
+    }
+
+    fn put_back(&self, path: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(&self.header)?;
+        file.set_len(self.length)?;
+        file.sync_all()
+    }
+}
+
+/// Begins a transaction whose commit is synced twice, so that the newest state on the disk is always whole. With a single
+/// sync a file whose newest state is damaged could not be told from one that lost power in the middle of a commit, and
+/// `redb` would go on from the state before, without visits that were answered.
+fn begin(database: &Database) -> Result<WriteTransaction, TransactionError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
 }
 
 /// Whether the disk is full, which passes.
@@ -196,7 +237,7 @@ impl Embedded {
 
     /// Creates the tables, and reads what this lane committed last.
     fn prepare(&self, database: &Database) -> Result<Last, redb::Error> {
-        let transaction = database.begin_write()?;
+        let transaction = begin(database)?;
         let last = {
             let rows = transaction.open_table(VISITS)?.len()?;
             let mut lanes = transaction.open_table(LANES)?;
@@ -215,7 +256,7 @@ impl Embedded {
     }
 
     fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Last, Failure> {
-        let transaction = database.begin_write().map_err(Failure::before)?;
+        let transaction = begin(database).map_err(Failure::before)?;
         let last = self.write_in(&transaction, arrivals).map_err(Failure::Before)?;
         transaction.commit().map_err(Failure::Commit)?;
         Ok(last)

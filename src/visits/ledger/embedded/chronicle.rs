@@ -166,7 +166,7 @@ fn roll_up(database: &Database) -> Result<RolledUp, Error> {
             _ => minutes.push((minute, 1)),
         }
     }
-    let transaction = database.begin_write()?;
+    let transaction = super::begin(database)?;
     {
         let mut writer = open(&transaction)?;
         minutes.into_iter().try_for_each(|(minute, visits)| writer.add(minute, visits))?;
