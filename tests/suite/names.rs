@@ -1,8 +1,9 @@
 //! Host names: looked up anew at each new connection, and without harm where no name server answers.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::run::Folder;
@@ -11,21 +12,22 @@ use crate::support::{Cluster, Redis, Settings, Visitas, machine, skipped, within
 const LIMIT: Duration = Duration::from_secs(20);
 const DATABASE: &str = "database.visitas.example";
 const CACHE: &str = "cache.visitas.example";
-/// A name server that takes questions and answers none.
-const SILENT: &str = "127.53.53.53";
-
-/// The names that a process of the test sees: files of its own in place of /etc/hosts and /etc/resolv.conf.
+/// The names that a process of the test sees: files of its own in place of /etc/hosts and /etc/resolv.conf, and a name
+/// server of its own that takes questions and answers none.
 struct Names {
     folder: Folder,
-    _silent: Option<UdpSocket>,
+    silent: Option<UdpSocket>,
 }
 
 impl Names {
     /// # Errors
     /// Why there can be none here.
     fn new() -> Result<Names, String> {
-        let names = Names { folder: Folder::new("names"), _silent: UdpSocket::bind((SILENT, 53)).ok() };
-        names.folder.file("resolv.conf", &format!("nameserver {SILENT}\noptions timeout:2 attempts:1\n"));
+        // Every test asks an address of its own.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let server = Ipv4Addr::new(127, 53, (std::process::id() % 250) as u8, NEXT.fetch_add(1, Ordering::Relaxed));
+        let names = Names { folder: Folder::new("names"), silent: UdpSocket::bind((server, 53)).ok() };
+        names.folder.file("resolv.conf", &format!("nameserver {server}\noptions timeout:2 attempts:1\n"));
         names.are(&[]);
         let words = names.wrapper();
         let tried = Command::new(&words[0]).args(&words[1..]).arg("/bin/true").output();
@@ -92,7 +94,7 @@ fn a_name_is_looked_up_anew_for_each_connection() {
 #[test]
 fn a_silent_name_server_costs_neither_time_nor_threads() {
     let names = match Names::new() {
-        Ok(names) if names._silent.is_some() => names,
+        Ok(names) if names.silent.is_some() => names,
         Ok(_) => return skipped("a silent name server", "port 53 is not to be had"),
         Err(why) => return skipped("names of a process's own", &why),
     };
