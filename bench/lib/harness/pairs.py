@@ -28,7 +28,8 @@ def run_pairs(variants: list[Variant], plan: Plan, stores: Stores, evidence: Evi
     """The first variant is the reference. Every point starts its own server, so that nothing is left of the last."""
     for variant in variants:
         if variant.rows:
-            preload(variant.contender, variant.rows, stores, evidence.logs, _database(variant))
+            look_ms = preload(variant.contender, variant.rows, stores, evidence.logs, _database(variant))
+            evidence.add_session({"variant": variant.name, "look_ms": look_ms})
     for number in range(plan.rounds):
         order = variants if number % 2 == 0 else variants[::-1]
         for connections in plan.connections:

@@ -23,7 +23,14 @@ def sections(variants: list[Variant], plan: Plan, evidence: Evidence) -> list[st
         parts.append(f"## Figures ({tool})\n\n" + _figures(variants, tool, plan, evidence))
     if any(variant.rows for variant in variants):
         parts.append("## Growth per visit\n\n" + _growth(variants, evidence))
+        parts.append("## A look at the history\n\n" + _looks(evidence))
     return parts
+
+
+def _looks(evidence: Evidence) -> str:
+    """`GET /history?by=day`, the client's time included."""
+    rows = [[session["variant"], number(session["look_ms"])] for session in evidence.sessions]
+    return table(["variant", "ms, median"], rows)
 
 
 def _ratios(variants: list[Variant], tool: str, plan: Plan, evidence: Evidence) -> str:
