@@ -7,8 +7,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Descriptors kept for what is not a client's: log, listener, store files, and a few to spare.
 const KEPT_DESCRIPTORS: usize = 16;
-/// Descriptors each worker may need: its epoll, its two stages' runtimes and connections, and one more of each while they
-/// connect again.
+/// Descriptors each worker may need: its epoll, its lane's runtime and two connections, and one more of each while they
+/// are made again.
 const KEPT_PER_WORKER: usize = 6;
 /// Memory mappings kept for everything but stacks of connections: the heap's, threads', coroutines that deliver answers.
 const KEPT_MAPPINGS: usize = 2048;

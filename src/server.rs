@@ -31,6 +31,8 @@ const STACK_BYTES: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 32 * 
 const STACKS_KEPT: usize = 64;
 /// The longest wait for one answer of the counter. A visit never waits longer for it; past this it does without.
 const COUNTER_TIMEOUT: Duration = Duration::from_millis(500);
+/// And its share of a visit's deadline, since what queues meanwhile waits too.
+const COUNTER_SHARE: u32 = 4;
 /// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many workers can bring,
 /// and two lanes only make smaller batches that wait for each other's flush to disk.
 const WORKERS_A_LANE: usize = 4;
@@ -263,8 +265,8 @@ fn stores(config: &Config) -> Stores {
             Box::new(move || Box::new(memory.clone()))
         }
         CounterPlace::Redis(place) => {
-            let place = place.clone();
-            Box::new(move || Box::new(Redis::new((*place).clone(), COUNTER_TIMEOUT)))
+            let (place, timeout) = (place.clone(), COUNTER_TIMEOUT.min(deadline / COUNTER_SHARE));
+            Box::new(move || Box::new(Redis::new((*place).clone(), timeout)))
         }
     };
     let counter_name = names.counter.unwrap_or("in-process counter");

@@ -1,4 +1,4 @@
-//! A lane's counter stage: one increment for each batch that was committed, while the next one is being committed.
+//! A lane's counter: one increment for each batch that was committed, while the next one is being committed.
 //!
 //! Only what is committed is ever counted, and each visit at most once: an increment whose fate is not known is not
 //! repeated, and its visits are told that the counter is unavailable.
@@ -15,62 +15,79 @@ use super::ledger::OpenError;
 use super::stats::{Stats, add};
 use super::ticket::Batch;
 
-/// A batch that is in the ledger.
-#[derive(Debug)]
-pub(super) struct Committed {
-    pub(super) batch: Arc<Batch>,
-    /// How many of its tickets are visits, and so rows.
-    pub(super) visits: usize,
-    /// Rows in the ledger with this batch.
-    pub(super) total: u64,
+/// A client of the counter, and how the lane stands with it.
+pub(super) struct Client {
+    pub(super) counter: Box<dyn Counter>,
+    pub(super) footing: Footing,
 }
 
-/// Where the ledger stage hands over what it committed.
-#[derive(Debug)]
+/// Where the lane's client of the counter is: with the lane, which counts with it, or with its keeper, once it is lost.
 pub(super) struct Counting {
     lane: Arc<Lane>,
+    health: Arc<Health>,
     state: Mutex<State>,
     wake: Condvar,
     stats: Arc<Stats>,
 }
 
-#[derive(Debug)]
 struct State {
-    /// At most one ticket for each connection waits here, so connections bound it.
-    committed: Vec<Committed>,
-    away: bool,
+    /// With it batches are counted; without it they are answered at once.
+    ready: Option<Client>,
+    lost: Option<(Client, Loss, String)>,
     closed: bool,
 }
 
 impl Counting {
-    pub(super) fn new(lane: Arc<Lane>, stats: Arc<Stats>) -> Self {
-        let state = State { committed: Vec::new(), away: false, closed: false };
-        Counting { lane, state: Mutex::new(state), wake: Condvar::new(), stats }
+    pub(super) fn new(lane: Arc<Lane>, health: Arc<Health>, stats: Arc<Stats>) -> Self {
+        let state = Mutex::new(State { ready: None, lost: None, closed: false });
+        Counting { lane, health, state, wake: Condvar::new(), stats }
     }
 
-    /// Hands a committed batch over. While the counter is away it is answered at once.
-    pub(super) fn hand(&self, committed: Committed) {
-        let mut state = self.lock();
-        if state.away {
-            drop(state);
-            return self.answer_uncounted(vec![committed]);
+    /// Counts a batch that is in the ledger, if the counter is there, and answers it: `visits` of its tickets are rows, and
+    /// there are `total` with them. Called by the lane's own thread: one between them would have to be woken for each batch.
+    pub(super) fn count(&self, batch: &Arc<Batch>, visits: usize, total: u64) {
+        let cache = self.number_after(visits);
+        if cache.is_none() {
+            add(&self.stats.uncounted, visits);
         }
-        state.committed.push(committed);
-        drop(state);
-        self.wake.notify_one();
+        self.lane.finish(batch, Outcome::Counted { total, cache });
     }
 
-    /// Ends the counter stage once all is counted.
+    /// The counter with these visits; none where it is away, or may not have counted them.
+    fn number_after(&self, visits: usize) -> Option<i64> {
+        let mut client = self.lock().ready.take()?;
+        let result = if visits == 0 { client.counter.read() } else { client.counter.add(visits as u64) };
+        match result {
+            Ok(cache) => {
+                if visits > 0 && client.footing.worked() {
+                    self.health.proven();
+                }
+                self.lock().ready = Some(client);
+                Some(cache)
+            }
+            Err(error) => {
+                let (how, reason) = match error {
+                    CountError::NotSent(reason) => (Loss::Found, reason),
+                    CountError::Unknown(reason) => (Loss::Broke, reason),
+                };
+                self.lock().lost = Some((client, how, reason));
+                self.wake.notify_one();
+                None
+            }
+        }
+    }
+
+    /// Ends the keeper; all is counted.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
     }
 
-    /// Waits for committed batches and takes them all; none once closed.
-    fn take(&self) -> Vec<Committed> {
-        let idle = |state: &mut State| state.committed.is_empty() && !state.closed;
-        let mut state = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut state.committed)
+    /// Waits for a client that is lost; none once closed.
+    fn next_lost(&self) -> Option<(Client, Loss, String)> {
+        let fine = |state: &mut State| state.lost.is_none() && !state.closed;
+        let mut state = self.wake.wait_while(self.lock(), fine).unwrap_or_else(PoisonError::into_inner);
+        if state.closed { None } else { state.lost.take() }
     }
 
     /// Waits that long, or until closed; says whether it is still open.
@@ -79,60 +96,41 @@ impl Counting {
         !waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
-    fn set_away(&self, away: bool) -> Vec<Committed> {
-        let mut state = self.lock();
-        state.away = away;
-        std::mem::take(&mut state.committed)
-    }
-
-    /// Answers batches that the counter did not count, or may not have.
-    fn answer_uncounted(&self, all: Vec<Committed>) {
-        for Committed { batch, visits, total } in all {
-            add(&self.stats.uncounted, visits);
-            self.lane.finish(&batch, Outcome::Counted { total, cache: None });
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole at each statement of every method.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The counter stage, on a thread of its own.
-pub(super) struct CounterStage {
+/// The keeper of a lane's client of the counter, on a thread of its own, so that no visit waits while there is none: it
+/// reaches for the counter at the start, and again whenever the lane has lost it.
+pub(super) struct Keeper {
     /// Which of the lanes this is.
     pub(super) number: usize,
     pub(super) counting: Arc<Counting>,
-    pub(super) counter: Box<dyn Counter>,
-    pub(super) health: Arc<Health>,
     pub(super) startup: Arc<Startup>,
     /// Time between two attempts at start.
     pub(super) interval: Duration,
-    pub(super) footing: Footing,
 }
 
-impl CounterStage {
-    /// Reaches the counter, then counts what is handed over until that is closed.
-    pub(super) fn run(mut self) {
-        if self.start() {
+impl Keeper {
+    /// Reaches the counter, then sees to it that the lane has it, until that is closed.
+    pub(super) fn run(self, mut client: Client) {
+        if self.start(&mut client) {
+            self.counting.lock().ready = Some(client);
             self.startup.reached();
-            loop {
-                let all = self.counting.take();
-                if all.is_empty() {
-                    break;
-                }
-                self.count(all);
+            while let Some((client, how, reason)) = self.counting.next_lost() {
+                self.reopen(client, how, &reason);
             }
         }
         self.counting.lane.stage_ended();
     }
 
     /// The attempts at start; says whether one succeeded.
-    fn start(&mut self) -> bool {
+    fn start(&self, client: &mut Client) -> bool {
         for attempt in 1.. {
-            let Err(OpenError::Again(reason) | OpenError::Never(reason)) = self.counter.open() else { break };
-            if let Some(sentence) = self.health.attempt_failed(attempt, &reason, self.interval) {
+            let Err(OpenError::Again(reason) | OpenError::Never(reason)) = client.counter.open() else { break };
+            if let Some(sentence) = self.counting.health.attempt_failed(attempt, &reason, self.interval) {
                 self.startup.failed(sentence);
                 return false;
             }
@@ -140,60 +138,33 @@ impl CounterStage {
                 return false;
             }
         }
-        self.health.reached(self.number);
+        self.counting.health.reached(self.number);
         true
     }
 
-    /// One increment for all these batches, in their order.
-    fn count(&mut self, all: Vec<Committed>) {
-        let visits: usize = all.iter().map(|committed| committed.visits).sum();
-        let result = if visits == 0 { self.counter.read() } else { self.counter.add(visits as u64) };
-        match result {
-            Ok(after) => {
-                if visits > 0 && self.footing.worked() {
-                    self.health.proven();
-                }
-                let mut counted = after.saturating_sub_unsigned(visits as u64);
-                for Committed { batch, visits, total } in all {
-                    counted = counted.saturating_add_unsigned(visits as u64);
-                    self.counting.lane.finish(&batch, Outcome::Counted { total, cache: Some(counted) });
-                }
-            }
-            Err(error) => {
-                self.counting.answer_uncounted(all);
-                match error {
-                    CountError::NotSent(reason) => self.reopen(Loss::Found, &reason),
-                    CountError::Unknown(reason) => self.reopen(Loss::Broke, &reason),
-                }
-            }
-        }
-    }
-
-    /// The counter is away: lets visits pass without it until it is back, or the process stops.
-    fn reopen(&mut self, how: Loss, reason: &str) {
-        let waiting = self.counting.set_away(true);
-        self.counting.answer_uncounted(waiting);
+    /// The counter is away: visits pass without it until it is back, or the process stops.
+    fn reopen(&self, mut client: Client, how: Loss, reason: &str) {
         // A connection that was lost is no outage: one try before anybody is told.
-        if self.footing.is_firm() && self.counter.open().is_ok() {
-            self.footing.opened();
-            self.there_again();
-            self.health.regained(reason);
+        if client.footing.is_firm() && client.counter.open().is_ok() {
+            client.footing.opened();
+            self.there_again(client);
+            self.counting.health.regained(reason);
             return;
         }
-        self.footing.lost(how);
-        self.health.lost(self.number, reason);
-        while self.counting.pause(self.footing.wait()) {
-            if self.counter.open().is_ok() {
-                let on_trial = self.footing.opened();
-                self.there_again();
-                self.health.back(self.number, on_trial);
+        client.footing.lost(how);
+        self.counting.health.lost(self.number, reason);
+        while self.counting.pause(client.footing.wait()) {
+            if client.counter.open().is_ok() {
+                let on_trial = client.footing.opened();
+                self.there_again(client);
+                self.counting.health.back(self.number, on_trial);
                 return;
             }
         }
     }
 
-    fn there_again(&self) {
+    fn there_again(&self, client: Client) {
         add(&self.counting.stats.counter_reconnects, 1);
-        self.counting.set_away(false);
+        self.counting.lock().ready = Some(client);
     }
 }

@@ -1,10 +1,10 @@
-//! A lane's ledger stage: takes what waits, commits it as one batch, settles what became of it, hands it on.
+//! A lane's ledger stage: takes what waits, commits it as one batch, settles what became of it, has it counted.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Refused;
-use super::counting::{Committed, Counting};
+use super::counting::Counting;
 use super::delivery::{Outcome, deliver};
 use super::footing::{Footing, Loss};
 use super::health::{Health, Startup};
@@ -144,7 +144,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ledger stage, on a thread of its own.
+/// The ledger stage, on the lane's thread.
 pub(super) struct LedgerStage {
     /// Which of the lanes this is.
     pub(super) number: usize,
@@ -235,7 +235,7 @@ impl LedgerStage {
             let began = Instant::now();
             let result = if arrivals.is_empty() { self.ledger.total() } else { self.ledger.commit(arrivals) };
             let last = match result {
-                Ok(total) => return self.committed(batch, arrivals.len(), total, began),
+                Ok(total) => return self.committed(&batch, arrivals.len(), total, began),
                 Err(CommitError::Passing(_)) if tries < MAX_TRIES => LastBatch::NotCommitted,
                 Err(CommitError::Passing(reason) | CommitError::Refused(reason)) => {
                     self.lane.finish(&batch, Outcome::Refused(Refused::LedgerAway));
@@ -262,7 +262,7 @@ impl LedgerStage {
                 }
             };
             match last {
-                LastBatch::Committed(total) => return self.committed(batch, arrivals.len(), total, began),
+                LastBatch::Committed(total) => return self.committed(&batch, arrivals.len(), total, began),
                 LastBatch::Unknown => return self.lane.finish(&batch, Outcome::Refused(Refused::Late)),
                 LastBatch::NotCommitted => {}
             }
@@ -273,16 +273,16 @@ impl LedgerStage {
         }
     }
 
-    /// The batch is committed: the counter stage goes on with it.
-    fn committed(&mut self, batch: Arc<Batch>, visits: usize, total: u64, began: Instant) {
+    /// The batch is committed: the counter is next.
+    fn committed(&mut self, batch: &Arc<Batch>, visits: usize, total: u64, began: Instant) {
         if visits > 0 {
             self.stats.committed(visits, began.elapsed());
             if self.footing.worked() {
                 self.health.proven();
             }
         }
-        self.lane.note_committed(&batch, total);
-        self.counting.hand(Committed { batch, visits, total });
+        self.lane.note_committed(batch, total);
+        self.counting.count(batch, visits, total);
     }
 
     fn note_ambiguous(&self, arrivals: &[SystemTime]) {

@@ -1,9 +1,9 @@
 //! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of HTTP.
 //!
-//! A visit is a `ticket` in the inbox of a lane. The lane's ledger stage (`lane`) takes all that waits, commits it
-//! as one batch and hands it to the counter stage (`counting`), which increments the fast counter once and gives
-//! every visitor its own numbers back (`delivery`), with one wake-up a worker. Waits are bounded: [`Visits::tick`]
-//! refuses whoever's deadline has passed, whatever the stores are doing.
+//! A visit is a `ticket` in the inbox of a lane. The lane's thread (`lane`) takes all that waits, commits it as one batch,
+//! increments the fast counter once (`counting`) and gives every visitor its own numbers back (`delivery`), with one
+//! wake-up a worker. Waits are bounded: [`Visits::tick`] refuses whoever's deadline has passed, whatever the stores are
+//! doing.
 
 mod backoff;
 pub mod counter;
@@ -31,7 +31,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use counter::Counter;
-use counting::{CounterStage, Counting};
+use counting::{Client, Counting, Keeper};
 use footing::Footing;
 pub use health::StoreState;
 use health::{Health, Startup};
@@ -125,8 +125,7 @@ pub struct Stores {
 }
 
 impl Visits {
-    /// Starts every lane's two threads. They reach for the stores at once and
-    /// report through `tell`.
+    /// Starts every lane's thread, and its counter's keeper. They reach for the stores at once and report through `tell`.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -157,7 +156,7 @@ impl Visits {
             thread::Builder::new().name("historian".to_owned()).spawn(move || historian.run(chronicle))?;
         }
         for (number, lane) in lanes.iter().enumerate() {
-            let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&stats)));
+            let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&counter), Arc::clone(&stats)));
             let ledger_stage = LedgerStage {
                 number,
                 lane: Arc::clone(lane),
@@ -170,17 +169,10 @@ impl Visits {
                 interval: options.connect_interval,
                 footing: Footing::new(),
             };
-            let counter_stage = CounterStage {
-                number,
-                counting,
-                counter: (stores.counter)(),
-                health: Arc::clone(&counter),
-                startup: Arc::clone(&startup),
-                interval: options.connect_interval,
-                footing: Footing::new(),
-            };
-            thread::Builder::new().name(format!("ledger-{number}")).spawn(move || ledger_stage.run())?;
-            thread::Builder::new().name(format!("counter-{number}")).spawn(move || counter_stage.run())?;
+            let keeper = Keeper { number, counting, startup: Arc::clone(&startup), interval: options.connect_interval };
+            let client = Client { counter: (stores.counter)(), footing: Footing::new() };
+            thread::Builder::new().name(format!("lane-{number}")).spawn(move || ledger_stage.run())?;
+            thread::Builder::new().name(format!("counter-{number}")).spawn(move || keeper.run(client))?;
         }
         Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats, historian })
     }
