@@ -1,7 +1,10 @@
 //! The embedded store: one file under `DATA_DIR`, kept over restarts and crashes, for one process at a time.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use redb::{Database, MultimapTableDefinition, TableDefinition};
 
 use crate::support::run::Folder;
 use crate::support::{Load, Settings, Visitas, machine, within};
@@ -123,7 +126,8 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
         damaged.push(("cut in the middle".to_owned(), whole[..used / 2].to_vec()));
         for (how, bytes) in damaged {
             let how = format!("{how}, killed before: {killed}");
-            fs::write(&file, &bytes).expect("a damaged store");
+            fs::write(&file, bytes).expect("a damaged store");
+            let before = all_in(&folder.path().join("store"));
             let mut visitas = over(&folder).launch();
             if is_ready(&mut visitas) {
                 // What was damaged belongs to no row: an older state of the file has its pages too.
@@ -134,11 +138,135 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
             let ended = visitas.wait_end();
             assert_eq!(ended.code, Some(1), "{how}: {ended:?}");
             assert!(ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"), "{how}: {ended:?}");
-            assert!(fs::read(&file).expect("the store") == bytes, "{how}: the file was changed: {ended:?}");
+            assert!(all_in(&folder.path().join("store")) == before, "{how}: the file was changed: {ended:?}");
             refused += 1;
         }
         assert!(refused > 3, "killed before: {killed}: nothing that matters was damaged");
     }
+}
+
+/// What another program may have in its `redb` file.
+#[derive(Debug, Clone, Copy)]
+enum Foreign {
+    OneTable,
+    ManyTables,
+    /// A table that visitas has too, beside one that it has not.
+    WithVisits,
+    /// A table of a name that visitas has, with other types.
+    OtherTypes,
+    Multimap,
+    Megabytes,
+}
+
+impl Foreign {
+    const ALL: [Foreign; 6] = [
+        Foreign::OneTable,
+        Foreign::ManyTables,
+        Foreign::WithVisits,
+        Foreign::OtherTypes,
+        Foreign::Multimap,
+        Foreign::Megabytes,
+    ];
+
+    /// Makes the file, as it is once the program closed it, or as it is found after the program was killed.
+    fn make(self, file: &Path, killed: bool) {
+        let folder = Folder::new("foreign");
+        let own = folder.path().join("own.redb");
+        let database = Database::create(&own).expect("a database");
+        // More than one commit, so that there is something freed.
+        for round in 0..3 {
+            self.commit(&database, round);
+        }
+        if killed {
+            fs::copy(&own, file).expect("a copy of the open file");
+            return;
+        }
+        drop(database);
+        fs::rename(&own, file).expect("the closed file");
+    }
+
+    fn commit(self, database: &Database, round: u64) {
+        let visits: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
+        let (names, rows): (&[&str], u64) = match self {
+            Foreign::OneTable | Foreign::WithVisits => (&["notes"], 10),
+            Foreign::ManyTables => (&["notes", "people", "places", "a much longer name of a table"], 100),
+            Foreign::OtherTypes => (&["acessos"], 10),
+            Foreign::Multimap => (&[], 10),
+            Foreign::Megabytes => (&["notes", "people"], 2000),
+        };
+        let transaction = database.begin_write().expect("a transaction");
+        for name in names {
+            let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).expect("a table");
+            for row in 0..rows {
+                table.insert(format!("{row}").as_str(), [round as u8; 500].as_slice()).expect("a row");
+            }
+        }
+        if let Foreign::WithVisits = self {
+            transaction.open_table(visits).expect("a table").insert(round, 0).expect("a row");
+        }
+        if let Foreign::Multimap = self {
+            let tags: MultimapTableDefinition<'_, u64, u64> = MultimapTableDefinition::new("tags");
+            let mut table = transaction.open_multimap_table(tags).expect("a table");
+            for row in 0..rows {
+                table.insert(row, round).expect("a row");
+            }
+        }
+        transaction.commit().expect("a commit");
+    }
+}
+
+/// All there is in a folder: the names, what is in them, and when that was written.
+fn all_in(folder: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
+    let mut all: Vec<_> = fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry"))
+        .map(|entry| {
+            let written = entry.metadata().and_then(|file| file.modified()).expect("its time");
+            (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).expect("a file"), written)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_store_of_another_program_is_an_error_and_is_left_alone() {
+    for (foreign, killed) in Foreign::ALL.into_iter().flat_map(|foreign| [(foreign, false), (foreign, true)]) {
+        let how = format!("{foreign:?}, killed before: {killed}");
+        let folder = Folder::new("store");
+        foreign.make(&folder.path().join("visitas.redb"), killed);
+        let before = all_in(folder.path());
+        if let Foreign::Megabytes = foreign {
+            assert!(before[0].1.len() > 3 << 20, "{how}: only {} bytes", before[0].1.len());
+        }
+        let settings = || Settings::new().set("DATA_DIR", folder.path().display());
+        for ended in [settings().run(), settings().run(), settings().argument("check").run()] {
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert_eq!(ended.code, Some(1), "{how}: {ended:?}");
+            assert!(said.contains("visitas.redb is a store of another program"), "{how}: {ended:?}");
+            assert!(!said.contains("panicked"), "{how}: {ended:?}");
+            assert!(all_in(folder.path()) == before, "{how}: the file was changed, or is not alone: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_store_without_a_table_is_taken() {
+    let folder = Folder::new("store");
+    drop(Database::create(folder.path().join("visitas.redb")).expect("a database"));
+    let visitas = Settings::new().set("DATA_DIR", folder.path().display()).start();
+    assert_eq!(visitas.visit().total, 1, "nothing says that it is of another program");
+}
+
+#[test]
+fn a_check_leaves_the_store_as_a_crash_left_it() {
+    let folder = Folder::new("store");
+    stored(&folder, true);
+    let before = all_in(&folder.path().join("store"));
+    let ended = over(&folder).argument("check").run();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains(&format!("{VISITS} rows")), "{ended:?}");
+    assert!(all_in(&folder.path().join("store")) == before, "the file was changed, or is not alone: {ended:?}");
 }
 
 /// Whether it gets ready; else it has ended.

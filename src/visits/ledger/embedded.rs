@@ -1,10 +1,10 @@
 //! The ledger in one file of this process: `redb`, ACID, synced to disk at every commit.
 
 mod chronicle;
+mod guarded;
 mod survey;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use redb::{
 use super::{CommitError, LastBatch, Ledger, OpenError};
 use crate::visits::history::Step;
 pub use chronicle::EmbeddedChronicle;
+use guarded::GuardedFile;
 pub use survey::survey;
 
 /// One row a visit: its number from 1, and its arrival in microseconds since 1970.
@@ -69,7 +70,7 @@ impl EmbeddedFile {
             fs::create_dir_all(folder)
                 .map_err(|error| OpenError::Never(format!("the folder of {at} cannot be made: {error}")))?;
         }
-        let database = open(&self.path, !opened).map_err(|error| match error {
+        let refused = |error| match error {
             // This process had it already: a lane has yet to let go of the instance that failed.
             DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
             DatabaseError::DatabaseAlreadyOpen => {
@@ -77,12 +78,14 @@ impl EmbeddedFile {
             }
             other if opened || is_full(&other) => OpenError::Again(format!("{at}: {other}")),
             other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
-        })?;
+        };
+        let (database, file) = open(&self.path, !opened).map_err(refused)?;
         if !is_ours(&database).map_err(|error| OpenError::Again(format!("{at}: {error}")))? {
             return Err(OpenError::Never(format!(
                 "{at} is a store of another program; give this one a DATA_DIR of its own"
             )));
         }
+        file.accept().map_err(|error| refused(error.into()))?;
         let database = Arc::new(database);
         self.opened.store(true, Ordering::Relaxed);
         *slot = Some(Arc::clone(&database));
@@ -100,40 +103,12 @@ impl EmbeddedFile {
 
 /// Opens the file, creating it where there is none, with every page of it checked or not: a file that something else has
 /// damaged would be trusted without that, and end the process by a panic later. A check reads about 1.5 GB/s from the page
-/// cache; 10 million visits are 160 MB.
-fn open(path: &Path, checked: bool) -> Result<Database, DatabaseError> {
-    let before = Beginning::of(path);
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked).create(path);
-    if let (Err(DatabaseError::Storage(_)), Ok(before)) = (&opened, before) {
-        // Without this the file is no worse than it was, but it is another one than the person has who looks for help.
-        let _ = before.put_back(path);
-    }
-    opened
-}
-
-/// A file's header and length: before `redb` finds that a file is beyond repair, it notes there that it began one.
-struct Beginning {
-    header: Vec<u8>,
-    length: u64,
-}
-
-impl Beginning {
-    /// More than the header of `redb`'s file takes.
-    const BYTES: u64 = 512;
-
-    fn of(path: &Path) -> io::Result<Beginning> {
-        let mut file = File::open(path)?;
-        let mut header = Vec::new();
-        Read::by_ref(&mut file).take(Beginning::BYTES).read_to_end(&mut header)?;
-        Ok(Beginning { header, length: file.metadata()?.len() })
-    }
-
-    fn put_back(&self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.write_all(&self.header)?;
-        file.set_len(self.length)?;
-        file.sync_all()
-    }
+/// cache; 10 million visits are 160 MB. The file itself stays as it is until it is accepted.
+fn open(path: &Path, checked: bool) -> Result<(Database, GuardedFile), DatabaseError> {
+    let file = GuardedFile::open(path)?;
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked);
+    Ok((builder.create_with_backend(file.clone())?, file))
 }
 
 /// Begins a transaction whose commit is synced twice, so that the newest state on the disk is always whole. With a single
@@ -152,7 +127,7 @@ fn is_full(error: &DatabaseError) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Whether all the tables in the file are of those that visitas makes.
+/// Whether all the tables in the file are of those that visitas makes; so are those of a file that has none yet.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
     let ours = [VISITS, LANES, chronicle::HISTORY, chronicle::MARKS];
     let transaction = database.begin_read()?;

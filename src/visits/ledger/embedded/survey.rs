@@ -5,7 +5,7 @@ use std::path::Path;
 
 use redb::DatabaseError;
 
-use super::{Embedded, FILE_NAME, open};
+use super::{Embedded, FILE_NAME, is_ours, open};
 use crate::visits::survey::Finding;
 
 /// Looks at the store in `folder`.
@@ -20,7 +20,13 @@ pub fn survey(folder: &Path) -> Vec<Finding> {
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
     findings.push(match open(&path, true) {
-        Ok(database) => match Embedded::count(&database) {
+        Ok((database, _)) if matches!(is_ours(&database), Ok(false)) => Finding::fails(
+            "its file",
+            format!("{} is a store of another program", path.display()),
+            "name another DATA_DIR",
+        ),
+        // Never accepted, so that the file stays as it is.
+        Ok((database, _)) => match Embedded::count(&database) {
             Ok(rows) => Finding::fine("its file", format!("{}, {rows} rows in {bytes} bytes", path.display())),
             Err(error) => Finding::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
         },

@@ -1,0 +1,183 @@
+//! The store's file, left as it is until the store in it is accepted.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, DatabaseError, StorageBackend};
+
+/// The file as `redb` sees it. To open a store is to change it: `redb` notes in its header that it is in use, and repairs
+/// what a crash left. All that is kept in memory at first, and made in the file once it was found to hold a whole store
+/// of ours. Until then `redb` writes no more than the header, whatever the size of the file.
+#[derive(Debug, Clone)]
+pub(super) struct GuardedFile {
+    file: Arc<FileBackend>,
+    /// What `redb` did, in its order, for those who read meanwhile and for [`GuardedFile::accept`]; none once accepted.
+    withheld: Arc<Mutex<Option<Vec<Change>>>>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Length(u64),
+    /// Kept too: `redb` relies on it that nothing gets to the disk before what it synced.
+    Sync,
+}
+
+impl GuardedFile {
+    /// The file at `path`, made empty where there is none.
+    pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(GuardedFile { file: Arc::new(FileBackend::new(file)?), withheld: Arc::new(Mutex::new(Some(Vec::new()))) })
+    }
+
+    /// Makes what was withheld, and everything from here on at once. After an error the file is as if the power had gone
+    /// in the middle, which `redb` repairs when it is opened anew; this instance writes nothing any more.
+    pub(super) fn accept(&self) -> io::Result<()> {
+        let mut withheld = self.lock();
+        for change in withheld.iter().flatten() {
+            match change {
+                Change::Write { offset, bytes } => self.file.write(*offset, bytes)?,
+                Change::Length(length) => self.file.set_len(*length)?,
+                Change::Sync => self.file.sync_data()?,
+            }
+        }
+        *withheld = None;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Change>>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the change is withheld; else it is to be made.
+    fn withholds(&self, change: impl FnOnce() -> Change) -> bool {
+        let mut withheld = self.lock();
+        if let Some(changes) = &mut *withheld {
+            changes.push(change());
+        }
+        withheld.is_some()
+    }
+
+    /// Reads the file as it is with those changes.
+    fn read_with(&self, changes: &[Change], offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let found = self.file.len()?;
+        let asked = out.len() as u64;
+        if offset.saturating_add(asked) > length_set(changes).unwrap_or(found) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // How much of `out` is before that place in the file.
+        let before = |place: u64| place.saturating_sub(offset).min(asked) as usize;
+        let (there, beyond) = out.split_at_mut(before(found));
+        self.file.read(offset, there)?;
+        beyond.fill(0);
+        for change in changes {
+            match change {
+                Change::Write { offset: place, bytes } => {
+                    let (start, end) = (before(*place), before(*place + bytes.len() as u64));
+                    let skipped = offset.saturating_sub(*place).min(bytes.len() as u64) as usize;
+                    out[start..end].copy_from_slice(&bytes[skipped..skipped + end - start]);
+                }
+                // What is cut off is zeros should the file get longer again.
+                Change::Length(length) => out[before(*length)..].fill(0),
+                Change::Sync => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The length the file has with those changes, where one sets it.
+fn length_set(changes: &[Change]) -> Option<u64> {
+    changes.iter().rev().find_map(|change| match change {
+        Change::Length(length) => Some(*length),
+        Change::Write { .. } | Change::Sync => None,
+    })
+}
+
+impl StorageBackend for GuardedFile {
+    fn len(&self) -> io::Result<u64> {
+        let set = self.lock().as_deref().and_then(length_set);
+        set.map_or_else(|| self.file.len(), Ok)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if let Some(changes) = &*self.lock() {
+            return self.read_with(changes, offset, out);
+        }
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        if self.withholds(|| Change::Length(length)) { Ok(()) } else { self.file.set_len(length) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.withholds(|| Change::Sync) { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let change = || Change::Write { offset, bytes: bytes.to_vec() };
+        if self.withholds(change) { Ok(()) } else { self.file.write(offset, bytes) }
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    // The locks against another process. The other kinds are for files that processes share.
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_is_read_before_it_is_accepted_is_what_the_file_holds_after() {
+        let path = std::env::temp_dir().join(format!("visitas-guarded-{}", std::process::id()));
+        let before: Vec<u8> = (1..=20).collect();
+        fs::write(&path, &before).unwrap();
+        let guarded = GuardedFile::open(&path).unwrap();
+        let mut model = before.clone();
+        // Longer and shorter, so that what was cut off is zeros; bytes at both ends, over an edge, one upon the other.
+        for (length, offset, bytes) in
+            [(20, 0, &[90; 4][..]), (26, 18, &[91; 6]), (10, 8, &[92; 2]), (30, 9, &[93; 3]), (30, 7, &[94; 23])]
+        {
+            guarded.set_len(length as u64).unwrap();
+            model.resize(length, 0);
+            guarded.write(offset as u64, bytes).unwrap();
+            model[offset..offset + bytes.len()].copy_from_slice(bytes);
+            guarded.sync_data().unwrap();
+            assert_eq!(guarded.len().unwrap(), length as u64);
+            for start in 0..length {
+                for end in start..=length {
+                    let mut read = vec![0xFF; end - start];
+                    guarded.read(start as u64, &mut read).unwrap();
+                    assert_eq!(read, model[start..end], "{start}..{end} of {length}");
+                }
+            }
+            guarded.read(length as u64, &mut [0]).unwrap_err();
+            assert_eq!(fs::read(&path).unwrap(), before, "the file was changed");
+        }
+        guarded.accept().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), model);
+        guarded.write(0, &[95]).unwrap();
+        assert_eq!(fs::read(&path).unwrap()[0], 95, "from then on at once");
+        fs::remove_file(&path).unwrap();
+    }
+}
