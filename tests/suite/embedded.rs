@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
 use crate::support::run::Folder;
-use crate::support::{Load, Settings, Visitas, machine, within};
+use crate::support::{Load, Settings, SmallDisk, Visitas, machine, skipped, within};
 
 /// Settings over a store in that folder.
 fn over(folder: &Folder) -> Settings {
@@ -80,6 +80,21 @@ fn a_folder_that_cannot_be_is_an_error_with_its_name() {
     let ended = Settings::new().set("DATA_DIR", file.display()).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("not-a-folder") && !ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_first_start_needs_space_and_no_restart() {
+    let disk = match SmallDisk::new(1) {
+        Ok(disk) => disk,
+        Err(why) => return skipped("a full disk at the first start", &why),
+    };
+    disk.fill(0);
+    let mut visitas = Settings::new().set("DATA_DIR", disk.path().display()).set("CONNECT_ATTEMPTS", 0).launch();
+    let refused = |line: &str| line.contains("embedded store not reached");
+    assert!(visitas.stderr().find(Duration::from_secs(10), refused).is_some(), "the disk is not full");
+    disk.free();
+    visitas.wait_ready();
+    assert_eq!(visitas.visit().total, 1);
 }
 
 #[test]

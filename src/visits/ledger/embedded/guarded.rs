@@ -30,6 +30,16 @@ enum Change {
     Sync,
 }
 
+impl Change {
+    fn make(&self, file: &FileBackend) -> io::Result<()> {
+        match self {
+            Change::Write { offset, bytes } => file.write(*offset, bytes),
+            Change::Length(length) => file.set_len(*length),
+            Change::Sync => file.sync_data(),
+        }
+    }
+}
+
 impl GuardedFile {
     /// The file at `path`, made empty where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
@@ -41,12 +51,13 @@ impl GuardedFile {
     /// in the middle, which `redb` repairs when it is opened anew; this instance writes nothing any more.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut withheld = self.lock();
-        for change in withheld.iter().flatten() {
-            match change {
-                Change::Write { offset, bytes } => self.file.write(*offset, bytes)?,
-                Change::Length(length) => self.file.set_len(*length)?,
-                Change::Sync => self.file.sync_data()?,
+        let is_new = self.file.len()? == 0;
+        if let Err(error) = withheld.iter().flatten().try_for_each(|change| change.make(&self.file)) {
+            if is_new {
+                // `redb` begins an empty file, and refuses one that it did not get to name its own: say, on a full disk.
+                self.file.set_len(0)?;
             }
+            return Err(error);
         }
         *withheld = None;
         Ok(())
