@@ -78,14 +78,16 @@ impl GuardedFile {
 
     /// Reads the file as it is with those changes.
     fn read_with(&self, changes: &[Change], offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let found = self.file.len()?;
         let asked = out.len() as u64;
-        if offset.saturating_add(asked) > length_set(changes).unwrap_or(found) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
         // How much of `out` is before that place in the file.
         let before = |place: u64| place.saturating_sub(offset).min(asked) as usize;
-        let (there, beyond) = out.split_at_mut(before(found));
+        let there = match length_set(changes) {
+            Some(length) if offset.saturating_add(asked) > length => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(_) => before(self.file.len()?),
+            // The file knows its end: to ask for it at every page would make the check of a large store slower.
+            None => out.len(),
+        };
+        let (there, beyond) = out.split_at_mut(there);
         self.file.read(offset, there)?;
         beyond.fill(0);
         for change in changes {
