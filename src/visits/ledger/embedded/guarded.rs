@@ -11,7 +11,8 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 /// The file as `redb` sees it. To open a store is to change it: `redb` notes in its header that it is in use, and repairs
 /// what a crash left. All that is kept in memory at first, and made in the file once it was found to hold a whole store
-/// of ours. Until then `redb` writes no more than the header, whatever the size of the file.
+/// of ours. That is little, whatever the size of the file: until then `redb` writes only the header, and when a refused
+/// store is closed, the map of its free pages.
 #[derive(Debug, Clone)]
 pub(super) struct GuardedFile {
     file: Arc<FileBackend>,
@@ -54,7 +55,7 @@ impl GuardedFile {
         let is_new = self.file.len()? == 0;
         if let Err(error) = withheld.iter().flatten().try_for_each(|change| change.make(&self.file)) {
             if is_new {
-                // `redb` begins an empty file, and refuses one that it did not get to name its own: say, on a full disk.
+                // `redb` starts in an empty file, but refuses one whose header it could not write: say, on a full disk.
                 self.file.set_len(0)?;
             }
             return Err(error);
