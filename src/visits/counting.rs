@@ -1,4 +1,4 @@
-//! A lane's counter: one increment for each batch that was committed, while the next one is being committed.
+//! A lane's counter: one increment for each batch that was committed, before its visitors are answered.
 //!
 //! Only what is committed is ever counted, and each visit at most once: an increment whose fate is not known is not
 //! repeated, and its visits are told that the counter is unavailable.
