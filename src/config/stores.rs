@@ -124,12 +124,16 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
 }
 
 fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
-    let encrypted = url.starts_with("rediss:") || url.starts_with("valkeys:");
-    match url.into_connection_info() {
-        Ok(info) if !encrypted => Ok(CounterPlace::Redis(Box::new(info))),
-        _ if encrypted => {
-            Err(error("REDIS_URL", hidden(url), "an address without TLS (redis://): this binary has none built in"))
-        }
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let is_one_of = |schemes: &[&str]| schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if is_one_of(&["rediss", "valkeys"]) {
+        return Err(error("REDIS_URL", hidden(url), "an address without TLS (redis://): this binary has none built in"));
+    }
+    // The library would parse any other scheme before it refuses it, and a host in http: or file: by the rules for
+    // international names, which are not built in.
+    let known = is_one_of(&["redis", "valkey", "redis+unix", "valkey+unix", "unix"]);
+    match known.then(|| url.into_connection_info()) {
+        Some(Ok(info)) => Ok(CounterPlace::Redis(Box::new(info))),
         _ => Err(error("REDIS_URL", format!("{} (not such an address)", hidden(url)), REDIS_ADDRESS)),
     }
 }
