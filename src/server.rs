@@ -170,10 +170,10 @@ fn start_workers(workers: usize) {
 /// `SCHED_BATCH`). Clients and stores on this machine then get more done between two switches, and so does a worker, which
 /// finds more to do at once. Where a core is free it runs at once as ever.
 fn interrupt_nobody() {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the call reads one structure, which is there. By its number, since musl's own function does nothing.
-    // Where the system refuses, nothing has changed.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const parameters) };
+    // The kernel's `sched_param`: musl's has more, and its function does nothing, so the call goes by its number.
+    let priority: libc::c_int = 0;
+    // SAFETY: the call reads that one number. Where the system refuses it, nothing has changed.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const priority) };
 }
 
 fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {

@@ -127,7 +127,11 @@ fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_one_of = |schemes: &[&str]| schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known));
     if is_one_of(&["rediss", "valkeys"]) {
-        return Err(error("REDIS_URL", hidden(url), "an address without TLS (redis://): this binary has none built in"));
+        return Err(error(
+            "REDIS_URL",
+            hidden(url),
+            "an address without TLS (redis://): this binary has none built in",
+        ));
     }
     // The library would parse any other scheme before it refuses it, and a host in http: or file: by the rules for
     // international names, which are not built in.
