@@ -9,8 +9,8 @@ use visitas::config::Config;
 const PASSWORD: &str = "xyzzy-plugh";
 
 libfuzzer_sys::fuzz_target!(|input: &str| {
-    // The password shows where it is no password.
-    if input.contains(PASSWORD) {
+    // The password shows where it is no password. An address is read without its tabs and line ends.
+    if input.replace(['\t', '\n', '\r'], "").contains(PASSWORD) {
         return;
     }
     for (variable, starts) in [
