@@ -11,7 +11,6 @@ use super::delivery::Outcome;
 use super::footing::{Footing, Loss};
 use super::health::{Health, Startup};
 use super::lane::Lane;
-use super::ledger::OpenError;
 use super::stats::{Stats, add};
 use super::ticket::Batch;
 
@@ -109,14 +108,13 @@ pub(super) struct Keeper {
     pub(super) number: usize,
     pub(super) counting: Arc<Counting>,
     pub(super) startup: Arc<Startup>,
-    /// Time between two attempts at start.
-    pub(super) interval: Duration,
 }
 
 impl Keeper {
     /// Reaches the counter, then sees to it that the lane has it, until that is closed.
     pub(super) fn run(self, mut client: Client) {
-        if self.start(&mut client) {
+        let Keeper { number, counting, startup } = &self;
+        if startup.reach(&counting.health, *number, || client.counter.open(), |time| counting.pause(time)) {
             self.counting.lock().ready = Some(client);
             self.startup.reached();
             while let Some((client, how, reason)) = self.counting.next_lost() {
@@ -124,22 +122,6 @@ impl Keeper {
             }
         }
         self.counting.lane.stage_ended();
-    }
-
-    /// The attempts at start; says whether one succeeded.
-    fn start(&self, client: &mut Client) -> bool {
-        for attempt in 1.. {
-            let Err(OpenError::Again(reason) | OpenError::Never(reason)) = client.counter.open() else { break };
-            if let Some(sentence) = self.counting.health.attempt_failed(attempt, &reason, self.interval) {
-                self.startup.failed(sentence);
-                return false;
-            }
-            if !self.counting.pause(self.interval) {
-                return false;
-            }
-        }
-        self.counting.health.reached(self.number);
-        true
     }
 
     /// The counter is away: visits pass without it until it is back, or the process stops.

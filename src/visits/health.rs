@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Event;
 use super::inbox::Inbox;
+use super::ledger::OpenError;
 
 /// A store's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +171,8 @@ impl Health {
 
 /// The start of all lanes: no visit is taken until every stage has reached its store.
 pub(super) struct Startup {
+    /// Time between two attempts to reach a store.
+    interval: Duration,
     missing: Mutex<usize>,
     all: Condvar,
     begun: AtomicBool,
@@ -179,8 +182,41 @@ pub(super) struct Startup {
 
 impl Startup {
     /// A start that `stages` stages take part in, after which these inboxes are open.
-    pub(super) fn new(stages: usize, inboxes: Arc<[Arc<Inbox>]>, tell: Box<dyn Fn(Event) + Send + Sync>) -> Self {
-        Startup { missing: Mutex::new(stages), all: Condvar::new(), begun: AtomicBool::new(false), inboxes, tell }
+    pub(super) fn new(
+        stages: usize,
+        interval: Duration,
+        inboxes: Arc<[Arc<Inbox>]>,
+        tell: Box<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
+        let (missing, begun) = (Mutex::new(stages), AtomicBool::new(false));
+        Startup { interval, missing, all: Condvar::new(), begun, inboxes, tell }
+    }
+
+    /// The attempts of that lane's stage to reach its store; says whether one succeeded. Between two of them it pauses,
+    /// which says whether it is to go on.
+    pub(super) fn reach(
+        &self,
+        health: &Health,
+        lane: usize,
+        mut open: impl FnMut() -> Result<(), OpenError>,
+        pause: impl Fn(Duration) -> bool,
+    ) -> bool {
+        for attempt in 1.. {
+            let end = match open() {
+                Ok(()) => break,
+                Err(OpenError::Again(reason)) => health.attempt_failed(attempt, &reason, self.interval),
+                Err(OpenError::Never(reason)) => Some(format!("{}: {reason}", health.name())),
+            };
+            if let Some(sentence) = end {
+                (self.tell)(Event::Failed(sentence));
+                return false;
+            }
+            if !pause(self.interval) {
+                return false;
+            }
+        }
+        health.reached(lane);
+        true
     }
 
     /// A stage reached its store. Waits for all others to; the last one opens the inboxes.
@@ -199,11 +235,6 @@ impl Startup {
     /// Whether the inboxes were opened.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
-    }
-
-    /// A store cannot be reached: the process is to end with this sentence.
-    pub(super) fn failed(&self, sentence: String) {
-        (self.tell)(Event::Failed(sentence));
     }
 }
 

@@ -9,7 +9,7 @@ use super::delivery::{Outcome, deliver};
 use super::footing::{Footing, Loss};
 use super::health::{Health, Startup};
 use super::inbox::{Inbox, Next};
-use super::ledger::{CommitError, LastBatch, Ledger, OpenError};
+use super::ledger::{CommitError, LastBatch, Ledger};
 use super::stats::{Stats, add};
 use super::ticket::{Batch, Ticket};
 
@@ -156,8 +156,6 @@ pub(super) struct LedgerStage {
     pub(super) health: Arc<Health>,
     pub(super) startup: Arc<Startup>,
     pub(super) stats: Arc<Stats>,
-    /// Time between two attempts at start.
-    pub(super) interval: Duration,
     pub(super) footing: Footing,
 }
 
@@ -167,38 +165,14 @@ const MAX_TRIES: usize = 3;
 impl LedgerStage {
     /// Reaches the ledger, then serves batches until the inbox is closed and empty.
     pub(super) fn run(mut self) {
-        if self.start() {
+        let LedgerStage { number, lane, ledger, health, startup, .. } = &mut self;
+        if startup.reach(health, *number, || ledger.open().map(drop), |time| lane.inbox.pause(time)) {
             self.startup.reached();
             self.serve();
         }
         self.ledger.close();
         self.counting.close();
         self.lane.stage_ended();
-    }
-
-    /// The attempts at start; says whether one succeeded.
-    fn start(&mut self) -> bool {
-        for attempt in 1.. {
-            let (reason, forever) = match self.ledger.open() {
-                Ok(_) => break,
-                Err(OpenError::Again(reason)) => (reason, true),
-                Err(OpenError::Never(reason)) => (reason, false),
-            };
-            let end = if forever {
-                self.health.attempt_failed(attempt, &reason, self.interval)
-            } else {
-                Some(format!("{}: {reason}", self.health.name()))
-            };
-            if let Some(sentence) = end {
-                self.startup.failed(sentence);
-                return false;
-            }
-            if !self.lane.inbox.pause(self.interval) {
-                return false;
-            }
-        }
-        self.health.reached(self.number);
-        true
     }
 
     fn serve(&mut self) {

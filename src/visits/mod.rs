@@ -47,7 +47,7 @@ use ticket::{Asks, Ticket};
 /// How many lanes, how much may wait and for how long.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Lanes; one a coroutine worker.
+    /// Lanes, each with a thread and clients of its own.
     pub lanes: usize,
     /// Visits that may wait for a commit, over all lanes.
     pub max_queue: usize,
@@ -150,7 +150,8 @@ impl Visits {
                 tell(event);
             }
         };
-        let startup = Arc::new(Startup::new(2 * options.lanes, Arc::clone(&all_inboxes), Box::new(tell)));
+        let (stages, interval) = (2 * options.lanes, options.connect_interval);
+        let startup = Arc::new(Startup::new(stages, interval, Arc::clone(&all_inboxes), Box::new(tell)));
         {
             let (historian, chronicle) = (Arc::clone(&historian), (stores.chronicle)());
             thread::Builder::new().name("historian".to_owned()).spawn(move || historian.run(chronicle))?;
@@ -166,10 +167,9 @@ impl Visits {
                 health: Arc::clone(&ledger),
                 startup: Arc::clone(&startup),
                 stats: Arc::clone(&stats),
-                interval: options.connect_interval,
                 footing: Footing::new(),
             };
-            let keeper = Keeper { number, counting, startup: Arc::clone(&startup), interval: options.connect_interval };
+            let keeper = Keeper { number, counting, startup: Arc::clone(&startup) };
             let client = Client { counter: (stores.counter)(), footing: Footing::new() };
             thread::Builder::new().name(format!("lane-{number}")).spawn(move || ledger_stage.run())?;
             thread::Builder::new().name(format!("counter-{number}")).spawn(move || keeper.run(client))?;
