@@ -27,8 +27,7 @@ pub(super) enum Outcome {
 
 /// Answers the tickets `which` of the batch, each on its own worker.
 pub(super) fn deliver(batch: &Arc<Batch>, outcome: Outcome, which: Range<usize>) {
-    // Nearly always all tickets of a lane belong to one worker, so this is a scan that finds one.
-    let mut workers: Vec<usize> = Vec::with_capacity(1);
+    let mut workers: Vec<usize> = Vec::new();
     for ticket in &batch.tickets[which.clone()] {
         if !workers.contains(&ticket.seat.worker()) {
             workers.push(ticket.seat.worker());
