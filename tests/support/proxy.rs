@@ -7,6 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::wait::within;
+
+/// A cut comes when enough bytes have gone by.
+const CUT_LIMIT: Duration = Duration::from_secs(20);
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -91,6 +96,19 @@ impl Proxy {
     /// How many cuts [`Proxy::cut_after`] has made.
     pub fn cuts(&self) -> usize {
         lock(&self.state).cuts
+    }
+
+    /// Cuts a link at the byte `place` of an exchange of so many bytes to the server and so many back, begun anew past its
+    /// end; comes back once it is cut.
+    pub fn cut_exchange(&self, place: usize, to_server: usize, to_client: usize) {
+        let place = place % (to_server + to_client);
+        let (way, bytes) = match place.checked_sub(to_server) {
+            None => (Way::ToServer, place),
+            Some(bytes) => (Way::ToClient, bytes),
+        };
+        let before = self.cuts();
+        self.cut_after(way, bytes);
+        within(CUT_LIMIT, "the cut", || self.cuts() > before);
     }
 
     /// Cuts every link there is.

@@ -4,19 +4,24 @@ use std::time::Duration;
 
 use super::account::{Account, Allow, Rows, prepare};
 use super::play::{Form, Play, any, last};
-use crate::support::{Cluster, Proxy, Redis, Settings, Way, within};
+use crate::support::{Cluster, Proxy, Redis, Settings, within};
 
 /// Bytes of an increment and of its answer, and some more.
 const TO_SERVER_BYTES: usize = 64;
 const TO_CLIENT_BYTES: usize = 24;
 
 /// Runs a scenario with that Redis; the processes reach it at that port.
-fn over(form: &Form, redis: &mut Redis, port: u16, allow: Allow, fault: impl FnMut(&mut Play, &mut Redis)) -> Account {
+fn over(
+    form: &Form,
+    redis: &mut Redis,
+    port: u16,
+    allow: Allow,
+    mut fault: impl FnMut(&mut Play, &mut Redis),
+) -> Account {
     let database = Cluster::shared().database();
     prepare(&database);
     let url = redis.url_at(port);
     let mut play = Play::start(form, || Settings::new().postgres(&database).set("REDIS_URL", &url));
-    let mut fault = fault;
     play.run(1, |play| {
         fault(play, redis);
         // The next fault is for increments, not for handshakes.
@@ -76,13 +81,6 @@ pub fn cut_at_every_byte(form: &Form) -> Result<Account, String> {
     let mut redis = Redis::start();
     let proxy = Proxy::to(redis.port());
     Ok(over(form, &mut redis, proxy.port(), Allow::default(), |play, _| {
-        let place = play.faults % (TO_SERVER_BYTES + TO_CLIENT_BYTES);
-        let (way, bytes) = match place.checked_sub(TO_SERVER_BYTES) {
-            None => (Way::ToServer, place),
-            Some(bytes) => (Way::ToClient, bytes),
-        };
-        let before = proxy.cuts();
-        proxy.cut_after(way, bytes);
-        within(Duration::from_secs(20), "the cut", || proxy.cuts() > before);
+        proxy.cut_exchange(play.faults, TO_SERVER_BYTES, TO_CLIENT_BYTES);
     }))
 }

@@ -4,22 +4,18 @@ use std::time::Duration;
 
 use super::account::{Account, Rows, prepare};
 use super::play::{Form, Play, REQUEST_TIMEOUT, any, last};
-use crate::support::{Cable, Cluster, Proxy, Settings, Way, within};
+use crate::support::{Cable, Cluster, Proxy, Settings};
 
 /// The longest exchange that is cut at every byte: what a batch of some 30 visits and its answer take. Where no batch is
 /// as large, the last cuts fall into the batch after.
 const TO_SERVER_BYTES: usize = 512;
 const TO_CLIENT_BYTES: usize = 128;
 
-/// A cut comes when enough bytes have gone by.
-const CUT_LIMIT: Duration = Duration::from_secs(20);
-
-fn over_a_proxy(form: &Form, fault: impl FnMut(&mut Play, &Proxy)) -> Result<Account, String> {
+fn over_a_proxy(form: &Form, mut fault: impl FnMut(&mut Play, &Proxy)) -> Result<Account, String> {
     let database = Cluster::shared().database();
     prepare(&database);
     let proxy = Proxy::to(database.port());
     let mut play = Play::start(form, || Settings::new().set("DATABASE_URL", database.url_at(proxy.port())));
-    let mut fault = fault;
     play.run(1, |play| fault(play, &proxy));
     Ok(play.end(&Rows::Database(&database), None))
 }
@@ -27,14 +23,7 @@ fn over_a_proxy(form: &Form, fault: impl FnMut(&mut Play, &Proxy)) -> Result<Acc
 /// A byte more each time, on the way there and on the way back: so also after a commit was sent and before its answer came.
 pub fn cut_at_every_byte(form: &Form) -> Result<Account, String> {
     over_a_proxy(form, |play, proxy| {
-        let place = play.faults % (TO_SERVER_BYTES + TO_CLIENT_BYTES);
-        let (way, bytes) = match place.checked_sub(TO_SERVER_BYTES) {
-            None => (Way::ToServer, place),
-            Some(bytes) => (Way::ToClient, bytes),
-        };
-        let before = proxy.cuts();
-        proxy.cut_after(way, bytes);
-        within(CUT_LIMIT, "the cut", || proxy.cuts() > before);
+        proxy.cut_exchange(play.faults, TO_SERVER_BYTES, TO_CLIENT_BYTES);
     })
 }
 
