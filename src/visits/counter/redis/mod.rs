@@ -48,6 +48,18 @@ impl Redis {
         Ok(connection)
     }
 
+    /// What to tell a person of an error: the two that say that this is the wrong server, in a sentence.
+    fn in_words(error: &RedisError) -> String {
+        match error.code() {
+            Some("MOVED" | "ASK" | "CLUSTERDOWN") => format!(
+                "this is a node of a Redis Cluster, and {KEY} is on another one: name a server that is no cluster ({error})"
+            ),
+            Some("READONLY") => format!("this is a replica, which takes no writes: name the primary ({error})"),
+            Some("WRONGTYPE") => format!("{KEY} is no number there: delete or rename it ({error})"),
+            _ => error.to_string(),
+        }
+    }
+
     fn log_in(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let mut connection = self.reach(deadline)?;
         let settings = self.info.redis_settings();
@@ -91,8 +103,8 @@ impl Redis {
     /// Runs a command. Anything that leaves the connection unsure ends it.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
-        let mut connection = self.fresh(deadline).map_err(|error| CountError::NotSent(error.to_string()))?;
-        let answer = connection.ask(command, deadline).map_err(|error| CountError::Unknown(error.to_string()))?;
+        let mut connection = self.fresh(deadline).map_err(|error| CountError::NotSent(Redis::in_words(&error)))?;
+        let answer = connection.ask(command, deadline).map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(answer)
@@ -117,7 +129,7 @@ impl Counter for Redis {
     fn open(&mut self) -> Result<(), OpenError> {
         self.connection = None;
         let connection =
-            self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Transient(error.to_string()))?;
+            self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(())
@@ -142,7 +154,7 @@ pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
         Ok(connection) => connection,
         Err(error) => {
             let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
-            return vec![Check::fails("Redis", error.to_string(), todo)];
+            return vec![Check::fails("Redis", Redis::in_words(&error), todo)];
         }
     };
     let took = began.elapsed();
@@ -150,10 +162,16 @@ pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
     let server: String = connection.ask(&redis::cmd("INFO"), deadline).unwrap_or_default();
     let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
     let mut checks = vec![Check::fine("Redis", format!("{version}, connected in {took:.1?}"))];
-    checks.push(match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
-        Ok(Some(count)) => Check::fine("its counter", format!("{KEY} is {count}")),
-        Ok(None) => Check::fine("its counter", "not there yet: it begins at 0"),
-        Err(error) => Check::fails("its counter", error.to_string(), "let this user read and write that key, a number"),
+    let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
+    let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
+        Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
+        // Whatever would refuse an increment refuses this one too, which changes nothing.
+        Ok(Some(_)) => connection.ask::<i64>(&increment(0), deadline).map(|count| format!("{KEY} is {count}")),
+        Err(error) => Err(error),
+    };
+    checks.push(match count {
+        Ok(found) => Check::fine("its counter", found),
+        Err(error) => Check::fails("its counter", Redis::in_words(&error), advice),
     });
     if server.contains("role:slave") {
         checks.push(Check::fails("its role", "a replica, which takes no writes", "name the primary"));

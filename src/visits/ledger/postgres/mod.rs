@@ -224,11 +224,14 @@ impl Ledger for Postgres {
 
     fn maintain(&mut self) {
         let Some(Writer { id, number, minute, .. }) = self.writer else { return };
-        let Upkeep { kept_from, unfolded, last, .. } = self.upkeep;
+        let Upkeep { kept_from, unfolded, last, minute: before } = self.upkeep;
+        self.upkeep.minute = minute;
         let drop_to = number - ENTRIES_KEPT;
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
         let folds = unfolded > UNFOLDED_AT_MOST && last.elapsed() >= FOLD_INTERVAL;
-        if !drops && !folds && minute == self.upkeep.minute {
+        // Once a minute for what others leave behind: writers that are silent, parts of the history that are old.
+        let new_minute = before != 0 && minute != before;
+        if !drops && !folds && !new_minute {
             return;
         }
         let (from, to) = (kept_from, drop_to.max(kept_from));
@@ -238,7 +241,6 @@ impl Ledger for Postgres {
             Err(error) => {
                 log::debug!("maintenance failed: {error}");
                 self.upkeep.last = Instant::now();
-                self.upkeep.minute = minute;
             }
         }
     }

@@ -182,6 +182,11 @@ BEGIN
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, closed)
     VALUES (p_writer, last.number + 1, last.total, last.minute, last.minute_visits, true);
+    -- As for any entry: the one before is looked for after the key was had.
+    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
+                      AND g.number = last.number AND NOT g.closed) THEN
+        RAISE EXCEPTION 'the writer went on' USING ERRCODE = 'unique_violation';
+    END IF;
     INSERT INTO @schema@.visitas_closed (writer) VALUES (p_writer);
     INSERT INTO @schema@.visitas_changes (start, total, visits)
     SELECT last.minute, last.total, last.minute_visits WHERE last.total <> 0;
