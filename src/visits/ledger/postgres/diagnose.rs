@@ -66,6 +66,8 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
         "create the database, or correct DB_NAME or DATABASE_URL"
     } else if says("53300") {
         "raise max_connections, or close what does not need to be open"
+    } else if says("42501") {
+        "GRANT this role what docs/operations.md lists"
     } else if matches!(failure, Failure::ReadOnly) {
         "name the primary, or all hosts, or let this role write"
     } else {

@@ -220,7 +220,7 @@ impl Session {
             client.batch_execute("SET default_transaction_isolation = 'read committed'").await?;
         }
         let commit = Call {
-            text: format!("SELECT * FROM {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
+            text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
             types: COMMIT_TYPES,
             prepared: None,
         };
@@ -248,16 +248,19 @@ impl Session {
         !self.client.is_closed()
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals with them, and how many
+    /// One row for each arrival and the writer's next entry, in one transaction. Gives the total with them, and whether
     /// changes wait to be folded.
-    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(Totals, i64), Failure> {
+    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(u64, bool), Failure> {
         let Entry { writer, number, before, minute, minute_visits, past, past_visits, .. } = entry;
         let params: [&(dyn ToSql + Sync); 8] =
             [writer, number, before, &arrivals, minute, minute_visits, past, past_visits];
         self.warning.take();
         let row = self.commit.run(&self.client, &params).await?;
         self.settled()?;
-        Ok((totals(&row, 0)?, row.try_get(2)?))
+        match row.try_get::<_, Vec<i64>>(0)?[..] {
+            [total, unfolded] => Ok((u64::try_from(total).unwrap_or(0), unfolded != 0)),
+            _ => Err(Failure::NoRow),
+        }
     }
 
     /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of the old one's closing entry,
@@ -326,8 +329,7 @@ impl Session {
         Ok(self.client.batch_execute(&script).await?)
     }
 
-    /// Tells the server to give up the statement that got no answer, so that sessions that wait for a lock or for a standby
-    /// do not pile up there.
+    /// Tells the server to give up the statement that got no answer.
     pub(super) async fn cancel(&self) {
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.client.cancel_token().cancel_query(NoTls)).await;
     }
@@ -346,7 +348,7 @@ async fn process_id(client: &Client) -> Option<i32> {
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
     let count = |column| Ok::<_, Failure>(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0));
-    Ok(Totals { total: count(column)?, pruned: count(column + 1)? })
+    Ok(Totals { total: count(column)?, pruned: Some(count(column + 1)?) })
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {
