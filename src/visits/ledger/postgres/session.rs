@@ -28,10 +28,11 @@ const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVES: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3";
 
 /// Where the session is, and whether visits can be written there. Works in the schema where `acessos` is, wherever the
-/// search path finds it, so that all is in one place.
+/// search path finds it, so that all is in one place. That path may have a schema that strangers create in: every operator
+/// here and in the statements of a session is one of exactly these types, which `pg_catalog` has and which comes first.
 const PLACE: &str = "SELECT pg_backend_pid(), \
      quote_ident(coalesce((SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
-                            WHERE c.oid = to_regclass('acessos')), current_schema())::text), \
+                            WHERE c.oid = to_regclass('acessos')::oid), current_schema())::text), \
      pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
 
 /// What went wrong in a session.
@@ -323,8 +324,9 @@ impl Session {
     pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
         let schema = &self.schema;
         let script = format!(
-            "BEGIN; SELECT {schema}.visitas_hand_over({writer}, NULL, NULL); \
-             SELECT {schema}.visitas_commit({writer}, 1, 0, ARRAY[now()], 0, 1, '{{}}', '{{}}'); ROLLBACK"
+            "BEGIN; SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
+             SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], 0::bigint, 1::bigint, \
+                 '{{}}'::bigint[], '{{}}'::bigint[]); ROLLBACK"
         );
         Ok(self.client.batch_execute(&script).await?)
     }
