@@ -12,7 +12,7 @@ use nix::libc;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::capacity::Capacity;
+use crate::capacity::{self, Capacity};
 use crate::clock;
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::http::{self, Server};
@@ -38,6 +38,9 @@ const COUNTER_SHARE: u32 = 4;
 const WORKERS_A_LANE: usize = 4;
 /// Time for the stages to end once all connections are gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the memory that the kernel holds for connections is looked at, and how many times so often the process is.
+const MEASURE: Duration = Duration::from_millis(250);
+const PROCESS_EVERY: u32 = 4;
 /// How often a draining process looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
@@ -68,12 +71,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // First of all, so that a signal is obeyed from the start: as process 1 it would be ignored else.
     watch_signals(sender.clone()).map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
     clock::set(Duration::ZERO);
+    capacity::prepare();
     start_workers(config.workers);
 
     let listener =
         http::bind(config.listen).map_err(|error| RunError(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    let capacity = capacity(config)?;
     log::info!(
         "listening on http://{address}; reaching for the ledger ({}) and the counter ({})",
         config.ledger,
@@ -86,10 +89,13 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         let _ = sender.send(Event::Visits(event));
     };
     let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
+    // Once all threads are there, which take their part of the memory.
+    let capacity = capacity(config)?;
     let front = Arc::new(http::Stats::new(config.workers));
     let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), config.workers));
     let server =
         Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
+    start_measuring(Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
     start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
 
     loop {
@@ -187,6 +193,21 @@ fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) 
     Ok(())
 }
 
+/// What the system says of this process is read on a thread of its own: it may take long.
+fn start_measuring(site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
+    let measure = move || {
+        for round in 0_u32.. {
+            server.set_kernel_bytes(capacity::socket_bytes());
+            if round % PROCESS_EVERY == 0 {
+                site.measure();
+            }
+            thread::sleep(MEASURE);
+        }
+    };
+    thread::Builder::new().name("measure".to_owned()).spawn(measure)?;
+    Ok(())
+}
+
 /// Lanes, and so connections to the ledger that visits use.
 pub fn lanes(config: &Config) -> usize {
     config.workers.div_ceil(WORKERS_A_LANE)
@@ -220,11 +241,17 @@ fn http_options(config: &Config, capacity: Capacity) -> http::Options {
         workers: config.workers,
         max_connections: capacity.connections,
         max_refusals: capacity.refusals,
-        scarce: capacity.bound.is_some(),
+        max_held: capacity.held_bytes,
+        has_stack: if capacity.scarce_addresses { has_stack } else { || true },
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         access_log: config.access_log.then_some(logging::access),
     }
+}
+
+/// Whether there are addresses for one more stack, and as much again for what its connection needs.
+fn has_stack() -> bool {
+    capacity::has_addresses(2 * STACK_BYTES)
 }
 
 fn store_names(config: &Config) -> StoreNames {

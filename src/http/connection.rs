@@ -9,13 +9,14 @@ use super::body::Skipper;
 use super::buffers::{Input, give_output};
 use super::feed::Feed;
 use super::framing::{Framing, Persistence};
-use super::registry::{Phase, Place};
+use super::registry::{Phase, Place, milliseconds};
 use super::reject::Reject;
 use super::request::{self, MAX_HEAD, Method, Request};
 use super::response::{Answer, Answered, Envelope, Status};
 use super::socket::Socket;
 use super::turn::give_way;
 use super::{Access, Service, Shared};
+use crate::clock;
 
 /// Answers to pipelined requests are written together up to this many bytes.
 const MAX_OUTPUT: usize = 16 * 1024;
@@ -25,6 +26,11 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_DRAINING: Duration = Duration::from_millis(200);
 /// The most bytes read and dropped meanwhile: a client that still sends would else lose the answer to a reset.
 const MAX_LINGER_BYTES: usize = 256 * 1024;
+
+/// Of the connections that may be open, the part that may follow a feed: one in so many.
+const FOLLOWING_SHARE: usize = 4;
+/// A connection may follow a feed for so many idle time-outs: an hour by default.
+const FOLLOWING_TIMES: u32 = 60;
 
 /// What happens after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,19 +190,25 @@ impl<S: Service> Connection<S> {
     /// Does what the request asks for, and answers it.
     fn perform(&mut self, plan: Plan<S::Task>) -> io::Result<Next> {
         let Plan { task, framing, head_only, logged } = plan;
-        if self.shared.service.waits(&task) {
+        let waits = self.shared.service.waits(&task);
+        if waits {
             self.flush()?;
             self.input.rest();
             self.socket.turn.begin();
         }
         self.socket.turn.count();
         self.place.entry.enter(Phase::Serving, None);
-        let Connection { shared, session, output, place, .. } = self;
+        let Connection { shared, session, output, place, input, .. } = self;
+        // What came behind the request waits with it.
+        let Some(held) = shared.budget.hold(if waits { input.size() } else { 0 }) else {
+            return Ok(self.reject(Reject::Crowded, head_only));
+        };
         let close = framing.persistence == Persistence::Close || place.entry.is_asked();
         let draining = shared.registry.draining();
         let envelope = Envelope { head_only, close, old_version: framing.old_version, draining };
         let (before, mut answered) = (output.len(), None);
         shared.service.perform(session, task, Answer { out: output, envelope, answered: &mut answered });
+        drop(held);
         let length = output.len() - before;
         // A service that answered nothing has a defect, which must not become a connection that hangs.
         let Some(Answered { status, close, follows }) = answered else { return Ok(Next::Close) };
@@ -221,14 +233,19 @@ impl<S: Service> Connection<S> {
     fn follow(&mut self, feed: &Feed) -> io::Result<()> {
         self.input = Input::default();
         let mut seen = feed.latest().number;
-        feed.join(self.worker, self.place.index(), self.socket.waker());
+        let options = &self.shared.options;
+        let most = (options.max_connections / FOLLOWING_SHARE / options.workers).max(1);
+        if feed.join(self.worker, &self.place.entry, most) {
+            self.shared.stats.evicted(Phase::Following);
+        }
         let ended = self.flush().and_then(|()| self.send_messages(feed, &mut seen));
-        feed.leave(self.worker, self.place.index());
+        feed.leave(self.worker, &self.place.entry);
         ended
     }
 
     fn send_messages(&mut self, feed: &Feed, seen: &mut u64) -> io::Result<()> {
         let mut dropped = 0;
+        let until_ms = clock::monotonic_ms() + milliseconds(self.shared.options.idle_timeout * FOLLOWING_TIMES);
         loop {
             let message = feed.latest();
             if message.number != *seen {
@@ -236,18 +253,18 @@ impl<S: Service> Connection<S> {
                 self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
                 self.socket.write_all(&message.bytes)?;
             }
-            self.place.entry.enter(Phase::Idle, None);
+            self.place.entry.enter_until(Phase::Following, until_ms);
             if self.shared.registry.is_draining() {
                 return Ok(());
             }
             // Nothing is expected from the client but its end.
             let readable = match self.socket.wait_event() {
-                // It was asked to end, by a drain or to make room.
+                // It was asked to end, by a drain or to make room, or is there for long enough.
                 Err(over) if over.kind() == ErrorKind::TimedOut => return Ok(()),
                 other => other?,
             };
             if readable {
-                let read = self.socket.read_ready(self.input.room(1))?;
+                let read = self.socket.read_ready(self.input.room(1)?)?;
                 self.input.rest();
                 dropped += read.unwrap_or(0);
                 if read == Some(0) || dropped > MAX_LINGER_BYTES {
@@ -276,10 +293,10 @@ impl<S: Service> Connection<S> {
             // The client went away, or was idle for too long, or the connection is lost: there is no request to answer.
             return Ok(Next::Drop);
         }
-        let length = match self.unless_slow(read)? {
+        let length = match self.unless_refused(read)? {
             Ok(0) => return Ok(self.reject(Reject::Incomplete, false)),
             Ok(length) => length,
-            Err(slow) => return Ok(self.reject(slow, false)),
+            Err(reject) => return Ok(self.reject(reject, false)),
         };
         self.incomplete = !request::may_go_on(self.input.unread(), length);
         Ok(Next::Step)
@@ -310,28 +327,41 @@ impl<S: Service> Connection<S> {
                 return Ok(Ok(()));
             }
             let read = self.read_some();
-            match self.unless_slow(read)? {
+            match self.unless_refused(read)? {
                 Ok(0) => return Ok(Err(Reject::Incomplete)),
                 Ok(_) => {}
-                Err(slow) => return Ok(Err(slow)),
+                Err(reject) => return Ok(Err(reject)),
             }
         }
     }
 
-    /// Receives what is there into the input.
+    /// Receives what is there into the input, waiting for it with nothing but what was received before.
     fn read_some(&mut self) -> io::Result<usize> {
-        // The wait comes before the buffer is taken, so that a connection that waits holds none.
-        self.socket.wait_readable()?;
-        let length = self.socket.read(self.input.room(MAX_HEAD + 1))?;
-        self.input.received(length);
-        Ok(length)
+        loop {
+            if self.socket.is_readable() {
+                match self.socket.read_ready(self.input.room(MAX_HEAD + 1)?)? {
+                    Some(length) => {
+                        self.input.received(length);
+                        return Ok(length);
+                    }
+                    None => self.input.rest(),
+                }
+            } else {
+                let held = self.shared.budget.hold(self.input.size());
+                let _held = held.ok_or(ErrorKind::OutOfMemory)?;
+                self.socket.wait()?;
+            }
+        }
     }
 
-    /// A read that ended because the client's time was up is a reason to refuse the request.
-    fn unless_slow(&self, read: io::Result<usize>) -> io::Result<Result<usize, Reject>> {
-        match read {
-            Err(error) if error.kind() == ErrorKind::TimedOut && self.place.entry.is_overdue() => Ok(Err(Reject::Slow)),
-            read => read.map(Ok),
+    /// A read that ended because the client's time was up, or because others need the memory, is a reason to refuse the
+    /// request.
+    fn unless_refused(&self, read: io::Result<usize>) -> io::Result<Result<usize, Reject>> {
+        let entry = &self.place.entry;
+        match read.as_ref().map_err(io::Error::kind) {
+            Err(ErrorKind::TimedOut) if entry.is_overdue() || entry.is_evicted() => Ok(Err(Reject::Slow)),
+            Err(ErrorKind::OutOfMemory) => Ok(Err(Reject::Crowded)),
+            _ => read.map(Ok),
         }
     }
 
@@ -354,18 +384,33 @@ impl<S: Service> Connection<S> {
             return Ok(());
         }
         self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
-        let written = self.socket.write_all(&self.output);
+        let written = self.write_output();
         give_output(std::mem::take(&mut self.output));
-        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+        if written.is_err() {
             self.socket.give_up();
         }
         written
     }
 
+    fn write_output(&mut self) -> io::Result<()> {
+        let written = self.socket.write_ready(&self.output)?;
+        if written == self.output.len() {
+            return Ok(());
+        }
+        let held = self.shared.budget.hold(self.output.capacity() + self.input.size());
+        let _held = held.ok_or(ErrorKind::OutOfMemory)?;
+        self.socket.wait()?;
+        self.socket.write_all(&self.output[written..])
+    }
+
     /// An orderly close (RFC 9112, section 9.6): all is written, our side ends, and what the client still sends is read
     /// for a while, since a reset would take the answer from it.
     fn close(&mut self) {
-        if self.flush().is_ok() {
+        if self.flush().is_err() {
+            return;
+        }
+        // Others need the room now.
+        if !self.place.entry.is_evicted() {
             self.place.entry.enter(Phase::Writing, Some(linger_time(&self.shared)));
             linger(&mut self.socket);
         }
@@ -388,9 +433,9 @@ fn linger(socket: &mut Socket) {
         if socket.wait_readable().is_err() {
             return;
         }
-        match socket.read(input.room(1)) {
-            Ok(0) | Err(_) => return,
-            Ok(length) => dropped += length,
+        match input.room(1).and_then(|room| socket.read_ready(room)) {
+            Ok(Some(0)) | Err(_) => return,
+            Ok(length) => dropped += length.unwrap_or(0),
         }
         input.rest();
     }

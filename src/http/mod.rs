@@ -4,6 +4,7 @@
 //! what it asks for ([`Service::plan`]), and then does it ([`Service::perform`]), which may wait.
 
 mod body;
+mod budget;
 mod buffers;
 mod connection;
 mod feed;
@@ -25,8 +26,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::Budget;
 pub use feed::Feed;
-use registry::Registry;
+use registry::{Registry, Shortage};
 pub use request::{Method, Request};
 pub use response::{Answer, Status};
 pub use stats::Stats;
@@ -60,8 +62,10 @@ pub struct Options {
     pub max_connections: usize,
     /// Connections beyond these that are told so; any more are closed without a word.
     pub max_refusals: usize,
-    /// The system allows no more than this. Then the next client takes the place of the one idle for the longest.
-    pub scarce: bool,
+    /// Bytes that unfinished requests, and answers that are not taken, may hold.
+    pub max_held: usize,
+    /// Whether there is memory for one more connection's stack.
+    pub has_stack: fn() -> bool,
     /// For a request's head to arrive, from its first byte; again for its body; and for answers to be taken.
     pub header_timeout: Duration,
     /// For the next request to begin.
@@ -87,12 +91,16 @@ pub struct Access<'a> {
     pub took: Duration,
 }
 
+/// The part of the connections, one in so many, that a tick evicts while memory is scarce.
+const RELIEF_SHARE: usize = 8;
+
 /// What every connection shares.
 struct Shared<S> {
     service: Arc<S>,
     options: Options,
     registry: Registry,
     stats: Arc<Stats>,
+    budget: Budget,
 }
 
 /// A running server. It goes on when this is dropped.
@@ -114,15 +122,32 @@ impl<S: Service> Server<S> {
     /// # Errors
     /// When the thread that accepts cannot be started.
     pub fn start(listener: TcpListener, options: Options, service: Arc<S>, stats: Arc<Stats>) -> io::Result<Server<S>> {
-        let registry = Registry::new(options.workers, Arc::clone(&stats));
-        let shared = Arc::new(Shared { service, options, registry, stats });
+        let registry = Registry::new(options.workers, Arc::clone(&stats), options.header_timeout);
+        let budget = Budget::new(options.max_held);
+        let shared = Arc::new(Shared { service, options, registry, stats, budget });
         listener::start(listener, &shared)?;
         Ok(Server { shared })
     }
 
-    /// Ends what has passed its deadline. To be called at each tick of the clock.
+    /// Ends what has passed its deadline, and who holds memory while that is scarce. To be called at each tick of the
+    /// clock.
     pub fn tick(&self) {
-        self.shared.registry.sweep();
+        let Shared { registry, budget, .. } = &*self.shared;
+        if budget.take_scarce() {
+            registry.evict((registry.open() / RELIEF_SHARE).max(1), Shortage::Memory);
+        } else {
+            registry.sweep();
+        }
+    }
+
+    /// Tells how many bytes the kernel holds for connections out of the memory that this process is given.
+    pub fn set_kernel_bytes(&self, bytes: usize) {
+        self.shared.budget.set_kernel(bytes);
+    }
+
+    /// Bytes that connections hold while they wait.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.budget.held()
     }
 
     /// Accepts no more connections, closes the idle ones, and the others after the request under way.

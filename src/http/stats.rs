@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::registry::Phase;
 use super::response::Status;
 
 /// Counters of the front door.
@@ -14,6 +15,8 @@ pub struct Stats {
     pub refused: AtomicU64,
     /// Connections that are open.
     pub open: AtomicUsize,
+    /// Connections evicted, by what they were doing.
+    evicted: [AtomicU64; Phase::ALL.len()],
 }
 
 /// Two cache lines, since processors fetch them in pairs.
@@ -27,7 +30,23 @@ impl Stats {
     /// Counters for that many workers.
     pub fn new(workers: usize) -> Self {
         let workers = (0..workers).map(|_| PerWorker::default()).collect();
-        Stats { workers, accepted: AtomicU64::new(0), refused: AtomicU64::new(0), open: AtomicUsize::new(0) }
+        Stats {
+            workers,
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            evicted: [const { AtomicU64::new(0) }; Phase::ALL.len()],
+        }
+    }
+
+    pub(super) fn evicted(&self, phase: Phase) {
+        self.evicted[phase as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections evicted to make room for others, by what they were doing.
+    pub fn evictions(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = ["idle", "reading", "serving", "writing", "following"];
+        names.into_iter().zip(&self.evicted).map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 
     pub(super) fn answered(&self, worker: usize, status: Status) {

@@ -58,6 +58,14 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Connections refused because too many were open.",
         number(&front.refused),
     );
+    text.head(
+        "connections_evicted_total",
+        "counter",
+        "Connections ended to make room for others, by what they were doing.",
+    );
+    for (doing, count) in front.evictions() {
+        text.sample("connections_evicted_total", &format!("{{doing=\"{doing}\"}}"), count as f64);
+    }
     text.head("store_up", "gauge", "1 while the store can be used.");
     for (part, (name, state)) in ["ledger", "counter"].iter().zip(visits.store_states()) {
         text.sample(

@@ -13,8 +13,8 @@ mod routes;
 mod text;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::http::{self, Answer, Request, Service, Status};
@@ -45,6 +45,7 @@ pub struct Site {
     names: StoreNames,
     draining: AtomicBool,
     started: Instant,
+    process: Mutex<Process>,
 }
 
 /// How the page calls the two stores.
@@ -60,7 +61,14 @@ impl Site {
     /// The site over these visits; `front` are the front door's counters, for `/metrics`.
     pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames, workers: usize) -> Site {
         let (page, events, draining) = (Page::new(names), Events::new(workers), AtomicBool::new(false));
-        Site { visits, front, page, events, names, draining, started: Instant::now() }
+        let process = Mutex::new(Process::now());
+        Site { visits, front, page, events, names, draining, started: Instant::now(), process }
+    }
+
+    /// Asks the system what it says of this process, for `/metrics`. To be called about once a second, on no worker.
+    pub fn measure(&self) {
+        let process = Process::now();
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
     }
 
     /// From now on the site says that it is not ready.
@@ -173,7 +181,7 @@ impl Site {
             listeners: self.events.feed.followers(),
             ready: self.is_ready(),
             started: self.started,
-            process: Process::now(),
+            process: *self.process.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
