@@ -84,7 +84,7 @@ fn check_stores() -> u8 {
 }
 
 fn check_health() -> u8 {
-    match config::listen_from_env().map(healthcheck::check) {
+    match config::readyz_from_env().map(healthcheck::check) {
         Ok(Ok(())) => return DONE,
         Ok(Err(sentence)) => eprintln!("visitas: {sentence}"),
         Err(error) => return misconfigured(&error),

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use may::coroutine;
+use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::{AccessFlags, access, geteuid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,7 +19,7 @@ use crate::clock;
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::http::{self, Server};
 use crate::logging;
-use crate::site::{Site, StoreNames};
+use crate::site::{self, Ops, Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
 use crate::visits::ledger::{
     Chronicle, Embedded, EmbeddedChronicle, EmbeddedFile, Ledger, Postgres, PostgresChronicle,
@@ -36,6 +38,8 @@ const COUNTER_SHARE: u32 = 4;
 /// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many workers can bring,
 /// and two lanes only make smaller batches that wait for each other's flush to disk.
 const WORKERS_A_LANE: usize = 4;
+/// Connections that `OPS_PORT` serves: a few scrapers and probes.
+const OPS_CONNECTIONS: usize = 64;
 /// Time for the stages to end once all connections are gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the memory that the kernel holds for connections is looked at, and how many times so often the process is.
@@ -74,11 +78,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     capacity::prepare();
     start_workers(config.workers);
 
-    let listener =
-        http::bind(config.listen).map_err(|error| RunError(format!("cannot listen on {}: {error}", config.listen)))?;
+    check_folder(config)?;
+    let listener = bind("PORT", config.listen)?;
+    let ops_listener = config.ops.map(|address| bind("OPS_PORT", address)).transpose()?;
     let address = listener.local_addr().unwrap_or(config.listen);
+    let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let ops = ops_address.map_or(String::new(), |address| format!(", /metrics and health on http://{address}"));
     log::info!(
-        "listening on http://{address}; reaching for the ledger ({}) and the counter ({})",
+        "listening on http://{address}{ops}; reaching for the ledger ({}) and the counter ({})",
         config.ledger,
         config.counter
     );
@@ -92,15 +99,17 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // Once all threads are there, which take their part of the memory.
     let capacity = capacity(config)?;
     let front = Arc::new(http::Stats::new(config.workers));
-    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), config.workers));
+    let settings = site_settings(config, capacity);
+    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), settings));
     let server =
         Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
+    let ops = ops_listener.map(|listener| start_ops(listener, config, capacity, &site)).transpose().map_err(failed)?;
     start_measuring(Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
-    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
+    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server), ops).map_err(failed)?;
 
     loop {
         match events.recv() {
-            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address),
+            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address, ops_address),
             Ok(Event::Visits(visits::Event::Failed(sentence))) => return Err(RunError(sentence)),
             Ok(Event::Stop) | Err(_) => break,
         }
@@ -113,10 +122,36 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
+fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    http::bind(address).map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))
+}
+
+/// A folder that cannot be written to is said before anything else is tried: most often it is a mount of another user's.
+fn check_folder(config: &Config) -> Result<(), RunError> {
+    let LedgerPlace::Embedded { folder } = &config.ledger else { return Ok(()) };
+    let Err(error) = access(folder.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) else { return Ok(()) };
+    // What is missing is made later.
+    if error == Errno::ENOENT {
+        return Ok(());
+    }
+    let (user, folder) = (geteuid(), folder.display());
+    Err(RunError(format!(
+        "DATA_DIR: {folder} cannot be written by user {user}: {error}; chown it to {user}, or name another folder"
+    )))
+}
+
 /// Lets every connection finish what it began, at most for `DRAIN_TIMEOUT`; a second signal hurries it.
 fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &Server<Site>) {
-    log::info!("stopping: finishing what was accepted");
     site.drain();
+    if !config.drain_delay.is_zero() {
+        log::info!("stopping: /readyz says so, and connections are accepted for {:?} still", config.drain_delay);
+        let until = Instant::now() + config.drain_delay;
+        // A second signal ends the delay.
+        while !matches!(events.recv_timeout(until.saturating_duration_since(Instant::now())), Ok(Event::Stop) | Err(_))
+        {
+        }
+    }
+    log::info!("stopping: finishing what was accepted");
     server.drain();
     let until = Instant::now() + config.drain_timeout;
     while !server.is_done() {
@@ -132,14 +167,15 @@ fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &
 }
 
 /// The one line on standard output that says where it listens and what it uses.
-fn announce(config: &Config, address: SocketAddr) {
+fn announce(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
     let workers = config.workers;
     let line = format!(
-        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}\n",
+        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}{}\n",
         env!("CARGO_PKG_VERSION"),
         config.ledger,
         config.counter,
-        if workers == 1 { "" } else { "s" }
+        if workers == 1 { "" } else { "s" },
+        ops.map_or(String::new(), |address| format!(", ops at http://{address}"))
     );
     // A closed standard output is no reason to stop.
     let _ = io::stdout().lock().write_all(line.as_bytes());
@@ -182,11 +218,29 @@ fn interrupt_nobody() {
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const priority) };
 }
 
-fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
+/// Health and metrics on a port of their own. It serves until the end, so that a drain can be watched.
+fn start_ops(listener: TcpListener, config: &Config, capacity: Capacity, site: &Arc<Site>) -> io::Result<Server<Ops>> {
+    let options = http::Options {
+        max_connections: OPS_CONNECTIONS,
+        max_refusals: OPS_CONNECTIONS,
+        trusted_proxies: http::Networks::default(),
+        ..http_options(config, capacity)
+    };
+    let stats = Arc::new(http::Stats::new(config.workers));
+    Server::start(listener, options, Arc::new(Ops(Arc::clone(site))), stats)
+}
+
+fn start_clock(
+    visits: Arc<Visits>,
+    site: Arc<Site>,
+    server: Arc<Server<Site>>,
+    ops: Option<Server<Ops>>,
+) -> io::Result<()> {
     let tick = move |now| {
         visits.tick(now);
         site.tick();
         server.tick();
+        ops.iter().for_each(Server::tick);
         logging::flush();
     };
     thread::Builder::new().name("clock".to_owned()).spawn(move || clock::run(tick))?;
@@ -236,6 +290,17 @@ fn capacity(config: &Config) -> Result<Capacity, RunError> {
     Ok(capacity)
 }
 
+fn site_settings(config: &Config, capacity: Capacity) -> site::Settings {
+    site::Settings {
+        workers: config.workers,
+        visits_per_client: config.visits_per_client.map(|rate| (rate.count, rate.time)),
+        ops_apart: config.ops.is_some(),
+        max_connections: capacity.connections,
+        max_queue: config.max_queue,
+        max_held: capacity.held_bytes,
+    }
+}
+
 fn http_options(config: &Config, capacity: Capacity) -> http::Options {
     http::Options {
         workers: config.workers,
@@ -245,6 +310,7 @@ fn http_options(config: &Config, capacity: Capacity) -> http::Options {
         has_stack: if capacity.scarce_addresses { has_stack } else { || true },
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
+        trusted_proxies: config.trusted_proxies.clone(),
         access_log: config.access_log.then_some(logging::access),
     }
 }

@@ -9,13 +9,14 @@ use super::body::Skipper;
 use super::buffers::{Input, give_output};
 use super::feed::Feed;
 use super::framing::{Framing, Persistence};
+use super::proxied::{self, Preface};
 use super::registry::{Phase, Place, milliseconds};
 use super::reject::Reject;
-use super::request::{self, MAX_HEAD, Method, Request};
+use super::request::{self, MAX_HEAD, MAX_LINE, Method, Request};
 use super::response::{Answer, Answered, Envelope, Status};
 use super::socket::Socket;
 use super::turn::give_way;
-use super::{Access, Service, Shared};
+use super::{Access, Kind, Service, Shared};
 use crate::clock;
 
 /// Answers to pipelined requests are written together up to this many bytes.
@@ -48,26 +49,44 @@ struct Plan<T> {
     task: T,
     framing: Framing,
     head_only: bool,
+    kind: Kind,
     logged: Option<Logged>,
 }
 
 /// What the access log needs to keep of a request until it is answered.
 struct Logged {
     report: fn(&Access<'_>),
+    client: IpAddr,
     method: String,
     target: String,
-    began: Instant,
+    agent: Option<String>,
+    arrival: Duration,
+    arrived: Instant,
 }
 
 impl Logged {
-    fn new(report: fn(&Access<'_>), request: &Request<'_>) -> Self {
+    fn new(report: fn(&Access<'_>), client: IpAddr, request: &Request<'_>, arrival: Duration) -> Self {
         let (method, target) = (request.method.name().to_owned(), request.target.to_owned());
-        Logged { report, method, target, began: Instant::now() }
+        let agent = request.fields("user-agent").next().map(|agent| String::from_utf8_lossy(agent).into_owned());
+        Logged { report, client, method, target, agent, arrival, arrived: Instant::now() }
     }
 
-    fn report(&self, peer: IpAddr, status: Status, bytes: usize) {
-        let Logged { report, method, target, began } = self;
-        report(&Access { peer, method, target, status, bytes, took: began.elapsed() });
+    /// What can be said of a request that was refused: its first line, if that much came.
+    fn refused(report: fn(&Access<'_>), client: IpAddr, bytes: &[u8], arrival: Duration) -> Self {
+        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+        let line =
+            String::from_utf8_lossy(&line.unwrap_or_default()[..line.map_or(0, |line| line.len().min(MAX_LINE))]);
+        let mut words = line.splitn(3, ' ').map(|word| if word.is_empty() { "-" } else { word }.to_owned());
+        let mut next = || words.next().unwrap_or_else(|| "-".to_owned());
+        let (method, target) = (next(), next());
+        Logged { report, client, method, target, agent: None, arrival, arrived: Instant::now() }
+    }
+
+    fn report(&self, status: Status, bytes: usize) {
+        let Logged { report, client, method, target, agent, arrival, arrived } = self;
+        let took = arrived.elapsed();
+        let agent = agent.as_deref();
+        report(&Access { client: *client, method, target, agent, status, bytes, arrival: *arrival, took });
     }
 }
 
@@ -79,6 +98,12 @@ struct Connection<S: Service> {
     socket: Socket,
     input: Input,
     output: Vec<u8>,
+    /// The peer's address, or the one that a trusted proxy told before the first request.
+    client: IpAddr,
+    /// A trusted proxy may tell the client's address before the first request.
+    may_be_proxied: bool,
+    /// When the request that is not complete began to arrive.
+    began: Option<Instant>,
     /// A head that is not complete was parsed, and nothing came since that could change that.
     incomplete: bool,
 }
@@ -88,8 +113,20 @@ pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place
     match Socket::new(socket, Arc::clone(&place.entry)) {
         Ok(socket) => {
             let session = shared.service.session(worker);
-            let (input, output) = (Input::default(), Vec::new());
-            let mut connection = Connection { shared, session, worker, place, socket, input, output, incomplete: true };
+            let (client, trusted) = (place.peer, &shared.options.trusted_proxies);
+            let mut connection = Connection {
+                may_be_proxied: !trusted.is_empty() && trusted.contain(client),
+                shared,
+                session,
+                worker,
+                place,
+                socket,
+                input: Input::default(),
+                output: Vec::new(),
+                client,
+                began: None,
+                incomplete: true,
+            };
             connection.run();
             let Connection { shared, place, socket, .. } = connection;
             drop(socket);
@@ -101,22 +138,32 @@ pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place
 
 /// Answers a connection that is one too many, and closes it.
 pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, place: &Place) {
+    let mut socket = match Socket::new(socket, Arc::clone(&place.entry)) {
+        Ok(socket) => socket,
+        Err(error) => return unwatched(shared, place, &error),
+    };
+    // Most have sent their request by now. Nobody waits for the others.
+    let mut input = Input::default();
+    if let Ok(Some(length)) = input.room(1).and_then(|room| socket.read_ready(room)) {
+        input.received(length);
+    }
     let mut output = Vec::new();
-    let envelope = Envelope { head_only: false, close: true, old_version: false, draining: shared.registry.draining() };
+    let (head_only, draining) = (request::is_head(input.unread()), shared.registry.draining());
+    let envelope = Envelope { head_only, close: true, old_version: false, draining };
     let answer = Answer { out: &mut output, envelope, answered: &mut None };
     let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
     answer.send(Status::ServiceUnavailable, fields, b"Too many connections are open. Please try again.\n");
-    match Socket::new(socket, Arc::clone(&place.entry)) {
-        Ok(mut socket) => {
-            place.entry.enter(Phase::Writing, Some(linger_time(shared)));
-            if socket.write_all(&output).is_ok() {
-                linger(&mut socket);
-            }
-            drop(socket);
-            shared.registry.leave(place);
-        }
-        Err(error) => unwatched(shared, place, &error),
+    if let Some(report) = shared.options.access_log {
+        let logged = Logged::refused(report, place.peer, input.unread(), Duration::ZERO);
+        logged.report(Status::ServiceUnavailable, output.len());
     }
+    drop(input);
+    place.entry.enter(Phase::Writing, Some(linger_time(shared)));
+    if socket.write_all(&output).is_ok() {
+        linger(&mut socket);
+    }
+    drop(socket);
+    shared.registry.leave(place);
     give_output(output);
 }
 
@@ -156,12 +203,11 @@ impl<S: Service> Connection<S> {
                 return Ok(Next::Step);
             }
             Err(reject) => {
-                let head_only = self.input.unread().starts_with(b"HEAD ");
-                return Ok(self.reject(reject, head_only));
+                return Ok(self.reject_unread(reject));
             }
         };
         if let Err(reject) = self.skip_body(planned.framing)? {
-            return Ok(self.reject(reject, planned.head_only));
+            return Ok(self.reject(reject, planned.head_only, planned.logged));
         }
         self.perform(planned)
     }
@@ -169,6 +215,9 @@ impl<S: Service> Connection<S> {
     /// Takes a head from the input; none while it is not complete. The request borrows the input, so what it asks for is
     /// found out before anything waits.
     fn parse(&mut self) -> Result<Option<Plan<S::Task>>, Reject> {
+        if self.may_be_proxied && !self.take_preface()? {
+            return Ok(None);
+        }
         let parsed = request::parse(self.input.unread(), |parsed| {
             parsed.map(|whole| whole.map(|(request, length)| (self.plan(&request), length)))
         });
@@ -178,18 +227,42 @@ impl<S: Service> Connection<S> {
         }))
     }
 
+    /// Takes what a trusted proxy may say first; says whether a request may follow it.
+    fn take_preface(&mut self) -> Result<bool, Reject> {
+        match proxied::preface(self.input.unread())? {
+            Preface::Incomplete => return Ok(false),
+            Preface::None => {}
+            Preface::Header(length, client) => {
+                self.client = client.unwrap_or(self.client);
+                self.input.consume(length);
+            }
+        }
+        self.may_be_proxied = false;
+        Ok(!self.input.unread().is_empty())
+    }
+
     fn plan(&self, request: &Request<'_>) -> Plan<S::Task> {
+        let Shared { options, service, .. } = &*self.shared;
+        let client = proxied::client(&options.trusted_proxies, self.client, request);
+        let task = service.plan(request, client);
         Plan {
-            task: self.shared.service.plan(request),
+            kind: service.kind(&task),
+            task,
             framing: request.framing,
             head_only: request.method == Method::Head,
-            logged: self.shared.options.access_log.map(|report| Logged::new(report, request)),
+            logged: options.access_log.map(|report| Logged::new(report, client, request, self.arrival())),
         }
+    }
+
+    /// How long the request took to arrive, so far.
+    fn arrival(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| began.elapsed())
     }
 
     /// Does what the request asks for, and answers it.
     fn perform(&mut self, plan: Plan<S::Task>) -> io::Result<Next> {
-        let Plan { task, framing, head_only, logged } = plan;
+        let Plan { task, framing, head_only, kind, logged } = plan;
+        self.began = None;
         let waits = self.shared.service.waits(&task);
         if waits {
             self.flush()?;
@@ -201,7 +274,7 @@ impl<S: Service> Connection<S> {
         let Connection { shared, session, output, place, input, .. } = self;
         // What came behind the request waits with it.
         let Some(held) = shared.budget.hold(if waits { input.size() } else { 0 }) else {
-            return Ok(self.reject(Reject::Crowded, head_only));
+            return Ok(self.reject(Reject::Crowded, head_only, logged));
         };
         let close = framing.persistence == Persistence::Close || place.entry.is_asked();
         let draining = shared.registry.draining();
@@ -212,9 +285,9 @@ impl<S: Service> Connection<S> {
         let length = output.len() - before;
         // A service that answered nothing has a defect, which must not become a connection that hangs.
         let Some(Answered { status, close, follows }) = answered else { return Ok(Next::Close) };
-        self.shared.stats.answered(self.worker, status);
+        self.shared.stats.answered(self.worker, kind, status);
         if let Some(logged) = logged {
-            logged.report(self.place.peer, status, length);
+            logged.report(status, length);
         }
         if let Some(feed) = follows {
             self.follow(&feed)?;
@@ -287,6 +360,7 @@ impl<S: Service> Connection<S> {
             }
         } else if self.place.entry.phase() != Phase::Reading {
             self.place.entry.enter(Phase::Reading, Some(options.header_timeout));
+            self.began = Some(Instant::now());
         }
         let read = self.read_some();
         if !matches!(read, Ok(1..)) && !request::has_begun(self.input.unread()) {
@@ -294,11 +368,11 @@ impl<S: Service> Connection<S> {
             return Ok(Next::Drop);
         }
         let length = match self.unless_refused(read)? {
-            Ok(0) => return Ok(self.reject(Reject::Incomplete, false)),
+            Ok(0) => return Ok(self.reject_unread(Reject::Incomplete)),
             Ok(length) => length,
-            Err(reject) => return Ok(self.reject(reject, false)),
+            Err(reject) => return Ok(self.reject_unread(reject)),
         };
-        self.incomplete = !request::may_go_on(self.input.unread(), length);
+        self.incomplete = !self.may_be_proxied && !request::may_go_on(self.input.unread(), length);
         Ok(Next::Step)
     }
 
@@ -365,16 +439,27 @@ impl<S: Service> Connection<S> {
         }
     }
 
+    /// Answers a request whose head cannot be read to its end.
+    fn reject_unread(&mut self, reject: Reject) -> Next {
+        let head_only = request::is_head(self.input.unread());
+        self.reject(reject, head_only, None)
+    }
+
     /// Answers a request that cannot be served. Nothing after it is looked at.
     #[cold]
-    fn reject(&mut self, reject: Reject, head_only: bool) -> Next {
+    fn reject(&mut self, reject: Reject, head_only: bool, logged: Option<Logged>) -> Next {
         let (status, sentence) = reject.answer();
         let draining = self.shared.registry.draining();
         let envelope = Envelope { head_only, close: true, old_version: false, draining };
         let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n";
         let body = [sentence.as_bytes(), b"\n"].concat();
+        let before = self.output.len();
         Answer { out: &mut self.output, envelope, answered: &mut None }.send(status, fields, &body);
-        self.shared.stats.answered(self.worker, status);
+        self.shared.stats.answered(self.worker, Kind::Other, status);
+        if let Some(report) = self.shared.options.access_log {
+            let refused = || Logged::refused(report, self.client, self.input.unread(), self.arrival());
+            logged.unwrap_or_else(refused).report(status, self.output.len() - before);
+        }
         Next::Close
     }
 

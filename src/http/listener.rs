@@ -11,6 +11,7 @@ use may::coroutine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::address::canonical;
 use super::registry::Shortage;
 use super::{Service, Shared, connection, socket};
 
@@ -104,7 +105,7 @@ impl<S: Service> Door<S> {
         let counter = if served { &shared.stats.accepted } else { &shared.stats.refused };
         counter.fetch_add(1, Ordering::Relaxed);
         let worker = socket::worker_of(&socket, shared.options.workers);
-        let place = shared.registry.enter(worker, peer, !served);
+        let place = shared.registry.enter(worker, canonical(peer), !served);
         let task = {
             let shared = Arc::clone(shared);
             move || {

@@ -3,6 +3,7 @@
 //! One coroutine a connection, on the worker that also watches its socket. A [`Service`] decides from the request alone
 //! what it asks for ([`Service::plan`]), and then does it ([`Service::perform`]), which may wait.
 
+mod address;
 mod body;
 mod budget;
 mod buffers;
@@ -10,6 +11,7 @@ mod connection;
 mod feed;
 mod framing;
 mod listener;
+mod proxied;
 #[cfg(any(test, fuzzing))]
 pub mod reference;
 mod registry;
@@ -26,6 +28,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::Networks;
 use budget::Budget;
 pub use feed::Feed;
 use registry::{Registry, Shortage};
@@ -43,8 +46,12 @@ pub trait Service: Send + Sync + 'static {
     /// A session for the calling coroutine, which only ever runs on worker `worker`.
     fn session(&self, worker: usize) -> Self::Session;
 
-    /// What the request asks for. Must not wait: the request's bytes are the worker's, not the connection's.
-    fn plan(&self, request: &Request<'_>) -> Self::Task;
+    /// What the request asks for, by the client at that address. Must not wait: the request's bytes are the worker's, not
+    /// the connection's.
+    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Self::Task;
+
+    /// What the answer is counted as.
+    fn kind(&self, task: &Self::Task) -> Kind;
 
     /// Whether [`Service::perform`] will wait for others before it answers.
     fn waits(&self, task: &Self::Task) -> bool;
@@ -53,8 +60,21 @@ pub trait Service: Send + Sync + 'static {
     fn perform(&self, session: &mut Self::Session, task: Self::Task, answer: Answer<'_>);
 }
 
+/// What an answer is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The answer to a visit.
+    Visit = 0,
+    /// The answer to who only asks whether the process is well.
+    Probe = 1,
+    /// The answer to a browser that fetches ahead of a visit.
+    Prefetch = 2,
+    /// Any other.
+    Other = 3,
+}
+
 /// Limits and deadlines of the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Coroutine workers.
     pub workers: usize,
@@ -70,6 +90,8 @@ pub struct Options {
     pub header_timeout: Duration,
     /// For the next request to begin.
     pub idle_timeout: Duration,
+    /// Who is believed when it tells a client's address.
+    pub trusted_proxies: Networks,
     /// What each request is reported to, when it is to be logged.
     pub access_log: Option<fn(&Access<'_>)>,
 }
@@ -77,16 +99,20 @@ pub struct Options {
 /// One request that was answered, for the access log.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
-    /// The client's address; a proxy's, behind one.
-    pub peer: IpAddr,
-    /// The request's method, a token.
+    /// The client's address; a proxy's, behind one that is not trusted.
+    pub client: IpAddr,
+    /// The request's method: escape it. `-` where there was none.
     pub method: &'a str,
-    /// The request's target as it was sent: escape it.
+    /// The request's target as it was sent: escape it. `-` where there was none.
     pub target: &'a str,
+    /// What the client calls itself: escape it.
+    pub agent: Option<&'a str>,
     /// The answer's status.
     pub status: Status,
     /// Bytes of the answer, head and body.
     pub bytes: usize,
+    /// From the request's first byte to its last.
+    pub arrival: Duration,
     /// From the request's last byte to its answer.
     pub took: Duration,
 }
