@@ -146,9 +146,13 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 fn parse_rate(text: &str) -> Option<Rate> {
     let (count, time) = text.split_once('/')?;
+    let whole = |number: &str, seconds: u32| {
+        let is_number = !number.ends_with('s');
+        is_number.then(|| parse_duration(number)?.checked_mul(seconds)).flatten()
+    };
     let time = match (time.strip_suffix('m'), time.strip_suffix('h')) {
-        (Some(minutes), _) => parse_duration(minutes)?.checked_mul(60)?,
-        (_, Some(hours)) => parse_duration(hours)?.checked_mul(60 * 60)?,
+        (Some(minutes), _) => whole(minutes, 60)?,
+        (_, Some(hours)) => whole(hours, 60 * 60)?,
         _ => parse_duration(time)?,
     };
     let is_count = count.bytes().all(|byte| byte.is_ascii_digit());

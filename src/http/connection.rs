@@ -33,6 +33,9 @@ const FOLLOWING_SHARE: usize = 4;
 /// A connection may follow a feed for so many idle time-outs: an hour by default.
 const FOLLOWING_TIMES: u32 = 60;
 
+/// The header fields of an answer to whom there is no room for now.
+const REFUSAL_FIELDS: &str = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
+
 /// What happens after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -151,8 +154,7 @@ pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, pla
     let (head_only, draining) = (request::is_head(input.unread()), shared.registry.draining());
     let envelope = Envelope { head_only, close: true, old_version: false, draining };
     let answer = Answer { out: &mut output, envelope, answered: &mut None };
-    let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
-    answer.send(Status::ServiceUnavailable, fields, b"Too many connections are open. Please try again.\n");
+    answer.send(Status::ServiceUnavailable, REFUSAL_FIELDS, b"Too many connections are open. Please try again.\n");
     if let Some(report) = shared.options.access_log {
         let logged = Logged::refused(report, place.peer, input.unread(), Duration::ZERO);
         logged.report(Status::ServiceUnavailable, output.len());
@@ -196,17 +198,19 @@ impl<S: Service> Connection<S> {
         if self.incomplete {
             return self.receive();
         }
-        let planned = match self.parse() {
+        let mut planned = match self.parse() {
             Ok(Some(planned)) => planned,
             Ok(None) => {
                 self.incomplete = true;
                 return Ok(Next::Step);
             }
-            Err(reject) => {
-                return Ok(self.reject_unread(reject));
-            }
+            Err(reject) => return Ok(self.reject_unread(reject)),
         };
-        if let Err(reject) = self.skip_body(planned.framing)? {
+        let skipped = self.skip_body(planned.framing)?;
+        if let (Some(logged), Some(_)) = (&mut planned.logged, self.began) {
+            (logged.arrival, logged.arrived) = (self.arrival(), Instant::now());
+        }
+        if let Err(reject) = skipped {
             return Ok(self.reject(reject, planned.head_only, planned.logged));
         }
         self.perform(planned)
@@ -354,6 +358,7 @@ impl<S: Service> Connection<S> {
         let options = &self.shared.options;
         if waiting == 0 {
             self.input.rest();
+            self.began = None;
             self.place.entry.enter(Phase::Idle, Some(options.idle_timeout));
             if self.shared.registry.is_draining() {
                 return Ok(Next::Close);
@@ -392,6 +397,7 @@ impl<S: Service> Connection<S> {
         }
         self.flush()?;
         self.place.entry.enter(Phase::Reading, Some(self.shared.options.header_timeout));
+        self.began.get_or_insert_with(Instant::now);
         loop {
             match body.skip(self.input.unread()) {
                 Ok(length) => self.input.consume(length),
@@ -421,6 +427,7 @@ impl<S: Service> Connection<S> {
                     None => self.input.rest(),
                 }
             } else {
+                self.input.rest();
                 let held = self.shared.budget.hold(self.input.size());
                 let _held = held.ok_or(ErrorKind::OutOfMemory)?;
                 self.socket.wait()?;
@@ -451,7 +458,10 @@ impl<S: Service> Connection<S> {
         let (status, sentence) = reject.answer();
         let draining = self.shared.registry.draining();
         let envelope = Envelope { head_only, close: true, old_version: false, draining };
-        let fields = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n";
+        let fields = match reject {
+            Reject::Crowded => REFUSAL_FIELDS,
+            _ => "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n",
+        };
         let body = [sentence.as_bytes(), b"\n"].concat();
         let before = self.output.len();
         Answer { out: &mut self.output, envelope, answered: &mut None }.send(status, fields, &body);

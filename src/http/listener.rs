@@ -30,6 +30,9 @@ const ROOM_SHARE: usize = 64;
 /// How long the next connection waits for evicted ones to be gone, and how often that is looked at.
 const LEAVING: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_micros(200);
+/// How long the next connection waits for one that can be evicted, and how long nobody waits so after it was in vain.
+const PATIENCE: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_millis(100);
 /// An error of the same kind within this time is the same trouble still, and not logged again.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -53,7 +56,7 @@ pub(super) fn start<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) 
     options.set_read_timeout(Some(WAIT))?;
     // Connections inherit it: what the kernel has queued for a peer that takes nothing ends them (tcp(7)).
     options.set_tcp_user_timeout(Some(shared.options.header_timeout))?;
-    let mut door = Door { shared: Arc::clone(shared), room: 0 };
+    let mut door = Door { shared: Arc::clone(shared), room: 0, refused: None };
     std::thread::Builder::new().name("listener".to_owned()).spawn(move || {
         let mut trouble = Trouble { last: None, pause: PAUSES.0 };
         while !door.shared.registry.is_draining() {
@@ -82,6 +85,8 @@ struct Door<S> {
     shared: Arc<Shared<S>>,
     /// Connections that were ended to make room, and are on their way out.
     room: usize,
+    /// When there was none to be ended.
+    refused: Option<Instant>,
 }
 
 impl<S: Service> Door<S> {
@@ -127,6 +132,19 @@ impl<S: Service> Door<S> {
     fn make_room(&mut self) -> bool {
         if self.room == 0 {
             self.room = self.evict();
+        }
+        // All are being served. Most are so for less than a millisecond; where they are not, nobody waits for it again.
+        let is_calm = self.refused.is_none_or(|at| at.elapsed() > CALM);
+        let end = Instant::now() + PATIENCE;
+        while self.room == 0 && is_calm && Instant::now() < end {
+            std::thread::sleep(LOOK);
+            if self.shared.registry.open() < self.shared.options.max_connections {
+                return true;
+            }
+            self.room = self.evict();
+        }
+        if self.room == 0 {
+            self.refused = Some(Instant::now());
         }
         let found = self.room > 0;
         self.room = self.room.saturating_sub(1);

@@ -50,8 +50,10 @@ impl Site {
     pub fn tick(self: &Arc<Self>) {
         let events = &self.events;
         let now = clock::monotonic_ms();
-        let wanted = events.feed.followers() > 0 || self.is_count_wanted();
-        if !wanted || now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
+        if now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
+            return;
+        }
+        if events.feed.followers() == 0 && !self.is_count_wanted() {
             return;
         }
         if events.busy.swap(true, Ordering::AcqRel) {

@@ -73,9 +73,14 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Connections refused because too many were open.",
         number(&front.refused),
     );
-    text.gauge("connections_max", "Connections that may be open.", settings.max_connections as f64);
-    text.gauge("queue_length_max", "Visits that may wait for a commit.", settings.max_queue as f64);
-    text.gauge("held_bytes_max", "Bytes that connections may hold while they wait.", settings.max_held as f64);
+    text.head("limit", "gauge", "The most that there may be of something.");
+    for (of, most) in [
+        ("connections", settings.max_connections),
+        ("queue_length", settings.max_queue),
+        ("held_bytes", settings.max_held),
+    ] {
+        text.sample("limit", &format!("{{of=\"{of}\"}}"), most as f64);
+    }
     text.head(
         "connections_evicted_total",
         "counter",
