@@ -360,7 +360,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses to run as root.
-fn as_postgres(wrapper: &[String], program: &Path) -> Command {
+pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
     let as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"].map(str::to_owned);
     let mut words = wrapper.to_vec();
     if postgres_ids().is_some() {
@@ -380,7 +380,7 @@ fn run_as_postgres(program: &str, args: &[&str]) {
 }
 
 /// The user and group `postgres`, when the suite runs as root.
-fn postgres_ids() -> Option<(u32, u32)> {
+pub(super) fn postgres_ids() -> Option<(u32, u32)> {
     if fs::metadata("/proc/self").expect("/proc").uid() != 0 {
         return None;
     }
