@@ -129,7 +129,7 @@ const KINDS: &[Kind] = &[
 ];
 
 /// Tells the threads of a scope to stop, also when a test fails while they run.
-struct Ends<'a>(&'a AtomicBool);
+pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {

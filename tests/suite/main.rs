@@ -47,6 +47,7 @@ mod page;
 mod pooler;
 mod postgres_total;
 mod proxies;
+mod recount;
 mod routes;
 mod selfcheck;
 mod slow_clients;
