@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+use crate::support::{Cluster, Database, Load, Settings, Visitas, clock, machine, within};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const STEPS: [(&str, &str, usize); 3] = [("minute", "1 minute", 60), ("hour", "1 hour", 48), ("day", "1 day", 90)];
@@ -58,6 +58,18 @@ pub fn is_exact(visitas: &Visitas, database: &Database<'_>) {
         }
         if let Some((shown, there)) = last {
             panic!("by {by}: shown {shown:?}, there {there:?}\n{}", visitas.said());
+        }
+    }
+}
+
+/// A process whose wall clock is ten days ahead; none where its clock cannot be set, which is said.
+#[track_caller]
+pub fn clock_ahead(settings: Settings) -> Option<Settings> {
+    match clock::faked(settings) {
+        Ok(settings) => Some(settings.set("FAKETIME", "+10d")),
+        Err(why) => {
+            crate::support::skipped("a clock ahead", &why);
+            None
         }
     }
 }

@@ -49,6 +49,7 @@ mod pooler;
 mod postgres_total;
 mod proxies;
 mod recount;
+mod retention;
 mod routes;
 mod selfcheck;
 mod slow_clients;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cable;
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod html;
 pub mod load;
