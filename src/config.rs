@@ -52,7 +52,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATA_DIR", "./data", "folder of the embedded store"),
     variable("KEEP_ROWS", "for ever", "delete rows older than this (90d, 12h); the total still counts them"),
     variable("WORKERS", "cores the process may use", "coroutine workers; each four share a lane"),
-    variable("CONNECT_ATTEMPTS", "5", "tries to reach each store at start, then exit 1 (0: for ever)"),
+    variable("CONNECT_ATTEMPTS", "5", "tries to reach the ledger at start, then exit 1 (0: for ever)"),
     variable("CONNECT_INTERVAL", "5s", "time between two of them"),
     variable("REQUEST_TIMEOUT", "5s", "a visit's deadline, from its arrival to its answer"),
     variable("HEADER_TIMEOUT", "10s", "time a request's head may take to arrive, and its body, and answers to be read"),

@@ -154,7 +154,7 @@ impl Site {
         };
         let mut body = String::with_capacity(256);
         write_count(&mut body, count);
-        let _ = write!(body, ",\"pruned\":{}", count.pruned);
+        let _ = write!(body, ",\"pruned\":{}", count.pruned.unwrap_or(0));
         // Writing to a String cannot fail.
         let _ = write!(
             body,
