@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+use crate::support::{Cluster, Database, Load, Settings, Visitas, clock, machine, within};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const STEPS: [(&str, &str, usize); 3] = [("minute", "1 minute", 60), ("hour", "1 hour", 48), ("day", "1 day", 90)];
 
 /// The points of a series: when each begins, and its visits.
 #[track_caller]
-fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
+pub fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
     let response = visitas.get(&format!("/history?by={by}"));
     assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
     let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
@@ -21,12 +21,12 @@ fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
     json["points"].as_array().expect("points").iter().map(point).collect()
 }
 
-fn sum(visitas: &Visitas, by: &str) -> u64 {
+pub fn sum(visitas: &Visitas, by: &str) -> u64 {
     points(visitas, by).iter().map(|(_, visits)| visits).sum()
 }
 
 #[track_caller]
-fn is_complete(visitas: &Visitas) -> bool {
+pub fn is_complete(visitas: &Visitas) -> bool {
     visitas.get("/history").text().contains("\"complete\":true")
 }
 
@@ -43,7 +43,7 @@ fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTree
 
 /// Every point of every series is what the rows say. A step that ends in between is asked for again.
 #[track_caller]
-fn is_exact(visitas: &Visitas, database: &Database<'_>) {
+pub fn is_exact(visitas: &Visitas, database: &Database<'_>) {
     for (by, span, count) in STEPS {
         let mut last = None;
         for _ in 0..3 {
@@ -58,6 +58,18 @@ fn is_exact(visitas: &Visitas, database: &Database<'_>) {
         }
         if let Some((shown, there)) = last {
             panic!("by {by}: shown {shown:?}, there {there:?}\n{}", visitas.said());
+        }
+    }
+}
+
+/// A process whose wall clock is ten days ahead; none where its clock cannot be set, which is said.
+#[track_caller]
+pub fn clock_ahead(settings: Settings) -> Option<Settings> {
+    match clock::faked(settings) {
+        Ok(settings) => Some(settings.set("FAKETIME", "+10d")),
+        Err(why) => {
+            crate::support::skipped("a clock ahead", &why);
+            None
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
 
+pub mod audit;
 pub mod cable;
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod html;
 pub mod load;
 pub mod markdown;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -21,6 +24,7 @@ pub use cable::Cable;
 pub use client::{Client, NoAnswer, Response};
 pub use disk::SmallDisk;
 pub use load::{Crowd, Load};
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, Database, Stop};
 pub use proxy::{Proxy, Way};
 pub use redis::Redis;
