@@ -28,6 +28,7 @@ pub const VARIABLES: &[&str] = &[
     "REDIS_PASSWORD_FILE",
     "REDIS_URL_FILE",
     "DATA_DIR",
+    "KEEP_ROWS",
     "WORKERS",
     "CONNECT_ATTEMPTS",
     "CONNECT_INTERVAL",
