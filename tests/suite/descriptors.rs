@@ -96,6 +96,7 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     // Nobody comes: nobody has to go, and there is nothing to say.
     assert!(clients[0].silent_for(Duration::from_millis(300)), "closed for nobody");
     assert_eq!(visitas.stderr().since(mark), Vec::<String>::new());
+    assert_eq!(clients[39].get("/livez").status, 200, "so that it is idle for the shortest");
     // Somebody comes: the one idle for the longest goes.
     // One may have become free meanwhile, if a store's connection was let go.
     let mut newcomers: Vec<Client> = Vec::new();
