@@ -126,6 +126,8 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     within(ANSWER_LIMIT, "the others to wait", || crate::metrics::queued(&visitas) == (visits - 1) as f64);
     allow(&visitas, 4);
     drop(clients);
+    // accept(2) may hold a descriptor that it took before: this one gets it, and makes room for nobody.
+    let _first = visitas.connect();
     let mut waiting: Vec<Client> = (0..10).map(|_| visitas.connect()).collect();
     waiting.iter_mut().for_each(|client| client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
     let before = cpu_time(visitas.pid());
@@ -136,7 +138,8 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     busy.iter_mut().for_each(|client| assert_eq!(client.read().status, 200, "those who are there are served"));
     allow(&visitas, most);
     for client in &mut waiting {
-        assert_eq!(client.read().status, 200);
+        let answer = client.try_read(false).unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+        assert_eq!(answer.status, 200);
     }
     assert_eq!(visitas.visit().total, visits + 2, "two by newcomers, and those by the busy");
     let lines = visitas.stderr().since(mark);
