@@ -25,6 +25,7 @@ mod configuration;
 mod counting;
 mod crowd;
 mod descriptors;
+mod differential;
 mod drain;
 mod embedded;
 mod events;
