@@ -45,6 +45,7 @@ mod outages;
 mod page;
 mod postgres_total;
 mod proxies;
+mod replication;
 mod routes;
 mod selfcheck;
 mod slow_clients;

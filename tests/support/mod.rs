@@ -12,8 +12,10 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod redis;
+pub mod rows;
 pub mod run;
 pub mod server;
+pub mod standby;
 pub mod tools;
 pub mod wait;
 
@@ -25,6 +27,7 @@ pub use postgres::{Cluster, Database, Stop};
 pub use proxy::{Proxy, Way};
 pub use redis::Redis;
 pub use server::{Settings, Visitas};
+pub use standby::Standby;
 pub use wait::within;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -25,8 +25,8 @@ pub const USER: &str = "user_app";
 pub const PASSWORD: &str = "app_password";
 /// The database's name when none is set.
 pub const DEFAULT_NAME: &str = "desafio3_db";
-const SUPERUSER: &str = "postgres";
-const SUPERUSER_PASSWORD: &str = "super_password";
+pub const SUPERUSER: &str = "postgres";
+pub const SUPERUSER_PASSWORD: &str = "super_password";
 
 /// Starting includes recovery after a crash.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -134,7 +134,7 @@ impl Cluster {
         self.superuser(DEFAULT_NAME).batch_execute("SELECT pg_promote()").expect("a promotion");
     }
 
-    fn in_empty_folder() -> Cluster {
+    pub(super) fn in_empty_folder() -> Cluster {
         let folder = run::fresh_path("pg");
         fs::create_dir(&folder).expect("a folder for PostgreSQL");
         if let Some((uid, gid)) = postgres_ids() {
@@ -150,7 +150,8 @@ impl Cluster {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
@@ -374,7 +375,8 @@ fn as_postgres(wrapper: &[String], program: &Path) -> Command {
     command
 }
 
-fn run_as_postgres(program: &str, args: &[&str]) {
+/// Runs a command to its end as the owner of the servers' files.
+pub(super) fn run_as_postgres(program: &str, args: &[&str]) {
     let output = as_postgres(&[], Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
