@@ -225,7 +225,7 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
 /// Every 200 has its row there, no row is there twice, and the total is the number of rows.
 #[track_caller]
 fn holds(database: &Database<'_>, visitas: &Visitas, tally: &Tally) {
-    let rows = Rows::of(database);
+    let rows = Rows::of(&mut database.superuser());
     let (lost, said) = (rows.lost(tally), visitas.said());
     assert_eq!((lost, rows.twice), (0, 0), "of {} rows: lost, twice; {tally:?}\n{said}", rows.count());
     total_is_rows(database, visitas, &rows);
@@ -298,7 +298,7 @@ fn an_asynchronous_standby_may_lack_visits_but_has_none_twice() {
     pair.visits_go_on();
     let all = clients.stop();
     let database = pair.standby.cluster.default_database();
-    let rows = Rows::of(&database);
+    let rows = Rows::of(&mut database.superuser());
     assert!(rows.lost(&all) > 0, "the standby had everything: this proves nothing");
     assert_eq!(rows.twice, 0, "rows twice");
     answered_in_time(&all);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -92,7 +92,7 @@ impl Tally {
         }
     }
 
-    fn merge(mut self, other: Tally) -> Tally {
+    pub fn merge(mut self, other: Tally) -> Tally {
         self.counts.extend(other.counts);
         self.spans.extend(other.spans);
         self.answered += other.answered;
@@ -190,6 +190,7 @@ pub struct Crowd {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    ok: Arc<AtomicU64>,
     visitors: Vec<JoinHandle<Tally>>,
 }
 
@@ -201,23 +202,28 @@ impl Load {
 
     /// Starts the crowd, each on a connection of its own, connecting again whenever it ends.
     pub fn of(crowd: &Crowd) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let keep_visiting = |index: usize| {
-            let (stop, crowd) = (Arc::clone(&stop), crowd.clone());
+            let (stop, ok, crowd) = (Arc::clone(&stop), Arc::clone(&ok), crowd.clone());
             let port = crowd.ports[index % crowd.ports.len()];
             visitor(move || {
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     // A visit is one that was sent: a refused connection is none.
                     match Client::try_connect(port) {
-                        Ok(client) => visit_on(client, &crowd, &stop, &mut tally),
+                        Ok(client) => visit_on(client, &crowd, (&stop, &ok), &mut tally),
                         Err(_) => thread::sleep(PAUSE),
                     }
                 }
                 tally
             })
         };
-        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop }
+        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop, ok }
+    }
+
+    /// How many visits were answered with 200 so far.
+    pub fn ok_so_far(&self) -> u64 {
+        self.ok.load(Ordering::Relaxed)
     }
 
     /// Lets every visitor finish the visit it is at; gives back the account.
@@ -227,7 +233,7 @@ impl Load {
     }
 }
 
-fn visit_on(mut client: Client, crowd: &Crowd, stop: &AtomicBool, tally: &mut Tally) {
+fn visit_on(mut client: Client, crowd: &Crowd, (stop, ok): (&AtomicBool, &AtomicU64), tally: &mut Tally) {
     while !stop.load(Ordering::Relaxed) {
         let began = Began::now();
         let answer = client.try_visit();
@@ -236,6 +242,7 @@ fn visit_on(mut client: Client, crowd: &Crowd, stop: &AtomicBool, tally: &mut Ta
             Err(_) => (true, false),
         };
         tally.add(answer, began, crowd.keep_numbers);
+        ok.fetch_add(u64::from(counted), Ordering::Relaxed);
         thread::sleep(if counted { crowd.pause } else { crowd.pause.max(PAUSE) });
         if ended {
             return;

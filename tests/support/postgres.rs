@@ -137,9 +137,7 @@ impl Cluster {
     pub(super) fn in_empty_folder() -> Cluster {
         let folder = run::fresh_path("pg");
         fs::create_dir(&folder).expect("a folder for PostgreSQL");
-        if let Some((uid, gid)) = postgres_ids() {
-            chown(&folder, Some(uid), Some(gid)).expect("the folder's owner");
-        }
+        give_to_postgres(&folder);
         Cluster {
             folder,
             port: free_port(),
@@ -361,7 +359,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses to run as root.
-fn as_postgres(wrapper: &[String], program: &Path) -> Command {
+pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
     let as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"].map(str::to_owned);
     let mut words = wrapper.to_vec();
     if postgres_ids().is_some() {
@@ -379,6 +377,13 @@ fn as_postgres(wrapper: &[String], program: &Path) -> Command {
 pub(super) fn run_as_postgres(program: &str, args: &[&str]) {
     let output = as_postgres(&[], Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Gives a folder to the user that PostgreSQL runs as.
+pub fn give_to_postgres(folder: &Path) {
+    if let Some((uid, gid)) = postgres_ids() {
+        chown(folder, Some(uid), Some(gid)).expect("the folder's owner");
+    }
 }
 
 /// The user and group `postgres`, when the suite runs as root.

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, SystemTime};
 
+use ::postgres::Client;
+
 use super::load::Tally;
-use super::postgres::Database;
 
 /// A table of visits whose rows tell which process they are from, by the `application_name` of its `DATABASE_URL`. A
 /// process with one worker gives no two visits the same moment.
@@ -22,8 +23,7 @@ pub struct Rows {
 
 impl Rows {
     /// Reads a table made by [`TABLE`].
-    pub fn of(database: &Database<'_>) -> Rows {
-        let mut sql = database.superuser();
+    pub fn of(sql: &mut Client) -> Rows {
         let rows = sql.query("SELECT momento FROM acessos ORDER BY momento", &[]).expect("the moments");
         let twice = "SELECT count(*) - count(DISTINCT (web, momento)) FROM acessos";
         let twice: i64 = sql.query_one(twice, &[]).expect("a count").get(0);

@@ -80,6 +80,16 @@ impl Standby {
     }
 }
 
+impl Standby {
+    /// Waits until the launched server answers that it takes no sessions yet, as SQLSTATE 57P03 says.
+    pub fn refuses_sessions(&self) {
+        within(LIMIT, "a server that refuses sessions", || {
+            let session = self.cluster.session(DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD);
+            session.err().is_some_and(|error| error.code().is_some_and(|code| code.code() == "57P03"))
+        });
+    }
+}
+
 /// Copies a running cluster's data into an empty one.
 pub fn base_backup(from: &Cluster, to: &Cluster) {
     let (source, target) = (address(from.port()), to.data());
