@@ -2,70 +2,107 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::server;
-use crate::visits::counter::survey_redis;
-use crate::visits::ledger::{survey_file, survey_postgres};
-use crate::visits::survey::{Finding, Weight};
+use crate::visits::counter::diagnose_redis;
+use crate::visits::diagnose::{Check, Severity};
+use crate::visits::ledger::{Counted, diagnose_file, diagnose_postgres, recount_file, recount_postgres};
 
 /// Time for the counter's connection, and for each of its answers.
 const COUNTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two reports of a long count.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Descriptors a process needs beside its connections: stores, epoll, log, and some to spare.
 const OTHER_DESCRIPTORS: usize = 64;
 
 /// Looks at everything and prints the table; says whether visits could be served.
 #[cold]
 pub fn run(config: &Config) -> bool {
-    let mut findings = vec![
-        Finding::fine("configuration", "valid"),
-        Finding::fine("listens on", format!("{}, with {} workers", config.listen, config.workers)),
+    let mut checks = vec![
+        Check::fine("configuration", "valid"),
+        Check::fine("listens on", format!("{}, with {} workers", config.listen, config.workers)),
         descriptors(config),
-        Finding::fine("ledger", config.ledger.to_string()),
+        Check::fine("ledger", config.ledger.to_string()),
     ];
-    findings.extend(match &config.ledger {
-        LedgerPlace::Embedded { folder } => survey_file(folder),
-        // A lane each, and the history.
-        LedgerPlace::Postgres(place) => survey_postgres(place, server::lanes(config) as i64 + 1),
+    checks.extend(match &config.ledger {
+        LedgerPlace::Embedded { folder } => diagnose_file(folder),
+        LedgerPlace::Postgres(place) => diagnose_postgres(place, server::connections(config)),
     });
-    findings.push(Finding::fine("counter", config.counter.to_string()));
+    checks.push(Check::fine("counter", config.counter.to_string()));
     match &config.counter {
-        CounterPlace::InProcess => findings.push(Finding::fine("its counter", "begins at 0 at each start")),
-        CounterPlace::Redis(place) => findings.extend(survey_redis(place, COUNTER_TIMEOUT)),
+        CounterPlace::InProcess => checks.push(Check::fine("its counter", "begins at 0 at each start")),
+        CounterPlace::Redis(place) => checks.extend(diagnose_redis(place, COUNTER_TIMEOUT)),
     }
     // A closed standard output is no reason to fail.
-    let _ = io::stdout().lock().write_all(table(&findings).as_bytes());
-    !findings.iter().any(|finding| finding.weight == Weight::Fails)
+    let _ = io::stdout().lock().write_all(table(&checks).as_bytes());
+    !checks.iter().any(|check| check.severity == Severity::Failure)
+}
+
+/// Compares the total and the history with the rows; prints what it found. With `correct` it sets both right. Says whether
+/// they agree now.
+#[cold]
+pub fn count(config: &Config, correct: bool) -> bool {
+    let counted = match &config.ledger {
+        LedgerPlace::Embedded { folder } => recount_file(folder, correct, &mut progress()),
+        LedgerPlace::Postgres(place) => recount_postgres(place, correct, &mut progress()),
+    };
+    let (line, agrees) = match counted {
+        Ok(counted) => (sentence(&counted, correct), counted.agrees() || correct),
+        Err(reason) => (format!("the rows cannot be counted: {reason}"), false),
+    };
+    // A closed standard output is no reason to fail.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+    agrees
+}
+
+fn sentence(counted: &Counted, correct: bool) -> String {
+    match (counted.agrees(), correct) {
+        (true, _) => format!("{} rows; the total and the history agree with them", counted.rows),
+        (false, true) => format!("set right: {counted}"),
+        (false, false) => format!("{counted}; run visitas recount to set it right"),
+    }
+}
+
+/// Reports how far a long count is, on the standard error output.
+fn progress() -> impl FnMut(i64, i64) {
+    let mut last = Instant::now();
+    move |done, of| {
+        if last.elapsed() >= PROGRESS_INTERVAL {
+            last = Instant::now();
+            eprintln!("counting: {} %", 100 * done / of.max(1));
+        }
+    }
 }
 
 /// Whether so many connections may be open (proc(5), `/proc/self/limits`).
 #[cold]
-fn descriptors(config: &Config) -> Finding {
+fn descriptors(config: &Config) -> Check {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let allowed = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|hard| hard.parse::<usize>().ok());
     let wanted = config.max_connections + OTHER_DESCRIPTORS;
     match allowed {
-        Some(allowed) if allowed < wanted => Finding::mind(
+        Some(allowed) if allowed < wanted => Check::warns(
             "connections",
             format!("MAX_CONNECTIONS is {}, but only {allowed} descriptors may be open", config.max_connections),
             format!("raise the limit (ulimit -n) to {wanted}, or lower MAX_CONNECTIONS"),
         ),
-        _ => Finding::fine("connections", format!("up to {}", config.max_connections)),
+        _ => Check::fine("connections", format!("up to {}", config.max_connections)),
     }
 }
 
-/// The findings in columns, and what to do below each that asks for it.
+/// The checks in columns, and what to do below each that asks for it.
 #[cold]
-fn table(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
+fn table(checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.what.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
-    for Finding { weight, what, found, todo } in findings {
-        let mark = match weight {
-            Weight::Fine => "ok",
-            Weight::Mind => "note",
-            Weight::Fails => "FAIL",
+    for Check { severity, what, found, todo } in checks {
+        let mark = match severity {
+            Severity::Fine => "ok",
+            Severity::Warning => "warn",
+            Severity::Failure => "FAIL",
         };
         let found: String = found.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text += &format!("{mark:<4}  {what:<width$}  {found}\n");
@@ -73,7 +110,7 @@ fn table(findings: &[Finding]) -> String {
             text += &format!("{:4}  {:width$}  -> {todo}\n", "", "");
         }
     }
-    let fails = findings.iter().filter(|finding| finding.weight == Weight::Fails).count();
+    let fails = checks.iter().filter(|check| check.severity == Severity::Failure).count();
     text += &match fails {
         0 => "visits can be served\n".to_owned(),
         _ => format!("visits cannot be served: {fails} thing{} to do\n", if fails == 1 { "" } else { "s" }),
@@ -87,9 +124,9 @@ mod tests {
 
     #[test]
     fn the_table_says_what_to_do_below_what_it_is_about() {
-        let findings = [Finding::fine("a", "b\nc"), Finding::fails("long name", "broken", "mend it")];
+        let checks = [Check::fine("a", "b\nc"), Check::fails("long name", "broken", "mend it")];
         assert_eq!(
-            table(&findings),
+            table(&checks),
             "ok    a          b c\nFAIL  long name  broken\n                 -> mend it\nvisits cannot be served: 1 thing to do\n"
         );
     }

@@ -50,6 +50,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("REDIS_PASSWORD_FILE", "unset", "file to read REDIS_PASSWORD from"),
     variable("REDIS_URL_FILE", "unset", "file to read REDIS_URL from"),
     variable("DATA_DIR", "./data", "folder of the embedded store"),
+    variable("KEEP_ROWS", "for ever", "delete rows older than this (90d, 12h); the total still counts them"),
     variable("WORKERS", "cores the process may use", "coroutine workers; each four share a lane"),
     variable("CONNECT_ATTEMPTS", "5", "tries to reach each store at start, then exit 1 (0: for ever)"),
     variable("CONNECT_INTERVAL", "5s", "time between two of them"),
@@ -103,6 +104,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Visits that wait for a commit at most, over all lanes.
     pub max_queue: usize,
+    /// How long rows are kept; `None`: for ever.
+    pub keep_rows: Option<Duration>,
     /// Time to finish what was accepted once told to stop.
     pub drain_timeout: Duration,
     /// How log lines are written.
@@ -134,6 +137,10 @@ impl std::error::Error for ConfigError {}
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The shortest deadline: the clock that enforces them ticks every 50 ms, so less would mean nothing.
 const SHORTEST: Duration = Duration::from_millis(50);
+/// Rows that are deleted sooner than they are seen are of no use.
+const SHORTEST_KEPT: Duration = Duration::from_secs(1);
+/// A thousand years: more is a typing error.
+const LONGEST_KEPT: Duration = Duration::from_secs(365_000 * 24 * 60 * 60);
 /// Lanes share two cores' worth of stores; more than this is a typing error.
 const MOST_WORKERS: usize = 1024;
 /// Each connection takes a descriptor and two memory mappings; Linux allows neither without bound.
@@ -170,6 +177,7 @@ impl Config {
             idle_timeout: env.duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?.unwrap_or(Duration::from_secs(60)),
             max_connections: env.whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?.unwrap_or(16_384),
             max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?.unwrap_or(65_536),
+            keep_rows: env.duration("KEEP_ROWS", SHORTEST_KEPT..=LONGEST_KEPT)?,
             drain_timeout: env.duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?.unwrap_or(Duration::from_secs(10)),
             log_format: env
                 .choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?

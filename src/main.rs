@@ -17,7 +17,8 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 
 enum Command {
     Serve,
-    Check,
+    Check { count: bool },
+    Recount,
     Healthcheck,
     Help,
     Version,
@@ -26,7 +27,10 @@ enum Command {
 fn main() -> ExitCode {
     ExitCode::from(match command() {
         Ok(Command::Serve) => serve(),
-        Ok(Command::Check) => check_stores(),
+        Ok(Command::Check { count }) => {
+            with_config(|config| if count { check::count(config, false) } else { check::run(config) })
+        }
+        Ok(Command::Recount) => with_config(|config| check::count(config, true)),
         Ok(Command::Healthcheck) => check_health(),
         Ok(Command::Help) => {
             print!("{USAGE}{}", config::describe_variables());
@@ -51,7 +55,9 @@ fn command() -> Result<Command, lexopt::Error> {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
             Arg::Value(word) if word == "healthcheck" && matches!(command, Command::Serve) => Command::Healthcheck,
-            Arg::Value(word) if word == "check" && matches!(command, Command::Serve) => Command::Check,
+            Arg::Value(word) if word == "check" && matches!(command, Command::Serve) => Command::Check { count: false },
+            Arg::Value(word) if word == "recount" && matches!(command, Command::Serve) => Command::Recount,
+            Arg::Long("count") if matches!(command, Command::Check { .. }) => Command::Check { count: true },
             other => return Err(other.unexpected()),
         };
     }
@@ -75,9 +81,9 @@ fn serve() -> u8 {
     if ended.is_ok() { DONE } else { FAILED }
 }
 
-fn check_stores() -> u8 {
+fn with_config(work: impl FnOnce(&Config) -> bool) -> u8 {
     match Config::from_env() {
-        Ok(config) if check::run(&config) => DONE,
+        Ok(config) if work(&config) => DONE,
         Ok(_) => FAILED,
         Err(error) => misconfigured(&error),
     }

@@ -19,9 +19,7 @@ use crate::http::{self, Server};
 use crate::logging;
 use crate::site::{Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
-use crate::visits::ledger::{
-    Chronicle, Embedded, EmbeddedChronicle, EmbeddedFile, Ledger, Postgres, PostgresChronicle,
-};
+use crate::visits::ledger::{Embedded, EmbeddedFile, EmbeddedPruner, Ledger, Postgres, PostgresPruner, Pruner};
 use crate::visits::{self, Stores, Visits};
 
 /// Bytes of a connection's stack. A request is served in a third of it; pages not touched are not there. A debug
@@ -187,9 +185,14 @@ fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) 
     Ok(())
 }
 
-/// Lanes, and so connections to the ledger that visits use.
-pub fn lanes(config: &Config) -> usize {
+/// Lanes, each with a connection to the ledger.
+fn lanes(config: &Config) -> usize {
     config.workers.div_ceil(WORKERS_A_LANE)
+}
+
+/// Connections that the process takes of the ledger at most: the lanes, and what deletes old rows.
+pub fn connections(config: &Config) -> usize {
+    lanes(config) + usize::from(config.keep_rows.is_some())
 }
 
 fn visits_options(config: &Config) -> visits::Options {
@@ -199,6 +202,7 @@ fn visits_options(config: &Config) -> visits::Options {
         deadline: config.request_timeout,
         connect_attempts: config.connect_attempts,
         connect_interval: config.connect_interval,
+        keep_rows: config.keep_rows,
     }
 }
 
@@ -244,19 +248,18 @@ fn stores(config: &Config) -> Stores {
     let deadline = config.request_timeout;
     let names = store_names(config);
     type Make<T> = Box<dyn Fn() -> Box<T>>;
-    let (ledger, chronicle): (Make<dyn Ledger>, Make<dyn Chronicle>) = match &config.ledger {
+    let (ledger, pruner): (Make<dyn Ledger>, Make<dyn Pruner>) = match &config.ledger {
         LedgerPlace::Embedded { folder } => {
             let file = EmbeddedFile::new(folder);
             let same = Arc::clone(&file);
-            (
-                Box::new(move || Box::new(Embedded::new(&file))),
-                Box::new(move || Box::new(EmbeddedChronicle::new(&same))),
-            )
+            (Box::new(move || Box::new(Embedded::new(&file))), Box::new(move || Box::new(EmbeddedPruner::new(&same))))
         }
         LedgerPlace::Postgres(place) => {
             let (place, same) = (place.clone(), place.clone());
-            let chronicle = move || -> Box<dyn Chronicle> { Box::new(PostgresChronicle::new(&same, deadline)) };
-            (Box::new(move || Box::new(Postgres::new(&place, deadline))), Box::new(chronicle))
+            (
+                Box::new(move || Box::new(Postgres::new(&place, deadline))),
+                Box::new(move || Box::new(PostgresPruner::new(&same))),
+            )
         }
     };
     let counter: Make<dyn Counter> = match &config.counter {
@@ -270,5 +273,5 @@ fn stores(config: &Config) -> Stores {
         }
     };
     let counter_name = names.counter.unwrap_or("in-process counter");
-    Stores { ledger_name: names.ledger, counter_name, ledger, counter, chronicle }
+    Stores { ledger_name: names.ledger, counter_name, ledger, counter, pruner }
 }

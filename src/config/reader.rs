@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
                 variable,
                 quoted(&text),
                 format!(
-                    "seconds from {} to {} (decimals allowed), or a number with the unit ms or s",
+                    "seconds from {} to {} (decimals allowed), or a number with the unit ms, s, m, h or d",
                     range.start().as_secs_f64(),
                     range.end().as_secs_f64()
                 ),
@@ -106,6 +106,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit_s) = match text {
         _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 0.001),
         _ if text.ends_with('s') => (text.strip_suffix('s')?, 1.0),
+        _ if text.ends_with('m') => (text.strip_suffix('m')?, 60.0),
+        _ if text.ends_with('h') => (text.strip_suffix('h')?, 3600.0),
+        _ if text.ends_with('d') => (text.strip_suffix('d')?, 86_400.0),
         _ => (text, 1.0),
     };
     // `f64` would also read `inf`, `nan` and `1e9`, none of which anybody means here.
@@ -144,7 +147,10 @@ mod tests {
         assert_eq!(parse_duration("0.25"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("300ms"), Some(Duration::from_millis(300)));
         assert_eq!(parse_duration("2s"), Some(Duration::from_secs(2)));
-        for wrong in ["", "s", "ms", "-1", "1e3", "inf", "nan", "5m", "1.2.3", "5 s", "99999999999999999999999"] {
+        assert_eq!(parse_duration("1.5m"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("400d"), Some(Duration::from_secs(400 * 86_400)));
+        for wrong in ["", "s", "ms", "-1", "1e3", "inf", "nan", "5w", "1.2.3", "5 s", "99999999999999999999999"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }

@@ -93,6 +93,13 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
 
 fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
     let refuse = |why: &str, takes: &str| Err(error("DATABASE_URL", format!("{} ({why})", hidden(url)), takes));
+    let url = match session_attrs(url) {
+        Ok(url) => url,
+        Err(word) => {
+            let takes = "any, read-write or primary: visits are written, so a standby is passed over anyway";
+            return refuse(&format!("target_session_attrs={word}"), takes);
+        }
+    };
     // The library's own reason may repeat a part of the value, so it is not shown.
     let Ok(config) = url.parse::<tokio_postgres::Config>() else {
         return refuse("not such an address", POSTGRES_ADDRESS);
@@ -104,6 +111,28 @@ fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
         return refuse("sslmode=require", "an address without TLS: this binary has none built in");
     }
     Ok(LedgerPlace::Postgres(Box::new(config)))
+}
+
+/// The address without `target_session_attrs`, of which the library knows three of libpq's six words (PostgreSQL manual,
+/// "Connection Strings"). Whatever it says, visits go to a server that takes writes.
+///
+/// # Errors
+/// The word, where it asks for a server that takes none.
+fn session_attrs(url: &str) -> Result<String, String> {
+    const NAME: &str = "target_session_attrs";
+    let Some(at) = url.find(NAME) else { return Ok(url.to_owned()) };
+    let after = url[at + NAME.len()..].trim_start();
+    let Some(value) = after.strip_prefix('=') else { return Ok(url.to_owned()) };
+    let value = value.trim_start();
+    let quoted = value.trim_start_matches('\'');
+    let end = quoted.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(quoted.len());
+    let word = &quoted[..end];
+    if !["any", "read-write", "primary"].contains(&word) {
+        return Err(word.to_owned());
+    }
+    let rest = quoted[end..].trim_start_matches('\'');
+    // `any` is the default, so the setting can stay in its place.
+    Ok(format!("{}{NAME}=any{rest}", &url[..at]))
 }
 
 pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
@@ -131,6 +160,14 @@ fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
             "REDIS_URL",
             hidden(url),
             "an address without TLS (redis://): this binary has none built in",
+        ));
+    }
+    if scheme.to_ascii_lowercase().contains("sentinel") {
+        return Err(error(
+            "REDIS_URL",
+            hidden(url),
+            "the address of the Redis server itself (redis://): this binary asks no Sentinel; put HAProxy before Redis, or \
+             a name that follows the primary",
         ));
     }
     // The library would parse any other scheme before it refuses it, and a host in http: or file: by the rules for

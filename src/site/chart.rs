@@ -22,7 +22,6 @@ struct Words {
     sum: &'static str,
     most: &'static str,
     to: &'static str,
-    incomplete: &'static str,
     unavailable: &'static str,
 }
 
@@ -31,7 +30,6 @@ const PORTUGUESE: Words = Words {
     sum: "ao todo",
     most: "no máximo",
     to: "a",
-    incomplete: "As visitas de antes ainda estão sendo somadas.",
     unavailable: "O histórico está indisponível agora.",
 };
 
@@ -40,7 +38,6 @@ const ENGLISH: Words = Words {
     sum: "in all",
     most: "at most",
     to: "to",
-    incomplete: "Visits from before are still being added.",
     unavailable: "The history is unavailable now.",
 };
 
@@ -61,10 +58,6 @@ pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let mut html = String::with_capacity(4096);
     for step in [Step::Hour, Step::Day, Step::Minute] {
         figure(history.of(step), words, language, &mut html);
-    }
-    if !history.complete {
-        // Writing to a String cannot fail, here and below.
-        let _ = write!(html, "<p class=\"note\">{}</p>", words.incomplete);
     }
     html
 }

@@ -12,7 +12,7 @@ use super::{Site, write_count};
 use crate::clock;
 use crate::http::Feed;
 use crate::visits::history::{History, Step};
-use crate::visits::{Count, Seat, StoreState};
+use crate::visits::{Count, StoreState, Waiter};
 
 /// Time between two messages, in milliseconds.
 const PERIOD_MS: u64 = 1000;
@@ -70,7 +70,7 @@ impl Site {
     }
 
     fn tell(&self) {
-        let message = self.message(&Arc::new(Seat::new(WORKER)));
+        let message = self.message(&Arc::new(Waiter::new(WORKER)));
         let events = &self.events;
         let now = clock::monotonic_ms();
         let mut last = events.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -86,13 +86,13 @@ impl Site {
     }
 
     /// What a listener is told first.
-    pub(super) fn greeting(&self, seat: &Arc<Seat>) -> String {
-        RETRY.to_owned() + &self.message(seat)
+    pub(super) fn greeting(&self, waiter: &Arc<Waiter>) -> String {
+        RETRY.to_owned() + &self.message(waiter)
     }
 
-    fn message(&self, seat: &Arc<Seat>) -> String {
-        let count = self.visits.look(seat).ok();
-        let history = count.and_then(|_| self.visits.look_back(seat, HISTORY_WAIT).ok());
+    fn message(&self, waiter: &Arc<Waiter>) -> String {
+        let count = self.visits.peek(waiter).ok();
+        let history = count.and_then(|_| self.visits.read_history(waiter, HISTORY_WAIT).ok());
         let up = self.visits.store_states().map(|(_, state)| state == StoreState::Up);
         render(count, history.as_deref(), up)
     }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_data() {
-        let told = render(Some(Count { total: 2, cache: None }), None, [true, false]);
+        let told = render(Some(Count { total: 2, pruned: 0, cache: None }), None, [true, false]);
         assert_eq!(told, "data: {\"total\":2,\"cache\":null,\"ledger\":true,\"counter\":false}\n\n");
         assert_eq!(render(None, None, [false, false]), "data: {\"ledger\":false,\"counter\":false}\n\n");
     }

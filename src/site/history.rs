@@ -12,19 +12,13 @@ pub(super) fn step(by: Option<&str>) -> Option<Step> {
     Step::ALL.into_iter().find(|step| name(*step) == by)
 }
 
-/// `{"by":"minute","step_seconds":60,"complete":true,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`
+/// `{"by":"minute","step_seconds":60,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`
 #[cold]
 pub(super) fn json(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut json = String::with_capacity(6 * 1024);
     // Writing to a String cannot fail, here and below.
-    let _ = write!(
-        json,
-        "{{\"by\":\"{}\",\"step_seconds\":{},\"complete\":{},\"points\":[",
-        name(step),
-        step.seconds(),
-        history.complete
-    );
+    let _ = write!(json, "{{\"by\":\"{}\",\"step_seconds\":{},\"points\":[", name(step), step.seconds(),);
     for (index, visits) in series.visits.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(json, "{comma}{{\"start\":\"{}\",\"visits\":{visits}}}", utc(series.start_of(index)));

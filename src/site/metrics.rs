@@ -66,11 +66,6 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
             f64::from(u8::from(state == StoreState::Up)),
         );
     }
-    text.gauge(
-        "history_complete",
-        "1 once all rows from before the history are in it.",
-        f64::from(u8::from(visits.history_complete())),
-    );
     text.counter(
         "log_lines_dropped_total",
         "Log lines dropped because nobody read them fast enough.",

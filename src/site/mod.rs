@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::{self, Answer, Request, Service, Status};
 use crate::visits::history::Step;
-use crate::visits::{Count, Refused, Seat, StoreState, Visits};
+use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
 use events::Events;
 use metrics::Facts;
 use negotiation::{Format, Language};
@@ -72,8 +72,8 @@ impl Site {
         !self.draining.load(Ordering::Relaxed) && self.visits.is_ready()
     }
 
-    fn visit(&self, seat: &Arc<Seat>, format: Format, language: Language, answer: Answer<'_>) {
-        let count = match self.visits.visit(seat) {
+    fn visit(&self, waiter: &Arc<Waiter>, format: Format, language: Language, answer: Answer<'_>) {
+        let count = match self.visits.visit(waiter) {
             Ok(count) => count,
             Err(reason) => return refuse(reason, format, answer),
         };
@@ -85,23 +85,25 @@ impl Site {
                 answer.send(Status::Ok, routes::VISIT_JSON_FIELDS, body.as_bytes());
             }
             Format::Html => {
-                let look = self.recent_look(seat);
+                let reading = self.recent_reading(waiter);
                 let send = |body: &[u8]| answer.send(Status::Ok, self.page.fields(language), body);
-                self.page.render(language, count, look, || self.visits.history_seen(), send);
+                self.page.render(language, count, reading, || self.visits.last_history(), send);
             }
         }
     }
 
-    /// The last look at the history; where nobody has looked for a while, a new one, if that is soon had.
-    fn recent_look(&self, seat: &Arc<Seat>) -> u64 {
-        match self.visits.last_look() {
-            (look, true) => look,
-            (look, false) => self.visits.look_back(seat, CHART_WAIT).map_or(look, |_| self.visits.last_look().0),
+    /// The last reading of the history; where that is old, a new one, if that is soon had.
+    fn recent_reading(&self, waiter: &Arc<Waiter>) -> u64 {
+        match self.visits.last_reading() {
+            (reading, true) => reading,
+            (reading, false) => {
+                self.visits.read_history(waiter, CHART_WAIT).map_or(reading, |_| self.visits.last_reading().0)
+            }
         }
     }
 
-    fn history(&self, seat: &Arc<Seat>, step: Step, csv: bool, answer: Answer<'_>) {
-        match self.visits.look_back(seat, HISTORY_WAIT) {
+    fn history(&self, waiter: &Arc<Waiter>, step: Step, csv: bool, answer: Answer<'_>) {
+        match self.visits.read_history(waiter, HISTORY_WAIT) {
             Ok(history) if csv => {
                 answer.send(Status::Ok, routes::HISTORY_CSV_FIELDS, history::csv(&history, step).as_bytes());
             }
@@ -112,9 +114,9 @@ impl Site {
         }
     }
 
-    fn badge(&self, seat: &Arc<Seat>, asked: &BadgeAsked, answer: Answer<'_>) {
+    fn badge(&self, waiter: &Arc<Waiter>, asked: &BadgeAsked, answer: Answer<'_>) {
         let BadgeAsked { badge, json, has } = asked;
-        let total = match self.visits.look(seat) {
+        let total = match self.visits.peek(waiter) {
             Ok(count) => count.total,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
@@ -127,17 +129,17 @@ impl Site {
         answer.send(Status::Ok, &fields, body.as_bytes());
     }
 
-    fn events(&self, seat: &Arc<Seat>, answer: Answer<'_>) {
+    fn events(&self, waiter: &Arc<Waiter>, answer: Answer<'_>) {
         if self.draining.load(Ordering::Relaxed) {
             return refuse(Refused::Closing, Format::Json, answer);
         }
-        answer.follow(routes::EVENTS_FIELDS, self.greeting(seat).as_bytes(), &self.events.feed);
+        answer.follow(routes::EVENTS_FIELDS, self.greeting(waiter).as_bytes(), &self.events.feed);
     }
 
     /// What `GET /` would answer, without its numbers.
     fn head(&self, format: Format, language: Language, answer: Answer<'_>) {
         if !self.is_ready() {
-            return refuse(Refused::LedgerAway, format, answer);
+            return refuse(Refused::LedgerDown, format, answer);
         }
         match format {
             Format::Json => answer.send_head(Status::Ok, routes::VISIT_JSON_FIELDS),
@@ -145,13 +147,14 @@ impl Site {
         }
     }
 
-    fn stats(&self, seat: &Arc<Seat>, answer: Answer<'_>) {
-        let count = match self.visits.look(seat) {
+    fn stats(&self, waiter: &Arc<Waiter>, answer: Answer<'_>) {
+        let count = match self.visits.peek(waiter) {
             Ok(count) => count,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
         let mut body = String::with_capacity(256);
         write_count(&mut body, count);
+        let _ = write!(body, ",\"pruned\":{}", count.pruned);
         // Writing to a String cannot fail.
         let _ = write!(
             body,
@@ -186,7 +189,7 @@ impl Site {
                 let state = match state {
                     StoreState::Starting => "not reached yet",
                     StoreState::Up => "up",
-                    StoreState::Away => "away",
+                    StoreState::Down => "down",
                 };
                 let _ = writeln!(body, "{name}: {state}");
             }
@@ -204,11 +207,11 @@ impl Site {
 }
 
 impl Service for Site {
-    type Session = Arc<Seat>;
+    type Session = Arc<Waiter>;
     type Task = Task;
 
-    fn session(&self, worker: usize) -> Arc<Seat> {
-        Arc::new(Seat::new(worker))
+    fn session(&self, worker: usize) -> Arc<Waiter> {
+        Arc::new(Waiter::new(worker))
     }
 
     fn plan(&self, request: &Request<'_>) -> Task {
@@ -219,20 +222,20 @@ impl Service for Site {
         matches!(task, Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_))
     }
 
-    fn perform(&self, seat: &mut Arc<Seat>, task: Task, answer: Answer<'_>) {
+    fn perform(&self, waiter: &mut Arc<Waiter>, task: Task, answer: Answer<'_>) {
         match task {
-            Task::Visit(format, language) => self.visit(seat, format, language, answer),
+            Task::Visit(format, language) => self.visit(waiter, format, language, answer),
             Task::Head(format, language) => self.head(format, language, answer),
-            Task::Stats => self.stats(seat, answer),
+            Task::Stats => self.stats(waiter, answer),
             Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = metrics::render(&self.facts());
                 answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
             }
-            Task::History { step, csv } => self.history(seat, step, csv, answer),
-            Task::Events => self.events(seat, answer),
-            Task::Badge(asked) => self.badge(seat, &asked, answer),
+            Task::History { step, csv } => self.history(waiter, step, csv, answer),
+            Task::Events => self.events(waiter, answer),
+            Task::Badge(asked) => self.badge(waiter, &asked, answer),
             Task::Preflight => answer.send_head(Status::NoContent, routes::PREFLIGHT_FIELDS),
             Task::Small(Small { status, fields, body }) => answer.send(status, fields, body),
         }
@@ -252,7 +255,7 @@ fn write_count(body: &mut String, count: Count) {
 fn refuse(reason: Refused, format: Format, answer: Answer<'_>) {
     let sentence = match reason {
         Refused::Starting => "The counter is starting and has not reached its database yet.",
-        Refused::LedgerAway => "The database is away, so this visit was not counted.",
+        Refused::LedgerDown => "The database is down, so this visit was not counted.",
         Refused::Overloaded => "Too many visits are waiting, so this one was not counted.",
         Refused::Late => "The database took too long to answer.",
         Refused::Closing => "The counter is stopping, so this visit was not counted.",

@@ -295,12 +295,12 @@ mod tests {
     #[test]
     fn no_placeholder_is_left() {
         let page = Page::new(StoreNames { ledger: "PostgreSQL", counter: Some("Redis") });
-        let history = Arc::new(History::new(SystemTime::now(), &[], true));
+        let history = Arc::new(History::new(SystemTime::now(), &[]));
         for language in [Language::Portuguese, Language::English] {
             for (look, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
                 page.render(
                     language,
-                    Count { total: 1234, cache },
+                    Count { total: 1234, pruned: 0, cache },
                     look,
                     || history.cloned(),
                     |body| {

@@ -1,28 +1,26 @@
 //! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of HTTP.
 //!
-//! A visit is a `ticket` in the inbox of a lane. The lane's thread (`lane`) takes all that waits, commits it as one batch,
-//! increments the fast counter once (`counting`) and gives every visitor its own numbers back (`delivery`), with one
-//! wake-up a worker. Waits are bounded: [`Visits::tick`] refuses whoever's deadline has passed, whatever the stores are
-//! doing.
+//! A visit is a ticket (`visit`) in the queue of a `lane`. The lane's thread takes all that waits, commits it as one batch in
+//! the `ledger`, increments the `counter` once and gives every visitor its own numbers back, with one wake-up a worker.
+//! Waits are bounded: [`Visits::tick`] refuses whoever's deadline has passed, whatever the stores are doing.
+//!
+//! ```text
+//! visit    the nouns: ticket, batch, numbers, refusals
+//! lane     queue, waiters, commit, delivery
+//! store    a store's connections: one state machine, backoff, health, name look-ups
+//! ledger   where rows live: the contract; PostgreSQL; one file
+//! counter  the counter: Redis, or this process
+//! history  visits by minute, hour and day
+//! ```
 
-mod backoff;
 pub mod counter;
-mod counting;
-mod delivery;
-mod footing;
-mod health;
-mod historian;
+pub mod diagnose;
 pub mod history;
-mod inbox;
 mod lane;
 pub mod ledger;
-#[cfg(test)]
-mod model;
-mod resolver;
-mod seat;
 mod stats;
-pub mod survey;
-mod ticket;
+mod store;
+mod visit;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -31,18 +29,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use counter::Counter;
-use counting::{Client, Counting, Keeper};
-use footing::Footing;
-pub use health::StoreState;
-use health::{Health, Startup};
-use historian::Historian;
 use history::History;
-use inbox::Inbox;
-use lane::{Lane, LedgerStage};
-use ledger::{Chronicle, Ledger};
-pub use seat::Seat;
+pub use lane::Waiter;
+use lane::{Shared, Startup};
+use ledger::{Ledger, Pruner};
 pub use stats::{Histogram, Stats};
-use ticket::{Asks, Ticket};
+use store::Store;
+pub use store::StoreState;
+use visit::{Ask, Ticket};
+pub use visit::{Count, Refused};
 
 /// How many lanes, how much may wait and for how long.
 #[derive(Debug, Clone)]
@@ -53,60 +48,32 @@ pub struct Options {
     pub max_queue: usize,
     /// From a visit's arrival to its answer.
     pub deadline: Duration,
-    /// Tries to reach each store at start; none: for ever.
+    /// Tries to reach the ledger at start; `None`: for ever.
     pub connect_attempts: Option<NonZeroUsize>,
     /// Time between two of them.
     pub connect_interval: Duration,
+    /// How long rows are kept; `None`: for ever.
+    pub keep_rows: Option<Duration>,
 }
 
-/// What a visitor is told: both numbers as they stand with this visit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
-    /// Rows in the ledger.
-    pub total: u64,
-    /// The fast counter; none while it is away, or when the fate of this visit's increment is not known.
-    pub cache: Option<i64>,
-}
-
-/// Why a visit was not answered with its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The stores were not reached yet. Nothing was recorded.
-    Starting,
-    /// The ledger cannot be reached, or refused the batch. Nothing was recorded, unless the visit was in a batch whose
-    /// commit was under way when the ledger went away.
-    LedgerAway,
-    /// Too many visits wait. Nothing was recorded.
-    Overloaded,
-    /// The deadline passed first. The visit may still be recorded.
-    Late,
-    /// The process is stopping. Nothing was recorded.
-    Closing,
-}
-
-/// What the stages tell whoever started them.
+/// What the lanes tell whoever started them.
 #[derive(Debug)]
 pub enum Event {
-    /// Every lane has reached its stores: visits are taken.
+    /// Every lane has reached the ledger: visits are taken.
     Ready,
-    /// A store could not be reached in the attempts allowed, or never can be; the sentence says which and why.
+    /// The ledger could not be reached in the attempts allowed, or never can be; the sentence says which and why.
     Failed(String),
 }
 
 /// The visit counter: lanes over two stores. Shared by every connection.
 pub struct Visits {
-    lanes: Vec<Arc<Lane>>,
+    shared: Arc<Shared>,
     deadline: Duration,
-    startup: Arc<Startup>,
-    ledger: Arc<Health>,
-    counter: Arc<Health>,
-    stats: Arc<Stats>,
-    historian: Arc<Historian>,
 }
 
 impl fmt::Debug for Visits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Visits").field("lanes", &self.lanes.len()).finish_non_exhaustive()
+        f.debug_struct("Visits").field("lanes", &self.shared.queues.len()).finish_non_exhaustive()
     }
 }
 
@@ -120,12 +87,17 @@ pub struct Stores {
     pub ledger: Box<dyn Fn() -> Box<dyn Ledger>>,
     /// A counter for one lane, not yet connected.
     pub counter: Box<dyn Fn() -> Box<dyn Counter>>,
-    /// The ledger's history, not yet connected.
-    pub chronicle: Box<dyn Fn() -> Box<dyn Chronicle>>,
+    /// What deletes the ledger's old rows.
+    pub pruner: Box<dyn Fn() -> Box<dyn Pruner>>,
 }
 
+/// A pass over all rows begins this share of the time they are kept after the last one ended: rows stay that much longer.
+const PRUNE_SHARE: u32 = 50;
+/// And not more often, nor more seldom, than this.
+const PRUNE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+
 impl Visits {
-    /// Starts every lane's thread, and its counter's keeper. They reach for the stores at once and report through `tell`.
+    /// Starts every lane. They reach for the stores at once and report through `tell`.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -134,157 +106,139 @@ impl Visits {
         stores: &Stores,
         tell: impl Fn(Event) + Send + Sync + 'static,
     ) -> std::io::Result<Visits> {
-        let stats = Arc::new(Stats::default());
-        let health = |name| Arc::new(Health::new(name, options.lanes, options.connect_attempts));
-        let (ledger, counter) = (health(stores.ledger_name), health(stores.counter_name));
-        let capacity = options.max_queue.div_ceil(options.lanes);
-        let lanes: Vec<Arc<Lane>> = (0..options.lanes).map(|_| Arc::new(Lane::new(capacity))).collect();
-        let all_inboxes: Arc<[Arc<Inbox>]> = lanes.iter().map(|lane| Arc::clone(&lane.inbox)).collect();
-        let historian = Arc::new(Historian::new(Arc::clone(&ledger)));
-        let tell = {
-            let historian = Arc::clone(&historian);
-            move |event| {
-                if matches!(event, Event::Ready) {
-                    historian.start();
-                }
-                tell(event);
-            }
-        };
-        let (stages, interval) = (2 * options.lanes, options.connect_interval);
-        let startup = Arc::new(Startup::new(stages, interval, Arc::clone(&all_inboxes), Box::new(tell)));
-        {
-            let (historian, chronicle) = (Arc::clone(&historian), (stores.chronicle)());
-            thread::Builder::new().name("historian".to_owned()).spawn(move || historian.run(chronicle))?;
+        let lanes = options.lanes;
+        let store = |name| Arc::new(Store::new(name, lanes, options.connect_attempts));
+        let startup = Startup::new(2 * lanes, options.connect_interval, Box::new(tell));
+        let both = [store(stores.ledger_name), store(stores.counter_name)];
+        let shared =
+            Arc::new(Shared::new(lanes, options.max_queue.div_ceil(lanes), both, startup, Arc::new(Stats::default())));
+        for lane in 0..lanes {
+            lane::start(lane, &shared, (stores.ledger)(), (stores.counter)())?;
         }
-        for (number, lane) in lanes.iter().enumerate() {
-            let counting = Arc::new(Counting::new(Arc::clone(lane), Arc::clone(&counter), Arc::clone(&stats)));
-            let ledger_stage = LedgerStage {
-                number,
-                lane: Arc::clone(lane),
-                all_inboxes: Arc::clone(&all_inboxes),
-                ledger: (stores.ledger)(),
-                counting: Arc::clone(&counting),
-                health: Arc::clone(&ledger),
-                startup: Arc::clone(&startup),
-                stats: Arc::clone(&stats),
-                footing: Footing::new(),
-            };
-            let keeper = Keeper { number, counting, startup: Arc::clone(&startup) };
-            let client = Client { counter: (stores.counter)(), footing: Footing::new() };
-            thread::Builder::new().name(format!("lane-{number}")).spawn(move || ledger_stage.run())?;
-            thread::Builder::new().name(format!("counter-{number}")).spawn(move || keeper.run(client))?;
+        if let Some(keep) = options.keep_rows {
+            let (pruner, ledger) = ((stores.pruner)(), Arc::clone(&shared.ledger));
+            thread::Builder::new().name("pruner".to_owned()).spawn(move || prune(pruner, keep, &ledger))?;
         }
-        Ok(Visits { lanes, deadline: options.deadline, startup, ledger, counter, stats, historian })
+        Ok(Visits { shared, deadline: options.deadline })
     }
 
     /// Records a visit and waits for its numbers, at most until its deadline.
     ///
     /// # Errors
     /// The visit's row is there if and only if the batch it was in was committed; see [`Refused`] for each case.
-    pub fn visit(&self, seat: &Arc<Seat>) -> Result<Count, Refused> {
-        self.ask(seat, Asks::Visit)
+    pub fn visit(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
+        self.ask(waiter, Ask::Visit, self.deadline)
     }
 
     /// Both numbers as they stand, without a visit.
     ///
     /// # Errors
     /// As [`Visits::visit`]; nothing is ever recorded.
-    pub fn look(&self, seat: &Arc<Seat>) -> Result<Count, Refused> {
-        self.ask(seat, Asks::Look)
+    pub fn peek(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
+        self.ask(waiter, Ask::Peek, self.deadline)
     }
 
-    /// The history as it stands, waiting for a look at it, at most that long and never beyond a visit's deadline.
+    /// The history as it stands, waiting for it at most that long and never beyond a visit's deadline.
     ///
     /// # Errors
-    /// As [`Visits::look`].
-    pub fn look_back(&self, seat: &Arc<Seat>, at_most: Duration) -> Result<Arc<History>, Refused> {
-        self.historian.look(seat, Instant::now() + at_most.min(self.deadline))
+    /// As [`Visits::peek`].
+    pub fn read_history(&self, waiter: &Arc<Waiter>, at_most: Duration) -> Result<Arc<History>, Refused> {
+        self.ask(waiter, Ask::History, at_most.min(self.deadline))?;
+        self.shared.history.last().ok_or(Refused::LedgerDown)
     }
 
-    /// Whether all rows from before the history are in it.
-    pub fn history_complete(&self) -> bool {
-        self.historian.is_complete()
+    /// Which reading of the history was the last, and whether it is recent. Whoever asks has it read again soon.
+    pub fn last_reading(&self) -> (u64, bool) {
+        self.shared.history.last_reading()
     }
 
-    /// Which look at the history was the last, and whether it was in the last seconds. Whoever asks has it looked at again
-    /// soon.
-    pub fn last_look(&self) -> (u64, bool) {
-        self.historian.last_look()
+    /// The history as it was read last; `None` before the first reading.
+    pub fn last_history(&self) -> Option<Arc<History>> {
+        self.shared.history.last()
     }
 
-    /// The history as it was seen at the last look; none before the first.
-    pub fn history_seen(&self) -> Option<Arc<History>> {
-        self.historian.seen()
-    }
-
-    fn ask(&self, seat: &Arc<Seat>, asks: Asks) -> Result<Count, Refused> {
+    fn ask(&self, waiter: &Arc<Waiter>, ask: Ask, at_most: Duration) -> Result<Count, Refused> {
         let ticket = Ticket {
-            seat: Arc::clone(seat),
-            turn: seat.begin(),
-            asks,
+            waiter: Arc::clone(waiter),
+            generation: waiter.begin(),
+            ask,
             arrival: SystemTime::now(),
-            deadline: Instant::now() + self.deadline,
+            deadline: Instant::now() + at_most,
         };
         self.submit(ticket)?;
-        seat.wait()
+        waiter.wait()
     }
 
-    /// Puts the ticket into its own worker's lane, or, while that lane's ledger connection is away, into another.
+    /// Puts the ticket into its own worker's lane, or, while that lane's ledger is down, into another.
     fn submit(&self, mut ticket: Ticket) -> Result<(), Refused> {
-        let home = ticket.seat.worker();
-        for step in 0..self.lanes.len() {
-            let lane = &self.lanes[(home + step) % self.lanes.len()];
-            match lane.inbox.put(ticket) {
+        let queues = &self.shared.queues;
+        let home = ticket.waiter.worker();
+        for step in 0..queues.len() {
+            match queues[(home + step) % queues.len()].put(ticket) {
                 Ok(()) => return Ok(()),
-                Err((back, Refused::LedgerAway)) => ticket = back,
+                Err((back, Refused::LedgerDown)) => ticket = back,
                 Err((_, other)) => return Err(other),
             }
         }
-        Err(Refused::LedgerAway)
+        Err(Refused::LedgerDown)
     }
 
     /// Answers every visit whose deadline has passed. To be called often: a visitor waits at most one call longer.
     pub fn tick(&self, now: Instant) {
-        for lane in &self.lanes {
-            lane.answer_late(now);
+        let shared = &self.shared;
+        shared.ledger.tick(now);
+        shared.counter.tick(now);
+        shared.admit();
+        shared.queues.iter().for_each(|queue| queue.expire(now));
+        if shared.startup.has_begun() && shared.history.is_due() {
+            shared.queues.iter().any(|queue| queue.refresh_history());
         }
-        self.historian.tick(now);
-        self.ledger.tick(now);
-        self.counter.tick(now);
     }
 
     /// Whether every lane has reached its stores once.
     pub fn has_begun(&self) -> bool {
-        self.startup.has_begun()
+        self.shared.startup.has_begun()
     }
 
     /// Whether visits are taken: the ledger is there.
     pub fn is_ready(&self) -> bool {
-        self.has_begun() && self.ledger.state() == StoreState::Up
+        self.has_begun() && self.shared.ledger.state() == StoreState::Up
     }
 
     /// Each store by its name, with its state.
     pub fn store_states(&self) -> [(&'static str, StoreState); 2] {
-        [(self.ledger.name(), self.ledger.state()), (self.counter.name(), self.counter.state())]
+        [&self.shared.ledger, &self.shared.counter].map(|store| (store.name(), store.state()))
     }
 
     /// What was counted so far.
     pub fn stats(&self) -> &Stats {
-        &self.stats
+        &self.shared.stats
     }
 
     /// Visits that wait for a commit now.
     pub fn queued(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.inbox.len()).sum()
+        self.shared.queues.iter().map(lane::Queue::len).sum()
     }
 
     /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at most until `until`.
     /// Gives back whether all was done by then.
     pub fn close(&self, until: Instant) -> bool {
-        self.historian.close();
-        for lane in &self.lanes {
-            lane.inbox.close();
-        }
-        self.lanes.iter().all(|lane| lane.wait_ended(until))
+        self.shared.queues.iter().for_each(lane::Queue::close);
+        self.shared.wait_ended(until)
+    }
+}
+
+/// Deletes old rows, pass after pass, for as long as the process runs. After each step it rests as long as that took, so that
+/// visits have the store for themselves half of the time.
+fn prune(mut pruner: Box<dyn Pruner>, keep: Duration, ledger: &Store) {
+    let interval = (keep / PRUNE_SHARE).clamp(PRUNE_INTERVALS.0, PRUNE_INTERVALS.1);
+    loop {
+        let began = Instant::now();
+        let more = ledger.state() == StoreState::Up
+            && pruner.prune(keep).unwrap_or_else(|reason| {
+                log::warn!("old rows cannot be deleted now, trying again: {reason}");
+                false
+            });
+        thread::sleep(if more { began.elapsed() } else { interval });
     }
 }

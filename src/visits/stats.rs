@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Stats {
     /// Visits committed.
     pub visits: AtomicU64,
-    /// Commits whose outcome was unknown and had to be looked up.
+    /// Commits that ended in doubt and had to be resolved.
     pub ambiguous_commits: AtomicU64,
     /// Times a lane reached the ledger again.
     pub ledger_reconnects: AtomicU64,

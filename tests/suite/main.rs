@@ -38,6 +38,7 @@ mod http_framing;
 mod http_limits;
 mod http_rules;
 mod injection;
+mod lanes;
 mod limits;
 mod logging;
 mod metrics;

@@ -70,7 +70,7 @@ fn the_counter_goes_on_where_redis_has_it() {
     assert_eq!(visitas.visit().cache, Some(43));
 }
 
-/// While a store is away at start: alive, not ready, visits refused at once.
+/// While the ledger is down at start: alive, not ready, visits refused at once.
 #[track_caller]
 fn alive_and_not_ready(visitas: &Visitas) {
     visitas.wait_listening();
@@ -112,9 +112,29 @@ fn without_the_database_it_gives_up_in_the_end() {
 }
 
 #[test]
-fn without_redis_it_gives_up_in_the_end() {
-    let redis = Redis::stopped();
-    gives_up_after_three_attempts(Settings::new().redis(&redis), &redis.port().to_string());
+fn without_redis_it_serves_visits_and_counts_once_redis_is_there() {
+    let mut redis = Redis::stopped();
+    let visitas = Settings::new().redis(&redis).start();
+    let counts = visitas.visit();
+    assert_eq!((counts.total, counts.cache), (1, None));
+    let verbose = visitas.get("/readyz?verbose");
+    assert_eq!((verbose.status, verbose.text().contains("Redis: down")), (200, true), "{}", verbose.text());
+    assert!(visitas.said().contains(&redis.port().to_string()), "where it looked: {}", visitas.said());
+    redis.restart();
+    within(LIMIT, "a visit to be counted", || visitas.visit().cache.is_some());
+    assert!(visitas.get("/readyz?verbose").text().contains("Redis: up"));
+    assert_eq!(redis.counter(), Some(1));
+}
+
+#[test]
+fn a_key_that_is_no_number_is_said_and_visits_are_served() {
+    let redis = Redis::start();
+    redis.command(&["RPUSH", "contador_cache", "a"]);
+    let visitas = Settings::new().redis(&redis).start();
+    assert_eq!(visitas.visit().cache, None);
+    assert!(visitas.said().contains("contador_cache is no number there"), "{}", visitas.said());
+    redis.command(&["DEL", "contador_cache"]);
+    within(LIMIT, "a visit to be counted", || visitas.visit().cache.is_some());
 }
 
 #[test]
@@ -127,12 +147,10 @@ fn a_wrong_password_is_said_and_not_told() {
     assert!(ended.stderr.contains("password authentication failed"), "{ended:?}");
     assert!(!ended.stderr.contains("not-the-password"), "{ended:?}");
     let redis = Redis::with_password("right");
-    let ended = few(Settings::new().set("REDIS_URL", redis.url().replace("right", "not-the-password"))).run();
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        !ended.stderr.contains("not-the-password") && ended.stderr.contains(&redis.port().to_string()),
-        "{ended:?}"
-    );
+    let visitas = Settings::new().set("REDIS_URL", redis.url().replace("right", "not-the-password")).start();
+    assert_eq!(visitas.visit().cache, None);
+    let said = visitas.said();
+    assert!(said.contains("WRONGPASS") && !said.contains("not-the-password"), "{said}");
 }
 
 #[test]
@@ -154,22 +172,10 @@ fn it_waits_for_the_database_for_ever_when_told_to() {
 }
 
 #[test]
-fn it_waits_for_redis_for_ever_when_told_to() {
-    let mut redis = Redis::stopped();
-    let settings = Settings::new().redis(&redis).set("CONNECT_ATTEMPTS", 0).set("CONNECT_INTERVAL", "50ms");
-    let mut visitas = settings.set("PORT", free_port()).launch();
-    alive_and_not_ready(&visitas);
-    within(LIMIT, "eight attempts", || attempts(&visitas.stderr().all().join("\n")).len() >= 8);
-    redis.restart();
-    visitas.wait_ready();
-    assert_eq!(visitas.visit().cache, Some(1));
-}
-
-#[test]
 fn it_can_be_stopped_while_it_waits() {
-    let redis = Redis::stopped();
+    let cluster = Cluster::stopped();
     for signal in ["TERM", "INT"] {
-        let settings = Settings::new().redis(&redis).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
+        let settings = Settings::new().postgres(&cluster.default_database()).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
         let mut visitas = settings.launch();
         visitas.wait_listening();
         let start = Instant::now();

@@ -1,10 +1,10 @@
-//! The fast counter: what a visitor sees beside the total. It may lose its memory; the ledger never does.
+//! The counter: what a visitor sees beside the total. It may lose its memory; the ledger never does.
 
 mod memory;
 mod redis;
 
 pub use memory::Memory;
-pub use redis::{Redis, survey as survey_redis};
+pub use redis::{Redis, diagnose as diagnose_redis};
 
 use super::ledger::OpenError;
 

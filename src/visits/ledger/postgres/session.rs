@@ -1,86 +1,65 @@
-//! One connection to PostgreSQL: how it is made, what it checks and creates, and the few statements a lane runs on it.
+//! One connection to PostgreSQL, or to a pooler before it: how it is made, and the statements a lane runs on it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Connection, Error, NoTls, Row, Socket, Statement};
+use tokio::io::{AsyncReadExt, duplex};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Socket, Statement};
 
-use super::is_unfit;
-use super::reach::Way;
-use crate::visits::history::Step;
-
-/// Everything that visitas needs in the database.
-const SCHEMA: &str = include_str!("../schema.sql");
-
-/// One row: whether all of [`SCHEMA`] is there as this version has it, and whether the table itself is.
-const SCHEMA_IS_THERE: &str = "SELECT coalesce(obj_description(to_regclass('acessos_total'), 'pg_class') = 'visitas schema 2', false) \
-     AND 4 = (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('acessos') AND tgenabled = 'O' \
-              AND tgname IN ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
-     to_regclass('acessos') IS NOT NULL";
-
-/// Works in the schema where `acessos` is, wherever the search path finds it, so that all is in one place. Never less
-/// durable than a commit on this server's disk, whatever the database's own default is.
-pub(super) const SETTLE_IN: &str = "SELECT set_config('search_path', quote_ident(coalesce( \
-         (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass('acessos')), \
-         current_schema())) || ', pg_temp', false), \
-     CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END";
-
-/// The lock that keeps two processes from creating the schema at once. Any number will do; this one spells `visitas`.
-const SCHEMA_LOCK: i64 = 0x0076_6973_6974_6173;
+use super::endpoints::Endpoints;
+use super::writer::Entry;
+use crate::visits::history::{Bucket, Step};
+use crate::visits::ledger::Totals;
 
 /// A statement on an unused connection is preceded by a look whether the server has closed it, from this age on.
 const STALE_AFTER: Duration = Duration::from_millis(500);
 
 /// Time for each step of making a connection. Longer than a loaded server takes, and short enough that a lane soon
 /// tries anew, perhaps at another address.
-const STEP_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time for the schema to be created: it may have to wait for another process, and to count a table of a billion rows.
-const SCHEMA_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Time to tell a server that a statement is given up.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Who a lane is: its random number, and the slot it had when it was connected last.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Identity {
-    pub(super) owner: i64,
-    pub(super) slot: Option<i32>,
-}
+// How soon the server finds that this process has vanished (PostgreSQL manual, "Client Connection Defaults").
+const KEEPALIVES: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3";
 
-/// A slot of `acessos_total`, as it was when this lane got it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Slot {
-    pub(super) slot: i32,
-    /// The last batch this lane committed.
-    pub(super) batch: i64,
-    /// The total with that batch.
-    pub(super) seen: u64,
-}
+/// Where the session is, and whether visits can be written there. Works in the schema where `acessos` is, wherever the
+/// search path finds it, so that all is in one place.
+const PLACE: &str = "SELECT pg_backend_pid(), \
+     quote_ident(coalesce((SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
+                            WHERE c.oid = to_regclass('acessos')), current_schema())::text), \
+     pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
 
-/// Why a session failed.
+/// What went wrong in a session.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// PostgreSQL or the connection said so.
+    /// The server's answer, or the library's own error.
     Statement(Error),
-    /// The database cannot be used until a person changes something.
-    Unfit(String),
-    /// The table was there when this lane connected first, and is not now.
-    Missing,
-    /// The connection ended.
-    Closed,
-    /// A step of making the connection took longer than it may.
+    /// Not within this time.
     Slow(Duration),
-    /// The name of the host has no address, or none was told in time.
+    /// The connection is closed.
+    Closed,
+    /// The commit was answered with this warning: a wait for a standby that was cancelled.
+    Unsettled(String),
+    /// A name has no address.
     NoAddress(std::io::Error),
-    /// An answer without the row it must have.
+    /// The server takes no writes.
+    ReadOnly,
+    /// The table is missing, and must not be made while somebody replaces it.
+    Missing,
+    /// What the server has is not what visitas needs, until a person changes it.
+    Unfit(String),
+    /// An answer without the row that it must have.
     NoRow,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::Statement(error)
+        if error.is_closed() { Failure::Closed } else { Failure::Statement(error) }
     }
 }
 
@@ -88,20 +67,33 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Statement(error) => f.write_str(&describe(error)),
-            Failure::Unfit(reason) => f.write_str(reason),
-            Failure::Missing => f.write_str("the table acessos is not there any more"),
             Failure::Slow(limit) => write!(f, "no answer in {limit:?}"),
-            Failure::NoAddress(error) => write!(f, "{error}"),
             Failure::Closed => f.write_str("the server closed the connection"),
+            Failure::Unsettled(warning) => write!(f, "committed, but not where commits are replicated to: {warning}"),
+            Failure::NoAddress(error) => write!(f, "{error}"),
+            Failure::ReadOnly => f.write_str("the server takes no writes: a standby, or read-only"),
+            Failure::Missing => f.write_str("the table acessos is missing"),
+            Failure::Unfit(reason) => f.write_str(reason),
             Failure::NoRow => f.write_str("an answer without a row"),
         }
     }
 }
 
+impl Failure {
+    /// The SQLSTATE of the server's answer (PostgreSQL manual, appendix A).
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Failure::Statement(error) => error.code().map_or("", |code| code.code()),
+            _ => "",
+        }
+    }
+}
+
 /// The error with its cause and its SQLSTATE: the library's own text stops at "db error".
-pub(super) fn describe(error: &Error) -> String {
+fn describe(error: &Error) -> String {
     if let Some(db) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        let hint = db.hint().map_or(String::new(), |hint| format!("; {hint}"));
+        return format!("{} (SQLSTATE {}){hint}", db.message(), db.code().code());
     }
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -109,183 +101,261 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-pub(super) type Link = Connection<Socket, tokio_postgres::tls::NoTlsStream>;
-
-/// A connection on which nothing was done yet.
-pub(super) type Fresh = (Client, Link);
-
-/// Connects to the first host that can be reached and logs in there, each within [`STEP_TIMEOUT`].
-pub(super) async fn connect(way: &mut Way) -> Result<Fresh, Failure> {
-    let mut last = Failure::Unfit("no host is configured".to_owned());
-    for host in way.hosts() {
-        // On this thread, which waits for the database anyway: no runtime has to keep threads for names.
-        let connected = match way.to(&host) {
-            Ok(config) => limited(async { Ok(config.connect(NoTls).await?) }).await,
-            Err(error) => Err(Failure::NoAddress(error)),
-        };
-        match connected {
-            Ok(fresh) => return Ok(fresh),
-            Err(failure) => last = failure,
-        }
-    }
-    Err(last)
-}
-
-/// A connection that holds a slot.
+/// A connection, and the schema that it works in.
 pub(super) struct Session {
-    client: Client,
-    link: Link,
-    commit: Statement,
-    total: Statement,
+    pub(super) client: Client,
+    /// The quoted name of the schema where `acessos` is.
+    pub(super) schema: String,
+    /// Another program stands between, and may give each transaction another session.
+    pub(super) pooled: bool,
+    warning: Arc<Warning>,
+    commit: Call,
+    peek: Call,
     used: Instant,
 }
 
-impl Session {
-    /// Creates what is missing, takes a slot, and proves that a batch could be committed. Every step but the creation
-    /// of the schema, which may have many rows to count, ends within [`STEP_TIMEOUT`].
-    pub(super) async fn open(fresh: Fresh, lane: Identity) -> Result<(Session, Slot), Failure> {
-        let (client, mut link) = fresh;
-        if !limited(driven(&mut link, has_schema(&client, lane))).await? {
-            let created = tokio::time::timeout(SCHEMA_TIMEOUT, driven(&mut link, create_schema(&client))).await;
-            created.unwrap_or(Err(Failure::Slow(SCHEMA_TIMEOUT)))?;
+/// A statement that a lane runs often.
+struct Call {
+    text: String,
+    types: &'static [Type],
+    /// Where the session is ours alone it is parsed once: that saves PostgreSQL some 25 us each time. Behind a pooler the
+    /// same name may mean another client's statement.
+    prepared: Option<Statement>,
+}
+
+impl Call {
+    async fn run(&self, client: &Client, params: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
+        let row = match &self.prepared {
+            Some(statement) => client.query_one(statement, params).await?,
+            None => {
+                let typed: Vec<_> = params.iter().copied().zip(self.types.iter().cloned()).collect();
+                client.query_typed_one(&self.text, &typed).await?
+            }
+        };
+        Ok(row)
+    }
+}
+
+const COMMIT_TYPES: &[Type] = &[
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::TIMESTAMPTZ_ARRAY,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+];
+
+/// The last warning that came with an answer.
+#[derive(Debug, Default)]
+struct Warning {
+    came: AtomicBool,
+    text: std::sync::Mutex<String>,
+}
+
+impl Warning {
+    /// Notes a warning of class 01. PostgreSQL gives one when the wait for a standby was cancelled: the transaction is
+    /// committed here and perhaps nowhere else. What a trigger says by RAISE is no such warning.
+    fn note(&self, notice: &tokio_postgres::error::DbError) {
+        if notice.code().code().starts_with("01") && notice.routine() != Some("exec_stmt_raise") {
+            notice.message().clone_into(&mut self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            self.came.store(true, Ordering::Release);
         }
-        let (commit, total, slot) = limited(driven(&mut link, take_slot(&client, lane))).await?;
-        let mut session = Session { client, link, commit, total, used: Instant::now() };
-        limited(session.rehearse(slot.slot, lane.owner, slot.batch + 1)).await?;
-        Ok((session, slot))
+    }
+
+    fn take(&self) -> Option<String> {
+        let came = self.came.swap(false, Ordering::AcqRel);
+        came.then(|| self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
+    }
+}
+
+/// Reads what the server sends, for as long as the connection lives.
+async fn drive<T>(mut connection: Connection<Socket, T>, warning: Arc<Warning>)
+where
+    Connection<Socket, T>: Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notice(notice) = message {
+            warning.note(&notice);
+        }
+    }
+}
+
+impl Session {
+    /// Connects to the first host that can be reached, logs in and takes writes, each step within [`STEP_TIMEOUT`].
+    pub(super) async fn connect(endpoints: &mut Endpoints) -> Result<Session, Failure> {
+        let mut last = Failure::Unfit("no host is configured".to_owned());
+        for host in endpoints.hosts() {
+            // On this thread, which waits for the database anyway: no runtime has to keep threads for names.
+            let connected = match endpoints.config(&host) {
+                Ok(config) => limited(STEP_TIMEOUT, Session::to(&config)).await,
+                Err(error) => Err(Failure::NoAddress(error)),
+            };
+            match connected {
+                Ok(session) => return Ok(session),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    async fn to(config: &Config) -> Result<Session, Failure> {
+        let (client, connection) = config.connect(NoTls).await?;
+        let warning = Arc::new(Warning::default());
+        tokio::spawn(drive(connection, Arc::clone(&warning)));
+        let row = client.query_typed_one(PLACE, &[]).await?;
+        let (pid, schema): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        if row.try_get(2)? {
+            return Err(Failure::ReadOnly);
+        }
+        let Some(schema) = schema else {
+            return Err(Failure::Unfit("the search_path names no schema that is there".to_owned()));
+        };
+        let pooled = process_id(&client).await != Some(pid);
+        if !pooled {
+            // Nothing depends on these: behind a pooler they would be left to its other clients.
+            client.batch_execute(KEEPALIVES).await?;
+            client.batch_execute("SET default_transaction_isolation = 'read committed'").await?;
+        }
+        let commit = Call {
+            text: format!("SELECT * FROM {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
+            types: COMMIT_TYPES,
+            prepared: None,
+        };
+        let peek = Call { text: format!("SELECT * FROM {schema}.visitas_peek()"), types: &[], prepared: None };
+        Ok(Session { client, schema, pooled, warning, commit, peek, used: Instant::now() })
+    }
+
+    /// Has the server parse what a lane runs often, where that is worth it.
+    pub(super) async fn prepare(&mut self) -> Result<(), Failure> {
+        if !self.pooled {
+            for call in [&mut self.commit, &mut self.peek] {
+                call.prepared = Some(self.client.prepare_typed(&call.text, call.types).await?);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the server still has this connection, as far as can be told without asking it.
-    pub(super) async fn is_alive(&mut self) -> bool {
-        if self.used.elapsed() < STALE_AFTER {
-            return true;
+    pub(super) async fn is_alive(&self) -> bool {
+        if self.used.elapsed() >= STALE_AFTER {
+            // Lets the runtime see what came from the socket, and then the connection's task.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
         }
-        // Lets the runtime see what came from the socket, and then the connection.
-        tokio::task::yield_now().await;
-        poll_fn(|context| Poll::Ready(Pin::new(&mut self.link).poll(context).is_pending())).await
+        !self.client.is_closed()
     }
 
-    /// One row for each arrival and the batch's number, in one transaction; gives the total with them.
-    pub(super) async fn commit(
+    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals with them, and how many
+    /// changes wait to be folded.
+    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(Totals, i64), Failure> {
+        let Entry { writer, number, before, minute, minute_visits, past, past_visits, .. } = entry;
+        let params: [&(dyn ToSql + Sync); 8] =
+            [writer, number, before, &arrivals, minute, minute_visits, past, past_visits];
+        self.warning.take();
+        let row = self.commit.run(&self.client, &params).await?;
+        self.settled()?;
+        Ok((totals(&row, 0)?, row.try_get(2)?))
+    }
+
+    /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of the old one's closing entry,
+    /// if it is known, and the totals.
+    pub(super) async fn hand_over(
         &mut self,
-        slot: i32,
-        owner: i64,
-        batch: i64,
-        arrivals: &[SystemTime],
-    ) -> Result<u64, Failure> {
-        let minute = single_minute(arrivals);
-        let Session { client, link, commit, .. } = self;
-        let rows =
-            driven(link, async { Ok(client.query(&*commit, &[&slot, &owner, &batch, &arrivals, &minute]).await?) })
-                .await?;
-        self.used = Instant::now();
-        single_total(&rows)
+        new: i64,
+        old: Option<i64>,
+        stray: Option<i64>,
+    ) -> Result<(Option<i64>, Totals), Failure> {
+        let text = format!("SELECT * FROM {}.visitas_hand_over($1, $2, $3)", self.schema);
+        let params: [(&(dyn ToSql + Sync), Type); 3] = [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
+        self.warning.take();
+        let row = self.client.query_typed_one(&text, &params).await?;
+        self.settled()?;
+        Ok((row.try_get(0)?, totals(&row, 1)?))
     }
 
-    /// The total as it stands.
-    pub(super) async fn total(&mut self) -> Result<u64, Failure> {
-        let Session { client, link, total, .. } = self;
-        let rows = driven(link, async { Ok(client.query(&*total, &[]).await?) }).await?;
+    /// The last statement's commit came without PostgreSQL's warning.
+    fn settled(&mut self) -> Result<(), Failure> {
         self.used = Instant::now();
-        single_total(&rows)
+        self.warning.take().map_or(Ok(()), |warning| Err(Failure::Unsettled(warning)))
     }
 
-    /// Gives the slot back.
-    pub(super) async fn release(&mut self, slot: i32, owner: i64) -> Result<(), Failure> {
-        let Session { client, link, .. } = self;
-        let statement = "UPDATE acessos_total SET owner = NULL WHERE slot = $1 AND owner = $2";
-        driven(link, async { Ok(client.execute(statement, &[&slot, &owner]).await?) }).await?;
+    /// The totals as they stand.
+    pub(super) async fn peek(&mut self) -> Result<Totals, Failure> {
+        let row = self.peek.run(&self.client, &[]).await?;
+        self.used = Instant::now();
+        totals(&row, 0)
+    }
+
+    /// The parts of the history since these beginnings of its steps.
+    pub(super) async fn history(&mut self, since: [i64; 3]) -> Result<Vec<Bucket>, Failure> {
+        let text = format!("SELECT * FROM {}.visitas_history($1, $2)", self.schema);
+        let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
+        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
+        let rows = self.client.query_typed(&text, &params).await?;
+        self.used = Instant::now();
+        rows.iter().map(bucket).collect()
+    }
+
+    /// Drops the writer's entries `from` and up to `to`, closes silent writers, and folds what was appended.
+    pub(super) async fn maintain(&mut self, writer: i64, from: i64, to: i64) -> Result<(), Failure> {
+        let text = format!("SELECT {}.visitas_maintain($1, $2, $3)", self.schema);
+        let params: [(&(dyn ToSql + Sync), Type); 3] = [(&writer, Type::INT8), (&from, Type::INT8), (&to, Type::INT8)];
+        self.client.query_typed(&text, &params).await?;
+        self.used = Instant::now();
+        Ok(())
+    }
+
+    /// Closes the writer for good.
+    pub(super) async fn close(&mut self, writer: i64) -> Result<(), Failure> {
+        let text = format!("SELECT {}.visitas_close($1)", self.schema);
+        self.client.query_typed(&text, &[(&writer, Type::INT8)]).await?;
         Ok(())
     }
 
     /// Commits a batch of one, and takes it back: whatever would keep the next batch from being committed (a table
     /// that is missing, a server that is read-only, a right that was revoked) is found here.
-    async fn rehearse(&mut self, slot: i32, owner: i64, batch: i64) -> Result<(), Failure> {
-        let Session { client, link, .. } = self;
-        let script = format!("BEGIN; SELECT visitas_commit({slot}, {owner}, {batch}, ARRAY[now()], 0); ROLLBACK");
-        driven(link, async { Ok(client.batch_execute(&script).await?) }).await.map_err(unfit)
+    pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
+        let schema = &self.schema;
+        let script = format!(
+            "BEGIN; SELECT {schema}.visitas_hand_over({writer}, NULL, NULL); \
+             SELECT {schema}.visitas_commit({writer}, 1, 0, ARRAY[now()], 0, 1, '{{}}', '{{}}'); ROLLBACK"
+        );
+        Ok(self.client.batch_execute(&script).await?)
+    }
+
+    /// Tells the server to give up the statement that got no answer, so that sessions that wait for a lock or for a standby
+    /// do not pile up there.
+    pub(super) async fn cancel(&self) {
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.client.cancel_token().cancel_query(NoTls)).await;
     }
 }
 
-/// Settles where the session works, and tells whether all of the schema is there.
-async fn has_schema(client: &Client, lane: Identity) -> Result<bool, Failure> {
-    client.batch_execute(SETTLE_IN).await?;
-    let row = client.query_one(SCHEMA_IS_THERE, &[]).await?;
-    let (all, table): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-    // A table that vanishes under a running process is being replaced by somebody, who must not find one in his way.
-    if !table && lane.slot.is_some() {
-        return Err(Failure::Missing);
-    }
-    Ok(all)
+/// The server's process that the login was answered for. A pooler answers with a number of its own making, so a session of
+/// another process says that one stands between. The library tells the number in a request to cancel alone
+/// (PostgreSQL manual, "Message Formats": CancelRequest).
+async fn process_id(client: &Client) -> Option<i32> {
+    let (ours, mut theirs) = duplex(64);
+    client.cancel_token().cancel_query_raw(ours, NoTls).await.ok()?;
+    let mut request = [0; 16];
+    theirs.read_exact(&mut request).await.ok()?;
+    Some(i32::from_be_bytes(request[8..12].try_into().ok()?))
 }
 
-/// Takes the lane's slot and prepares its statements.
-async fn take_slot(client: &Client, lane: Identity) -> Result<(Statement, Statement, Slot), Failure> {
-    let row =
-        client.query_one("SELECT slot, batch, seen FROM visitas_open($1, $2)", &[&lane.owner, &lane.slot]).await?;
-    let seen = u64::try_from(row.try_get::<_, i64>(2)?).unwrap_or(0);
-    let slot = Slot { slot: row.try_get(0)?, batch: row.try_get(1)?, seen };
-    let types = [Type::INT4, Type::INT8, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::INT8];
-    let commit = client.prepare_typed("SELECT visitas_commit($1, $2, $3, $4, $5)", &types).await?;
-    let total = client.prepare("SELECT sum(total)::bigint FROM acessos_total").await?;
-    Ok((commit, total, slot))
+fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
+    let count = |column| Ok::<_, Failure>(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0));
+    Ok(Totals { total: count(column)?, pruned: count(column + 1)? })
 }
 
-/// Creates what is missing, one process at a time.
-async fn create_schema(client: &Client) -> Result<(), Failure> {
-    // Counting may take a while where there are many rows, and so may waiting for another process that counts.
-    let ms = SCHEMA_TIMEOUT.as_millis();
-    let limits = format!("SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}");
-    client.batch_execute(&format!("BEGIN; {limits}; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")).await?;
-    // Another process may just have done it.
-    if !client.query_one(SCHEMA_IS_THERE, &[]).await?.try_get::<_, bool>(0)? {
-        log::info!("creating what visitas needs in the database, and counting the rows that are there");
-        client.batch_execute(SCHEMA).await.map_err(|error| unfit(error.into()))?;
-    }
-    client.batch_execute("COMMIT").await?;
-    Ok(())
+fn bucket(row: &Row) -> Result<Bucket, Failure> {
+    let seconds: i64 = row.try_get(0)?;
+    let step = Step::ALL.into_iter().find(|step| step.seconds() == seconds).ok_or(Failure::NoRow)?;
+    Ok(Bucket { step, start: row.try_get(1)?, visits: row.try_get(2)? })
 }
 
-/// Tells a table that cannot take a visit from a failure that passes.
-fn unfit(failure: Failure) -> Failure {
-    match failure {
-        Failure::Statement(error) if is_unfit(&error) => {
-            Failure::Unfit(format!("the table acessos cannot take a visit: {}", describe(&error)))
-        }
-        other => other,
-    }
-}
-
-fn single_total(rows: &[Row]) -> Result<u64, Failure> {
-    let row = rows.first().ok_or(Failure::NoRow)?;
-    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
-}
-
-/// The minute that all of them are in; none when they are not all in one.
-fn single_minute(arrivals: &[SystemTime]) -> Option<i64> {
-    let mut minutes = arrivals.iter().map(|arrival| Step::Minute.start_of(*arrival));
-    let first = minutes.next()?;
-    minutes.all(|minute| minute == first).then_some(first)
-}
-
-/// Gives a step of making a connection up after [`STEP_TIMEOUT`].
-pub(super) async fn limited<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or(Err(Failure::Slow(STEP_TIMEOUT)))
-}
-
-/// Drives the connection until `work` on its client is done.
-pub(super) async fn driven<T>(link: &mut Link, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut work = pin!(work);
-    poll_fn(|context| {
-        // First the work, which queues what is to be sent; then the connection, which sends and receives.
-        if let Poll::Ready(done) = work.as_mut().poll(context) {
-            return Poll::Ready(done);
-        }
-        let ended = Pin::new(&mut *link).poll(context);
-        match work.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => ended.map(|result| Err(result.err().map_or(Failure::Closed, Failure::Statement))),
-        }
-    })
-    .await
+/// Gives a step up after that time.
+pub(super) async fn limited<T>(limit: Duration, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(limit, step).await.unwrap_or(Err(Failure::Slow(limit)))
 }

@@ -5,48 +5,49 @@ use std::path::Path;
 
 use redb::DatabaseError;
 
-use super::{Embedded, FILE_NAME, is_ours, open};
-use crate::visits::survey::Finding;
+use super::count::count;
+use super::{FILE_NAME, is_ours, open};
+use crate::visits::diagnose::Check;
 
 /// Looks at the store in `folder`.
 #[cold]
-pub fn survey(folder: &Path) -> Vec<Finding> {
+pub fn diagnose(folder: &Path) -> Vec<Check> {
     let path = folder.join(FILE_NAME);
-    let mut findings = vec![writable(folder)];
+    let mut checks = vec![writable(folder)];
     if !path.exists() {
-        findings
-            .push(Finding::fine("its file", format!("{} is not there yet: the first start makes it", path.display())));
-        return findings;
+        checks.push(Check::fine("its file", format!("{} is not there yet: the first start makes it", path.display())));
+        return checks;
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
-    findings.push(match open(&path, true) {
-        Ok((database, _)) if matches!(is_ours(&database), Ok(false)) => Finding::fails(
+    checks.push(match open(&path, true) {
+        Ok((database, _)) if matches!(is_ours(&database), Ok(false)) => Check::fails(
             "its file",
             format!("{} is a store of another program", path.display()),
             "name another DATA_DIR",
         ),
         // Never accepted, so that the file stays as it is.
-        Ok((database, _)) => match Embedded::count(&database) {
-            Ok(rows) => Finding::fine("its file", format!("{}, {rows} rows in {bytes} bytes", path.display())),
-            Err(error) => Finding::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
+        Ok((database, _)) => match count(&database, &mut |_, _| {}) {
+            Ok((counted, _)) if !counted.agrees() => counted.check(),
+            Ok((counted, _)) => {
+                Check::fine("its file", format!("{}, {} rows in {bytes} bytes", path.display(), counted.rows))
+            }
+            Err(error) => Check::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
         },
-        Err(DatabaseError::DatabaseAlreadyOpen) => Finding::mind(
+        Err(DatabaseError::DatabaseAlreadyOpen) => Check::warns(
             "its file",
             format!("{} is in use by a running visitas", path.display()),
             "nothing, if that one is to serve; a second one needs a DATA_DIR of its own",
         ),
-        Err(error) => Finding::fails(
-            "its file",
-            format!("{}: {error}", path.display()),
-            "restore a copy, or name another DATA_DIR",
-        ),
+        Err(error) => {
+            Check::fails("its file", format!("{}: {error}", path.display()), "restore a copy, or name another DATA_DIR")
+        }
     });
-    findings
+    checks
 }
 
 /// Whether a file can be made in the folder, or the folder in the nearest one above it that is there.
 #[cold]
-fn writable(folder: &Path) -> Finding {
+fn writable(folder: &Path) -> Check {
     let there = folder.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
     let there = there.filter(|there| !there.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".visitas-check-{}", std::process::id()));
@@ -54,9 +55,9 @@ fn writable(folder: &Path) -> Finding {
         Ok(file) => {
             drop(file);
             let _ = fs::remove_file(&probe);
-            Finding::fine("embedded store", format!("the folder {} can be written to", there.display()))
+            Check::fine("embedded store", format!("the folder {} can be written to", there.display()))
         }
-        Err(error) => Finding::fails(
+        Err(error) => Check::fails(
             "embedded store",
             format!("{} cannot be written to: {error}", there.display()),
             "give this user the folder, or name another DATA_DIR",

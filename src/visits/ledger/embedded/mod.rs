@@ -1,32 +1,32 @@
 //! The ledger in one file of this process: `redb`, ACID, synced to disk at every commit.
 
-mod chronicle;
-mod guarded;
-mod survey;
+mod buffered;
+mod count;
+mod diagnose;
+mod history;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
     CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageError, Table, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
+    StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
-use super::{CommitError, LastBatch, Ledger, OpenError};
-use crate::visits::history::Step;
-pub use chronicle::EmbeddedChronicle;
-use guarded::GuardedFile;
-pub use survey::survey;
+use super::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
+use crate::visits::history::Bucket;
+use buffered::BufferedFile;
+pub use count::recount;
+pub use diagnose::diagnose;
+use history::HISTORY;
 
 /// One row a visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
-/// For each lane, the number of the last batch it committed, the rows there were with it, the minute the lane is in, and
-/// its visits in it so far: added to the history when the lane's next minute begins, so that a batch writes no more pages.
-/// Four rows a lane, from four times its number on: of the same types as every other table, since each pair of types
-/// would bring its own copy of the B-tree's code.
+/// For each lane, the number of the last batch it committed in this run: what tells whether a batch in doubt is there. Of
+/// the same types as every other table, since each pair of types would bring its own copy of the B-tree's code.
 const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
 /// The file's name in the data folder.
 const FILE_NAME: &str = "visitas.redb";
@@ -37,7 +37,7 @@ const CACHE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct EmbeddedFile {
     path: PathBuf,
-    /// None before it is opened, and after an error that leaves `redb` unusable until it is opened again.
+    /// `None` before it is opened, and after an error that leaves `redb` unusable until it is opened again.
     database: Mutex<Option<Arc<Database>>>,
     /// Whether this process ever had it open.
     opened: AtomicBool,
@@ -68,20 +68,20 @@ impl EmbeddedFile {
         let opened = self.opened.load(Ordering::Relaxed);
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)
-                .map_err(|error| OpenError::Never(format!("the folder of {at} cannot be made: {error}")))?;
+                .map_err(|error| OpenError::Permanent(format!("the folder of {at} cannot be made: {error}")))?;
         }
         let refused = |error| match error {
             // This process had it already: a lane has yet to let go of the instance that failed.
-            DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Again(format!("{at} is not closed yet")),
+            DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Transient(format!("{at} is not closed yet")),
             DatabaseError::DatabaseAlreadyOpen => {
-                OpenError::Never(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
+                OpenError::Permanent(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
             }
-            other if opened || is_full(&other) => OpenError::Again(format!("{at}: {other}")),
-            other => OpenError::Never(format!("{at} cannot be used as it is: {other}")),
+            other if opened || is_full(&other) => OpenError::Transient(format!("{at}: {other}")),
+            other => OpenError::Permanent(format!("{at} cannot be used as it is: {other}")),
         };
         let (database, file) = open(&self.path, !opened).map_err(refused)?;
-        if !is_ours(&database).map_err(|error| OpenError::Again(format!("{at}: {error}")))? {
-            return Err(OpenError::Never(format!(
+        if !is_ours(&database).map_err(|error| OpenError::Transient(format!("{at}: {error}")))? {
+            return Err(OpenError::Permanent(format!(
                 "{at} is a store of another program; give this one a DATA_DIR of its own"
             )));
         }
@@ -104,8 +104,8 @@ impl EmbeddedFile {
 /// Opens the file, creating it where there is none, with every page of it checked or not: a file that something else has
 /// damaged would be trusted without that, and end the process by a panic later. A check reads about 1.5 GB/s from the page
 /// cache; 10 million visits are 160 MB. The file itself stays as it is until it is accepted.
-fn open(path: &Path, checked: bool) -> Result<(Database, GuardedFile), DatabaseError> {
-    let file = GuardedFile::open(path)?;
+fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
+    let file = BufferedFile::open(path)?;
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked);
     Ok((builder.create_with_backend(file.clone())?, file))
@@ -129,7 +129,7 @@ fn is_full(error: &DatabaseError) -> bool {
 
 /// Whether all the tables in the file are of those that visitas makes; so are those of a file that has none yet.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
-    let ours = [VISITS, LANES, chronicle::HISTORY, chronicle::MARKS];
+    let ours = [VISITS, LANES, HISTORY];
     let transaction = database.begin_read()?;
     if transaction.list_multimap_tables()?.count() > 0 {
         return Ok(false);
@@ -153,117 +153,67 @@ pub struct Embedded {
     /// Distinguishes the lanes of one run; what an earlier run left under it is cleared at the first opening.
     lane: u64,
     fresh: bool,
-    /// What is known to be committed.
-    last: Last,
-}
-
-/// A lane's row.
-#[derive(Debug, Clone, Copy, Default)]
-struct Last {
-    batch: u64,
-    total: u64,
-    /// The minute the lane is in, in seconds since 1970.
-    minute: i64,
-    /// The lane's visits in it.
-    visits: i64,
-}
-
-impl Last {
-    /// A lane's row as it is kept; none where no lane of that number ever committed.
-    fn read(lanes: &impl ReadableTable<u64, i64>, lane: u64) -> Result<Option<Last>, redb::Error> {
-        let field = |index| Ok::<_, redb::Error>(lanes.get(4 * lane + index)?.map(|field| field.value()));
-        let Some(batch) = field(0)? else { return Ok(None) };
-        let [total, minute, visits] = [field(1)?, field(2)?, field(3)?].map(Option::unwrap_or_default);
-        Ok(Some(Last { batch: batch.cast_unsigned(), total: total.cast_unsigned(), minute, visits }))
-    }
-
-    /// Every lane's row.
-    fn read_all(lanes: &impl ReadableTable<u64, i64>) -> Result<Vec<Last>, redb::Error> {
-        let last = lanes.last()?.map_or(0, |(key, _)| key.value() / 4 + 1);
-        let mut all = Vec::new();
-        for lane in 0..last {
-            all.extend(Last::read(lanes, lane)?);
-        }
-        Ok(all)
-    }
-
-    fn write(self, lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
-        let fields = [self.batch.cast_signed(), self.total.cast_signed(), self.minute, self.visits];
-        for (index, field) in (0..).zip(fields) {
-            lanes.insert(4 * lane + index, field)?;
-        }
-        Ok(())
-    }
-
-    fn remove(lanes: &mut Table<'_, u64, i64>, lane: u64) -> Result<(), redb::Error> {
-        for index in 0..4 {
-            lanes.remove(4 * lane + index)?;
-        }
-        Ok(())
-    }
+    /// The number of the last batch that is known to be committed.
+    number: i64,
 }
 
 impl Embedded {
     /// A client of `file` for one lane.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
         let lane = file.lanes.fetch_add(1, Ordering::Relaxed);
-        Embedded { file: Arc::clone(file), database: None, lane, fresh: true, last: Last::default() }
+        Embedded { file: Arc::clone(file), database: None, lane, fresh: true, number: 0 }
     }
 
-    /// Creates the tables, and reads what this lane committed last.
-    fn prepare(&self, database: &Database) -> Result<Last, redb::Error> {
+    /// Creates the tables, and reads what this lane committed last: the number of its batch, and the totals.
+    fn prepare(&self, database: &Database) -> Result<(i64, Totals), redb::Error> {
         let transaction = begin(database)?;
-        let last = {
-            let rows = transaction.open_table(VISITS)?.len()?;
+        let found = {
             let mut lanes = transaction.open_table(LANES)?;
-            let mut history = chronicle::open(&transaction)?;
+            transaction.open_table(HISTORY)?;
             if self.fresh {
-                history.find_gap(rows, &mut lanes)?;
-                if let Some(old) = Last::read(&lanes, self.lane)? {
-                    history.add(old.minute, old.visits)?;
-                    Last::remove(&mut lanes, self.lane)?;
-                }
+                lanes.remove(self.lane)?;
             }
-            Last::read(&lanes, self.lane)?.unwrap_or_default()
+            let number = lanes.get(self.lane)?.map_or(0, |number| number.value());
+            (number, totals(&transaction.open_table(VISITS)?)?)
         };
         transaction.commit()?;
-        Ok(last)
+        Ok(found)
     }
 
-    fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Last, Failure> {
+    fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Totals, Failure> {
         let transaction = begin(database).map_err(Failure::before)?;
-        let last = self.write_in(&transaction, arrivals).map_err(Failure::Before)?;
+        let totals = self.write_in(&transaction, arrivals).map_err(Failure::Before)?;
         transaction.commit().map_err(Failure::Commit)?;
-        Ok(last)
+        Ok(totals)
     }
 
-    fn write_in(&self, transaction: &WriteTransaction, arrivals: &[SystemTime]) -> Result<Last, redb::Error> {
+    fn write_in(&self, transaction: &WriteTransaction, arrivals: &[SystemTime]) -> Result<Totals, redb::Error> {
         let mut visits = transaction.open_table(VISITS)?;
-        let mut last = Last { batch: self.last.batch + 1, total: visits.len()?, ..self.last };
+        let mut totals = totals(&visits)?;
         for arrival in arrivals {
-            last.total += 1;
-            visits.insert(last.total, microseconds(*arrival))?;
+            totals.total += 1;
+            visits.insert(totals.total, microseconds(*arrival))?;
         }
-        let minutes = || arrivals.iter().map(|arrival| Step::Minute.start_of(*arrival));
-        let first = minutes().next().unwrap_or_default();
-        if !minutes().all(|minute| minute == first) {
-            let mut history = chronicle::open(transaction)?;
-            minutes().try_for_each(|minute| history.add(minute, 1))?;
-        } else if first == last.minute {
-            last.visits += arrivals.len() as i64;
-        } else {
-            let mut history = chronicle::open(transaction)?;
-            history.add(last.minute, last.visits)?;
-            history.drop_old(first)?;
-            (last.minute, last.visits) = (first, arrivals.len() as i64);
-        }
-        last.write(&mut transaction.open_table(LANES)?, self.lane)?;
-        Ok(last)
+        history::add(&mut transaction.open_table(HISTORY)?, arrivals)?;
+        transaction.open_table(LANES)?.insert(self.lane, self.number + 1)?;
+        Ok(totals)
     }
 
-    fn count(database: &Database) -> Result<u64, redb::Error> {
-        Ok(database.begin_read()?.open_table(VISITS)?.len()?)
+    /// Reads from the file as it is.
+    fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, CommitError> {
+        let Some(database) = &self.database else { return Err(CommitError::Idle("not open".to_owned())) };
+        let current = self.file.lock().clone();
+        if current.is_none_or(|current| !Arc::ptr_eq(&current, database)) {
+            return Err(CommitError::Idle("another lane had to open the file again".to_owned()));
+        }
+        work(database).map_err(|error| CommitError::Rejected(error.to_string()))
     }
+}
+
+/// The numbers of rows are never used again, so the last one is the total, whatever was deleted since.
+fn totals(visits: &(impl ReadableTable<u64, i64> + ReadableTableMetadata)) -> Result<Totals, redb::Error> {
+    let total = visits.last()?.map_or(0, |(number, _)| number.value());
+    Ok(Totals { total, pruned: total.saturating_sub(visits.len()?) })
 }
 
 /// Where in a transaction an error came.
@@ -284,50 +234,100 @@ impl Ledger for Embedded {
     fn open(&mut self) -> Result<LastBatch, OpenError> {
         self.database = None;
         let database = self.file.open()?;
-        let last = self.prepare(&database).map_err(|error| {
+        let (number, totals) = self.prepare(&database).map_err(|error| {
             self.file.forget(&database);
-            OpenError::Again(format!("{}: {error}", self.file.path.display()))
+            OpenError::Transient(format!("{}: {error}", self.file.path.display()))
         })?;
         self.database = Some(database);
         self.fresh = false;
-        let committed = last.batch > self.last.batch;
-        self.last = last;
-        Ok(if committed { LastBatch::Committed(last.total) } else { LastBatch::NotCommitted })
+        let committed = number > self.number;
+        self.number = number;
+        Ok(if committed { LastBatch::Committed(totals) } else { LastBatch::NotCommitted })
     }
 
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<u64, CommitError> {
-        let Some(database) = self.database.clone() else { return Err(CommitError::NotSent("not open".to_owned())) };
+    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
+        let Some(database) = self.database.clone() else { return Err(CommitError::Idle("not open".to_owned())) };
         let error = match self.write(&database, arrivals) {
-            Ok(last) => {
-                self.last = last;
-                return Ok(last.total);
+            Ok(totals) => {
+                self.number += 1;
+                return Ok(totals);
             }
             Err(error) => error,
         };
         self.database = None;
         self.file.forget(&database);
         Err(match error {
-            Failure::Before(error) => CommitError::Refused(error.to_string()),
-            Failure::Commit(error) => CommitError::Unknown(error.to_string()),
+            Failure::Before(error) => CommitError::Rejected(error.to_string()),
+            Failure::Commit(error) => CommitError::InDoubt(error.to_string()),
         })
     }
 
-    fn total(&mut self) -> Result<u64, CommitError> {
-        let Some(database) = &self.database else { return Err(CommitError::NotSent("not open".to_owned())) };
-        Embedded::count(database).map_err(|error| CommitError::Refused(error.to_string()))
+    fn peek(&mut self) -> Result<Totals, CommitError> {
+        self.read(|database| totals(&database.begin_read()?.open_table(VISITS)?))
     }
 
-    fn check(&mut self) -> Result<(), String> {
-        let current = self.file.lock().clone();
-        match (&current, &self.database) {
-            (Some(current), Some(mine)) if Arc::ptr_eq(current, mine) => Ok(()),
-            _ => Err("another lane had to open the file again".to_owned()),
-        }
+    fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
+        self.read(|database| history::read(database, now))
     }
+
+    fn maintain(&mut self) {}
 
     fn close(&mut self) {
         self.database = None;
     }
+}
+
+/// Deletes the oldest rows of the file.
+#[derive(Debug)]
+pub struct EmbeddedPruner {
+    file: Arc<EmbeddedFile>,
+}
+
+/// Rows deleted by one transaction, which batches wait for: some 10 ms.
+const ROWS_A_STEP: usize = 5_000;
+
+impl EmbeddedPruner {
+    /// For the file that the lanes have open.
+    pub fn new(file: &Arc<EmbeddedFile>) -> Self {
+        EmbeddedPruner { file: Arc::clone(file) }
+    }
+}
+
+impl Pruner for EmbeddedPruner {
+    fn prune(&mut self, keep: Duration) -> Result<bool, String> {
+        let Some(database) = self.file.lock().clone() else { return Err("the file is not open".to_owned()) };
+        let before = microseconds(SystemTime::now().checked_sub(keep).unwrap_or(UNIX_EPOCH));
+        prune(&database, before).map_err(|error| error.to_string())
+    }
+}
+
+/// Deletes rows from the first on, as long as they are older than that. The last one stays: its number is the total.
+fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
+    let old = {
+        let visits = database.begin_read()?.open_table(VISITS)?;
+        let last = visits.last()?.map_or(0, |(number, _)| number.value());
+        let mut old = Vec::new();
+        for row in visits.range(..last)?.take(ROWS_A_STEP) {
+            let (number, arrival) = row?;
+            if arrival.value() >= before {
+                break;
+            }
+            old.push(number.value());
+        }
+        old
+    };
+    if old.is_empty() {
+        return Ok(false);
+    }
+    let transaction = begin(database)?;
+    {
+        let mut visits = transaction.open_table(VISITS)?;
+        for number in &old {
+            visits.remove(number)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(old.len() == ROWS_A_STEP)
 }
 
 /// Microseconds since 1970, the resolution PostgreSQL keeps too.

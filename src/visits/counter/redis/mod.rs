@@ -1,16 +1,16 @@
 //! The counter in Redis: key `contador_cache`, one `INCRBY` a batch.
 
-mod link;
+mod connection;
 
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisError, RedisResult};
 
 use super::super::ledger::OpenError;
-use super::super::resolver::Resolver;
 use super::{CountError, Counter};
-use crate::visits::survey::Finding;
-use link::Link;
+use crate::visits::diagnose::Check;
+use crate::visits::store::Resolver;
+use connection::Connection;
 
 /// The key, as the exercise names it.
 const KEY: &str = "contador_cache";
@@ -22,7 +22,7 @@ pub struct Redis {
     resolver: Resolver,
     /// For each call, connecting included where it must.
     timeout: Duration,
-    link: Option<Link>,
+    connection: Option<Connection>,
     used: Instant,
 }
 
@@ -35,40 +35,52 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 impl Redis {
     /// A client, not yet connected. No call takes longer than `timeout`.
     pub fn new(info: ConnectionInfo, timeout: Duration) -> Self {
-        Redis { info, resolver: Resolver::new(), timeout, link: None, used: Instant::now() }
+        Redis { info, resolver: Resolver::new(), timeout, connection: None, used: Instant::now() }
     }
 
     /// Connects, makes the key, and proves that it could be increased.
-    fn connect(&mut self, deadline: Instant) -> RedisResult<Link> {
-        let mut link = self.log_in(deadline)?;
-        link.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
-        // A rehearsal: what would refuse an increment (a full server, a read-only replica, a key that holds no number)
+    fn connect(&mut self, deadline: Instant) -> RedisResult<Connection> {
+        let mut connection = self.log_in(deadline)?;
+        connection.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
+        // A dry run: what would refuse an increment (a full server, a read-only replica, a key that holds no number)
         // refuses this one too.
-        link.ask::<i64>(&increment(0), deadline)?;
-        Ok(link)
+        connection.ask::<i64>(&increment(0), deadline)?;
+        Ok(connection)
     }
 
-    fn log_in(&mut self, deadline: Instant) -> RedisResult<Link> {
-        let mut link = self.reach(deadline)?;
+    /// What to tell a person of an error: the two that say that this is the wrong server, in a sentence.
+    fn in_words(error: &RedisError) -> String {
+        match error.code() {
+            Some("MOVED" | "ASK" | "CLUSTERDOWN") => format!(
+                "this is a node of a Redis Cluster, and {KEY} is on another one: name a server that is no cluster ({error})"
+            ),
+            Some("READONLY") => format!("this is a replica, which takes no writes: name the primary ({error})"),
+            Some("WRONGTYPE") => format!("{KEY} is no number there: delete or rename it ({error})"),
+            _ => error.to_string(),
+        }
+    }
+
+    fn log_in(&mut self, deadline: Instant) -> RedisResult<Connection> {
+        let mut connection = self.reach(deadline)?;
         let settings = self.info.redis_settings();
         if let Some(password) = settings.password() {
             let mut command = redis::cmd("AUTH");
             if let Some(user) = settings.username() {
                 command.arg(user);
             }
-            link.ask::<()>(command.arg(password), deadline)?;
+            connection.ask::<()>(command.arg(password), deadline)?;
         }
         if settings.db() != 0 {
-            link.ask::<()>(redis::cmd("SELECT").arg(settings.db()), deadline)?;
+            connection.ask::<()>(redis::cmd("SELECT").arg(settings.db()), deadline)?;
         }
-        Ok(link)
+        Ok(connection)
     }
 
     /// Connects to the first of the server's addresses that can be reached.
-    fn reach(&mut self, deadline: Instant) -> RedisResult<Link> {
+    fn reach(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let (host, port) = match self.info.addr() {
             ConnectionAddr::Tcp(host, port) => (host, *port),
-            ConnectionAddr::Unix(path) => return Ok(Link::over_unix(path, deadline)?),
+            ConnectionAddr::Unix(path) => return Ok(Connection::over_unix(path, deadline)?),
             other => {
                 return Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, "no way to", other.to_string())));
             }
@@ -80,29 +92,29 @@ impl Redis {
             // Each address gets its share of the time that is left, or one that is silent would take all of it.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
-            match Link::over_tcp(*address, port, now + share) {
-                Ok(link) => return Ok(link),
+            match Connection::over_tcp(*address, port, now + share) {
+                Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into()).into())
     }
 
-    /// Runs a command. Anything that leaves the connection in doubt ends it.
+    /// Runs a command. Anything that leaves the connection unsure ends it.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
-        let mut link = self.fresh(deadline).map_err(|error| CountError::NotSent(error.to_string()))?;
-        let answer = link.ask(command, deadline).map_err(|error| CountError::Unknown(error.to_string()))?;
-        self.link = Some(link);
+        let mut connection = self.fresh(deadline).map_err(|error| CountError::NotSent(Redis::in_words(&error)))?;
+        let answer = connection.ask(command, deadline).map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
+        self.connection = Some(connection);
         self.used = Instant::now();
         Ok(answer)
     }
 
     /// The connection, taken out; after a rest it is looked at, and made anew if the server has closed it. Nothing is
     /// lost by that, while an increment sent into a closed connection would have an unknown fate.
-    fn fresh(&mut self, deadline: Instant) -> RedisResult<Link> {
+    fn fresh(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let rested = self.used.elapsed() > STALE_AFTER;
-        let kept = self.link.take().filter(|link| !rested || link.is_alive());
+        let kept = self.connection.take().filter(|connection| !rested || connection.is_alive());
         kept.map_or_else(|| self.connect(deadline), Ok)
     }
 }
@@ -115,9 +127,10 @@ fn increment(visits: u64) -> Cmd {
 
 impl Counter for Redis {
     fn open(&mut self) -> Result<(), OpenError> {
-        self.link = None;
-        let link = self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Again(error.to_string()))?;
-        self.link = Some(link);
+        self.connection = None;
+        let connection =
+            self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
+        self.connection = Some(connection);
         self.used = Instant::now();
         Ok(())
     }
@@ -134,30 +147,34 @@ impl Counter for Redis {
 
 /// What a person who sets the server up should know of it. Nothing is written.
 #[cold]
-pub fn survey(info: &ConnectionInfo, timeout: Duration) -> Vec<Finding> {
+pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
     let began = Instant::now();
     let deadline = began + timeout;
-    let mut link = match Redis::new(info.clone(), timeout).log_in(deadline) {
-        Ok(link) => link,
+    let mut connection = match Redis::new(info.clone(), timeout).log_in(deadline) {
+        Ok(connection) => connection,
         Err(error) => {
             let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
-            return vec![Finding::fails("Redis", error.to_string(), todo)];
+            return vec![Check::fails("Redis", Redis::in_words(&error), todo)];
         }
     };
     let took = began.elapsed();
-    // Without an answer the findings below say so, each for itself.
-    let server: String = link.ask(&redis::cmd("INFO"), deadline).unwrap_or_default();
+    // Without an answer the checks below say so, each for itself.
+    let server: String = connection.ask(&redis::cmd("INFO"), deadline).unwrap_or_default();
     let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
-    let mut findings = vec![Finding::fine("Redis", format!("{version}, connected in {took:.1?}"))];
-    findings.push(match link.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
-        Ok(Some(count)) => Finding::fine("its counter", format!("{KEY} is {count}")),
-        Ok(None) => Finding::fine("its counter", "not there yet: it begins at 0"),
-        Err(error) => {
-            Finding::fails("its counter", error.to_string(), "let this user read and write that key, a number")
-        }
+    let mut checks = vec![Check::fine("Redis", format!("{version}, connected in {took:.1?}"))];
+    let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
+    let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
+        Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
+        // Whatever would refuse an increment refuses this one too, which changes nothing.
+        Ok(Some(_)) => connection.ask::<i64>(&increment(0), deadline).map(|count| format!("{KEY} is {count}")),
+        Err(error) => Err(error),
+    };
+    checks.push(match count {
+        Ok(found) => Check::fine("its counter", found),
+        Err(error) => Check::fails("its counter", Redis::in_words(&error), advice),
     });
     if server.contains("role:slave") {
-        findings.push(Finding::fails("its role", "a replica, which takes no writes", "name the primary"));
+        checks.push(Check::fails("its role", "a replica, which takes no writes", "name the primary"));
     }
-    findings
+    checks
 }

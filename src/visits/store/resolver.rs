@@ -21,13 +21,13 @@ type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// One lane's look-ups for one store.
 #[derive(Debug)]
-pub(super) struct Resolver {
+pub(in crate::visits) struct Resolver {
     look_up: LookUp,
-    under_way: Option<UnderWay>,
+    in_flight: Option<InFlight>,
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct InFlight {
     name: String,
     answer: Receiver<Answer>,
 }
@@ -39,31 +39,31 @@ struct Answer {
 
 impl Resolver {
     /// A resolver that asks the system.
-    pub(super) fn new() -> Self {
-        Resolver { look_up: ask_system, under_way: None }
+    pub(in crate::visits) fn new() -> Self {
+        Resolver { look_up: ask_system, in_flight: None }
     }
 
     /// The addresses of `name`, at least one, within `limit`. An address that is written out is its own.
     ///
     /// # Errors
     /// When there are none, or not in time; then the look-up goes on, and a later call may get its answer.
-    pub(super) fn resolve(&mut self, name: &str, limit: Duration) -> io::Result<Vec<IpAddr>> {
+    pub(in crate::visits) fn resolve(&mut self, name: &str, limit: Duration) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
         let until = Instant::now() + limit;
         loop {
-            let under_way = match self.under_way.take() {
-                Some(under_way) => under_way,
+            let in_flight = match self.in_flight.take() {
+                Some(in_flight) => in_flight,
                 None => self.start(name)?,
             };
-            match under_way.answer.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(answer) if under_way.name == name && answer.came.elapsed() < FRESH => {
+            match in_flight.answer.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(answer) if in_flight.name == name && answer.came.elapsed() < FRESH => {
                     return found(name, answer.addresses);
                 }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    self.under_way = Some(under_way);
+                    self.in_flight = Some(in_flight);
                     return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{name}: no address in {limit:?}")));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a look-up ended without answer")),
@@ -71,7 +71,7 @@ impl Resolver {
         }
     }
 
-    fn start(&self, name: &str) -> io::Result<UnderWay> {
+    fn start(&self, name: &str) -> io::Result<InFlight> {
         let (sender, answer) = sync_channel(1);
         let (look_up, asked) = (self.look_up, name.to_owned());
         let work = move || {
@@ -80,7 +80,7 @@ impl Resolver {
             let _ = sender.send(Answer { came: Instant::now(), addresses });
         };
         thread::Builder::new().name("resolver".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
-        Ok(UnderWay { name: name.to_owned(), answer })
+        Ok(InFlight { name: name.to_owned(), answer })
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_look_up() {
-        let mut resolver = Resolver { look_up: |name| panic!("{name} was looked up"), under_way: None };
+        let mut resolver = Resolver { look_up: |name| panic!("{name} was looked up"), in_flight: None };
         assert_eq!(resolver.resolve("127.0.0.9", SOON).ok(), Some(address(9)));
         assert_eq!(resolver.resolve("::1", SOON).ok(), Some(vec!["::1".parse().expect("an address")]));
     }
@@ -123,7 +123,7 @@ mod tests {
     fn every_call_looks_anew() {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         let look_up = |_: &str| Ok(address(CALLS.fetch_add(1, Ordering::SeqCst) as u8));
-        let mut resolver = Resolver { look_up, under_way: None };
+        let mut resolver = Resolver { look_up, in_flight: None };
         for call in 0..3 {
             assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(call)));
         }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_name_without_address_is_an_error_with_its_name() {
-        let mut resolver = Resolver { look_up: |_| Ok(Vec::new()), under_way: None };
+        let mut resolver = Resolver { look_up: |_| Ok(Vec::new()), in_flight: None };
         assert!(resolver.resolve("nowhere", LONG).is_err_and(|error| error.to_string().contains("nowhere")));
     }
 
@@ -146,7 +146,7 @@ mod tests {
             RUNNING.fetch_sub(1, Ordering::SeqCst);
             Ok(address(1))
         };
-        let mut resolver = Resolver { look_up, under_way: None };
+        let mut resolver = Resolver { look_up, in_flight: None };
         for name in ["db", "other", "db"] {
             let began = Instant::now();
             let error = resolver.resolve(name, SOON).expect_err("no answer in so short a time");
@@ -163,11 +163,11 @@ mod tests {
     fn an_old_answer_is_not_taken() {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         let look_up = |_: &str| Ok(address(CALLS.fetch_add(1, Ordering::SeqCst) as u8));
-        let mut resolver = Resolver { look_up, under_way: None };
+        let mut resolver = Resolver { look_up, in_flight: None };
         let (sender, answer) = sync_channel(1);
         let came = Instant::now().checked_sub(FRESH * 2).expect("a machine that is up for longer");
         sender.send(Answer { came, addresses: Ok(address(77)) }).expect("room for it");
-        resolver.under_way = Some(UnderWay { name: "db".to_owned(), answer });
+        resolver.in_flight = Some(InFlight { name: "db".to_owned(), answer });
         assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(0)));
     }
 }

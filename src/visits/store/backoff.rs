@@ -19,7 +19,7 @@ impl Backoff {
         Backoff { next: FIRST }
     }
 
-    /// The next wait: between half of its length and all of it, at random, so that many lanes do not knock at once.
+    /// The next wait: between half of its length and all of it, at random, so that many lanes do not try at once.
     pub(super) fn wait(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(LONGEST);

@@ -1,4 +1,4 @@
-//! The way to the server: each of its hosts in turn, its name looked up anew every time, and a limit on every wait.
+//! Where the server may be: each of its hosts in turn, its name looked up anew every time, and a limit on every wait.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, LoadBalanceHosts};
+use tokio_postgres::config::{self, LoadBalanceHosts};
 
-use super::super::super::resolver::Resolver;
+use crate::visits::store::Resolver;
 
 /// Time for a name to be looked up. Short, so that a name server that is silent does not keep a lane from its next host;
 /// an answer that comes later is taken up at the next try.
@@ -26,40 +26,40 @@ const KEEPALIVE_COUNT: u32 = 3;
 
 /// Where the server may be, and how to log in there.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Endpoints {
     /// Everything but the hosts.
     login: Config,
-    hosts: Vec<Place>,
+    hosts: Vec<Host>,
     resolver: Resolver,
 }
 
 /// One host of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Host {
     /// A name, or an address written out.
     Tcp(String, u16),
     /// The folder of a Unix socket.
     Unix(PathBuf, u16),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Place::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Place::Unix(folder, port) => write!(f, "{}:{port}", folder.display()),
+            Host::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Host::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Host::Unix(folder, port) => write!(f, "{}:{port}", folder.display()),
         }
     }
 }
 
-impl Way {
-    /// The way that `config` describes. No statement on it takes longer than `deadline`.
+impl Endpoints {
+    /// The endpoints of `config`. What is sent and not acknowledged within `deadline` is lost.
     pub(super) fn new(config: &Config, deadline: Duration) -> Self {
-        Way { login: login(config, deadline), hosts: places(config), resolver: Resolver::new() }
+        Endpoints { login: login(config, deadline), hosts: places(config), resolver: Resolver::new() }
     }
 
     /// The hosts in the order they are to be tried.
-    pub(super) fn hosts(&self) -> Vec<Place> {
+    pub(super) fn hosts(&self) -> Vec<Host> {
         let mut hosts = self.hosts.clone();
         if self.login.get_load_balance_hosts() == LoadBalanceHosts::Random {
             // The standard library seeds its hashers at random.
@@ -73,16 +73,16 @@ impl Way {
     ///
     /// # Errors
     /// When its name has no address, or none in time.
-    pub(super) fn to(&mut self, host: &Place) -> io::Result<Config> {
+    pub(super) fn config(&mut self, host: &Host) -> io::Result<Config> {
         let mut config = self.login.clone();
         match host {
-            Place::Tcp(name, port) => {
+            Host::Tcp(name, port) => {
                 for address in self.resolver.resolve(name, LOOK_UP_TIMEOUT)? {
                     config.host(address.to_string());
                 }
                 config.port(*port);
             }
-            Place::Unix(folder, port) => {
+            Host::Unix(folder, port) => {
                 config.host_path(folder).port(*port);
             }
         }
@@ -92,14 +92,14 @@ impl Way {
 
 /// The hosts of a configuration with their ports, as the library reads them: an address that is given beside a name
 /// saves looking it up, and a single port is for all.
-fn places(config: &Config) -> Vec<Place> {
+fn places(config: &Config) -> Vec<Host> {
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let place = |index: usize| {
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        let address = |address: &IpAddr| Place::Tcp(address.to_string(), port);
+        let address = |address: &IpAddr| Host::Tcp(address.to_string(), port);
         addresses.get(index).map(address).or_else(|| match hosts.get(index)? {
-            Host::Tcp(name) => Some(Place::Tcp(name.clone(), port)),
-            Host::Unix(folder) => Some(Place::Unix(folder.clone(), port)),
+            config::Host::Tcp(name) => Some(Host::Tcp(name.clone(), port)),
+            config::Host::Unix(folder) => Some(Host::Unix(folder.clone(), port)),
         })
     };
     (0..hosts.len().max(addresses.len())).filter_map(place).collect()
@@ -120,35 +120,17 @@ fn login(config: &Config, deadline: Duration) -> Config {
     login.application_name(config.get_application_name().unwrap_or("visitas"));
     login.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
     login.channel_binding(config.get_channel_binding());
-    login.target_session_attrs(config.get_target_session_attrs());
     login.load_balance_hosts(config.get_load_balance_hosts());
     login.connect_timeout(config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT));
     // What was sent and not acknowledged for so long is lost, though the connection stands (tcp(7), TCP_USER_TIMEOUT).
     login.tcp_user_timeout(deadline);
     login.keepalives(true).keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_S));
     login.keepalives_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S)).keepalives_retries(KEEPALIVE_COUNT);
-    let own = config.get_options().unwrap_or_default();
-    login.options(format!("{own} {}", session_settings(deadline)).trim_start());
+    // None of our own: a pooler refuses what it does not know, and nothing depends on any.
+    if let Some(options) = config.get_options() {
+        login.options(options);
+    }
     login
-}
-
-// By how much the server gives a statement up before the client does, so that the client hears that nothing was
-// committed instead of having to find out; and a lock sooner still, for that says more. Longer than a packet's way.
-const STATEMENT_MARGIN: Duration = Duration::from_millis(20);
-const LOCK_MARGIN: Duration = Duration::from_millis(40);
-
-/// What the server is told about the session.
-fn session_settings(deadline: Duration) -> String {
-    // Of a very short deadline a part must be left; 0 would mean no limit.
-    let less = |margin, least: u32| deadline.saturating_sub(margin).max(deadline * least / 10).as_millis().max(1);
-    let (statement, lock) = (less(STATEMENT_MARGIN, 7), less(LOCK_MARGIN, 5));
-    format!(
-        "-c statement_timeout={statement} -c lock_timeout={lock} -c idle_in_transaction_session_timeout={statement} \
-         -c tcp_keepalives_idle={KEEPALIVE_IDLE_S} -c tcp_keepalives_interval={KEEPALIVE_INTERVAL_S} \
-         -c tcp_keepalives_count={KEEPALIVE_COUNT} -c tcp_user_timeout={} \
-         -c default_transaction_isolation=read\\ committed -c client_min_messages=warning -c visitas.lane=on",
-        deadline.as_millis()
-    )
 }
 
 #[cfg(test)]
@@ -157,28 +139,28 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(5);
 
-    fn way(address: &str) -> Way {
-        Way::new(&address.parse().expect("an address"), DEADLINE)
+    fn endpoints(address: &str) -> Endpoints {
+        Endpoints::new(&address.parse().expect("an address"), DEADLINE)
     }
 
     #[test]
     fn every_host_is_tried_in_its_order_at_its_own_port() {
-        let way = way("host=db1,/run/pg,::1 port=1,2,3 user=u");
-        let tcp = |name: &str, port| Place::Tcp(name.to_owned(), port);
-        assert_eq!(way.hosts(), [tcp("db1", 1), Place::Unix("/run/pg".into(), 2), tcp("::1", 3)]);
-        assert_eq!(way.hosts().last().map(ToString::to_string).as_deref(), Some("[::1]:3"));
+        let endpoints = endpoints("host=db1,/run/pg,::1 port=1,2,3 user=u");
+        let tcp = |name: &str, port| Host::Tcp(name.to_owned(), port);
+        assert_eq!(endpoints.hosts(), [tcp("db1", 1), Host::Unix("/run/pg".into(), 2), tcp("::1", 3)]);
+        assert_eq!(endpoints.hosts().last().map(ToString::to_string).as_deref(), Some("[::1]:3"));
     }
 
     #[test]
     fn an_address_beside_a_name_is_taken_and_one_port_is_for_all() {
-        let way = way("host=db1,db2 hostaddr=10.0.0.1,10.0.0.2 port=7 user=u");
-        assert_eq!(way.hosts(), [Place::Tcp("10.0.0.1".to_owned(), 7), Place::Tcp("10.0.0.2".to_owned(), 7)]);
+        let endpoints = endpoints("host=db1,db2 hostaddr=10.0.0.1,10.0.0.2 port=7 user=u");
+        assert_eq!(endpoints.hosts(), [Host::Tcp("10.0.0.1".to_owned(), 7), Host::Tcp("10.0.0.2".to_owned(), 7)]);
     }
 
     #[test]
     fn a_balanced_load_begins_anywhere() {
-        let way = way("host=a,b,c port=1 user=u load_balance_hosts=random");
-        let firsts: std::collections::BTreeSet<String> = (0..100).map(|_| way.hosts()[0].to_string()).collect();
+        let endpoints = endpoints("host=a,b,c port=1 user=u load_balance_hosts=random");
+        let firsts: std::collections::BTreeSet<String> = (0..100).map(|_| endpoints.hosts()[0].to_string()).collect();
         assert_eq!(firsts.len(), 3);
     }
 
@@ -186,26 +168,16 @@ mod tests {
     fn nothing_of_the_login_is_lost() {
         let given = "host=127.0.0.1 port=9 user=u password=p dbname=d options='-c geqo=off' application_name=a \
             connect_timeout=7 target_session_attrs=read-write channel_binding=disable sslmode=disable";
-        let mut way = way(given);
-        let host = way.hosts().remove(0);
-        let config = way.to(&host).expect("no name to look up");
+        let mut endpoints = endpoints(given);
+        let host = endpoints.hosts().remove(0);
+        let config = endpoints.config(&host).expect("no name to look up");
         assert_eq!((config.get_user(), config.get_password()), (Some("u"), Some(&b"p"[..])));
         assert_eq!((config.get_dbname(), config.get_application_name()), (Some("d"), Some("a")));
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
         let given: Config = given.parse().expect("an address");
-        assert_eq!(config.get_target_session_attrs(), given.get_target_session_attrs());
         assert_eq!(config.get_channel_binding(), given.get_channel_binding());
         assert_eq!(config.get_ssl_mode(), given.get_ssl_mode());
         assert_eq!((config.get_hosts(), config.get_ports()), (given.get_hosts(), given.get_ports()));
-        assert!(
-            config.get_options().is_some_and(|options| options.starts_with("-c geqo=off -c statement_timeout=4980"))
-        );
-    }
-
-    #[test]
-    fn the_server_gives_up_before_the_client() {
-        assert!(session_settings(DEADLINE).starts_with("-c statement_timeout=4980 -c lock_timeout=4960 "));
-        assert!(session_settings(Duration::from_millis(40)).starts_with("-c statement_timeout=28 -c lock_timeout=20 "));
-        assert!(session_settings(Duration::from_millis(1)).starts_with("-c statement_timeout=1 -c lock_timeout=1 "));
+        assert_eq!(config.get_options(), Some("-c geqo=off"));
     }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use may::coroutine;
 
-use super::counter::{CountError, Counter};
-use super::history::Bucket;
-use super::ledger::{Chronicle, CommitError, LastBatch, Ledger, OpenError, RolledUp};
-use super::{Count, Options, Refused, Seat, Stores, Visits};
+use visitas::visits::counter::{CountError, Counter};
+use visitas::visits::history::Bucket;
+use visitas::visits::ledger::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
+use visitas::visits::{Count, Options, Refused, Stores, Visits, Waiter};
 
 const DEADLINE: Duration = Duration::from_millis(150);
 /// What the clock of these tests adds, and what a loaded machine may.
@@ -24,30 +24,30 @@ const AT_ONCE: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// A commit ends with an error that passes; other calls with a refusal.
-    Passing,
-    Refused,
-    NotSent,
+    Transient,
+    Rejected,
+    Idle,
     /// The connection breaks; whether the batch was committed before is told by the next opening, or not any more.
     Broken {
         committed: bool,
         forgotten: bool,
     },
     /// As `Broken`, but it takes longer than any visitor waits.
-    Silent {
+    TimedOut {
         committed: bool,
     },
 }
 
 const FAULTS: [Fault; 9] = [
-    Fault::Passing,
-    Fault::Refused,
-    Fault::NotSent,
+    Fault::Transient,
+    Fault::Rejected,
+    Fault::Idle,
     Fault::Broken { committed: true, forgotten: false },
     Fault::Broken { committed: false, forgotten: false },
     Fault::Broken { committed: true, forgotten: true },
     Fault::Broken { committed: false, forgotten: true },
-    Fault::Silent { committed: true },
-    Fault::Silent { committed: false },
+    Fault::TimedOut { committed: true },
+    Fault::TimedOut { committed: false },
 ];
 
 /// What the stores hold, over all lanes.
@@ -115,16 +115,16 @@ impl FakeLedger {
     /// What a call comes to; `carry_out` is what it does where it succeeds, or seems not to.
     fn call(&mut self, carry_out: impl FnOnce(&Self) -> u64) -> Result<u64, CommitError> {
         if !self.connected {
-            return Err(CommitError::NotSent("not connected".to_owned()));
+            return Err(CommitError::Idle("not connected".to_owned()));
         }
         let reason = || "planned".to_owned();
         match self.world.next_fault() {
             None => Ok(carry_out(self)),
-            Some(Fault::Passing) => Err(CommitError::Passing(reason())),
-            Some(Fault::Refused) => Err(CommitError::Refused(reason())),
-            Some(Fault::NotSent) => {
+            Some(Fault::Transient) => Err(CommitError::Transient(reason())),
+            Some(Fault::Rejected) => Err(CommitError::Rejected(reason())),
+            Some(Fault::Idle) => {
                 self.connected = false;
-                Err(CommitError::NotSent(reason()))
+                Err(CommitError::Idle(reason()))
             }
             Some(Fault::Broken { committed, forgotten }) => {
                 self.connected = false;
@@ -132,15 +132,15 @@ impl FakeLedger {
                 if committed {
                     carry_out(self);
                 }
-                Err(CommitError::Unknown(reason()))
+                Err(CommitError::InDoubt(reason()))
             }
-            Some(Fault::Silent { committed }) => {
+            Some(Fault::TimedOut { committed }) => {
                 self.connected = false;
                 if committed {
                     carry_out(self);
                 }
                 thread::sleep(DEADLINE + DEADLINE / 2);
-                Err(CommitError::Silent(reason()))
+                Err(CommitError::TimedOut(reason()))
             }
         }
     }
@@ -150,31 +150,34 @@ impl Ledger for FakeLedger {
     fn open(&mut self) -> Result<LastBatch, OpenError> {
         self.connected = false;
         if self.world.next_fault().is_some() {
-            return Err(OpenError::Again("planned".to_owned()));
+            return Err(OpenError::Transient("planned".to_owned()));
         }
         self.connected = true;
         let (batch, total) = self.world.lock().batches.get(&self.lane).copied().unwrap_or_default();
         let before = std::mem::replace(&mut self.batch, batch);
         Ok(match (std::mem::take(&mut self.forgotten), batch > before) {
             (true, _) => LastBatch::Unknown,
-            (false, true) => LastBatch::Committed(total),
+            (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
             (false, false) => LastBatch::NotCommitted,
         })
     }
 
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<u64, CommitError> {
+    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
         let total = self.call(|ledger| ledger.carry_out(arrivals))?;
         self.batch += 1;
-        Ok(total)
+        Ok(Totals { total, pruned: 0 })
     }
 
-    fn total(&mut self) -> Result<u64, CommitError> {
-        self.call(|ledger| ledger.world.lock().rows.len() as u64)
+    fn peek(&mut self) -> Result<Totals, CommitError> {
+        let total = self.call(|ledger| ledger.world.lock().rows.len() as u64)?;
+        Ok(Totals { total, pruned: 0 })
     }
 
-    fn check(&mut self) -> Result<(), String> {
-        self.total().map(drop).map_err(|error| error.to_string())
+    fn history(&mut self, _now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
+        Ok(Vec::new())
     }
+
+    fn maintain(&mut self) {}
 
     fn close(&mut self) {
         self.connected = false;
@@ -188,7 +191,7 @@ impl Counter for FakeCounter {
         let mut world = self.0.lock();
         world.counter_calls += 1;
         let call = world.counter_calls;
-        if world.counter_plan.contains_key(&call) { Err(OpenError::Again("planned".to_owned())) } else { Ok(()) }
+        if world.counter_plan.contains_key(&call) { Err(OpenError::Transient("planned".to_owned())) } else { Ok(()) }
     }
 
     fn add(&mut self, visits: u64) -> Result<i64, CountError> {
@@ -211,19 +214,13 @@ impl Counter for FakeCounter {
     }
 }
 
-/// The history is another part's business.
-struct NoChronicle;
+/// Nothing is deleted here.
+struct NoPruner;
 
-impl Chronicle for NoChronicle {
-    fn look(&mut self, _now: SystemTime) -> Result<(Vec<Bucket>, bool), String> {
-        Ok((Vec::new(), true))
+impl Pruner for NoPruner {
+    fn prune(&mut self, _keep: Duration) -> Result<bool, String> {
+        Ok(false)
     }
-
-    fn roll_up(&mut self) -> Result<RolledUp, String> {
-        Ok(RolledUp::Nothing)
-    }
-
-    fn rest(&mut self) {}
 }
 
 /// One run: so many lanes, and visitors who each come so often.
@@ -247,6 +244,7 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         deadline: DEADLINE,
         connect_attempts: None,
         connect_interval: Duration::from_millis(1),
+        keep_rows: None,
     };
     let (for_ledger, for_counter) = (world.clone(), world.clone());
     let stores = Stores {
@@ -254,7 +252,7 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         counter_name: "the counter",
         ledger: Box::new(move || Box::new(FakeLedger::new(&for_ledger))),
         counter: Box::new(move || Box::new(FakeCounter(for_counter.clone()))),
-        chronicle: Box::new(|| Box::new(NoChronicle)),
+        pruner: Box::new(|| Box::new(NoPruner)),
     };
     let visits = Arc::new(Visits::start(&options, &stores, |_| ()).expect("threads"));
     while !visits.has_begun() {
@@ -281,7 +279,7 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         }
         assert!(Instant::now() < end, "the ledger is back, and visits are refused");
     }
-    assert!(visits.close(Instant::now() + Duration::from_secs(5)), "the stages end");
+    assert!(visits.close(Instant::now() + Duration::from_secs(5)), "the lanes end");
     ended.store(true, Ordering::Relaxed);
     clock.join().expect("the clock's end");
     Arc::into_inner(answers).expect("all visitors are gone").into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -290,10 +288,10 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
 fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::JoinHandle<()> {
     let (visits, answers) = (Arc::clone(visits), Arc::clone(answers));
     let work = move || {
-        let seat = Arc::new(Seat::new(0));
+        let waiter = Arc::new(Waiter::new(0));
         for _ in 0..times {
             let began = Instant::now();
-            let answer = visits.visit(&seat);
+            let answer = visits.visit(&waiter);
             if answer.is_err() {
                 // As a visitor who was refused does not come again at once.
                 coroutine::sleep(Duration::from_millis(5));

@@ -19,7 +19,7 @@ const KEEPALIVE_COUNT: u32 = 3;
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     wire: Wire,
     parser: Unshown<Parser>,
 }
@@ -41,33 +41,33 @@ struct Wire {
     deadline: Instant,
 }
 
-impl Link {
+impl Connection {
     /// Connects over TCP.
     ///
     /// # Errors
     /// When it cannot by the deadline.
-    pub(super) fn over_tcp(address: IpAddr, port: u16, deadline: Instant) -> io::Result<Link> {
+    pub(super) fn over_tcp(address: IpAddr, port: u16, deadline: Instant) -> io::Result<Connection> {
         let address = SocketAddr::new(address, port);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.connect_timeout(&address.into(), left(deadline)?)?;
         socket.set_tcp_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_COUNT))?;
-        Ok(Link::on(socket, deadline))
+        Ok(Connection::on(socket, deadline))
     }
 
     /// Connects over a Unix socket.
     ///
     /// # Errors
     /// When it cannot by the deadline.
-    pub(super) fn over_unix(path: &Path, deadline: Instant) -> io::Result<Link> {
+    pub(super) fn over_unix(path: &Path, deadline: Instant) -> io::Result<Connection> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.connect_timeout(&SockAddr::unix(path)?, left(deadline)?)?;
-        Ok(Link::on(socket, deadline))
+        Ok(Connection::on(socket, deadline))
     }
 
-    fn on(socket: Socket, deadline: Instant) -> Link {
-        Link { wire: Wire { socket, deadline }, parser: Unshown(Parser::new()) }
+    fn on(socket: Socket, deadline: Instant) -> Connection {
+        Connection { wire: Wire { socket, deadline }, parser: Unshown(Parser::new()) }
     }
 
     /// Sends a command and reads its answer. After an error the connection is of no more use: the next answer on it
@@ -91,7 +91,7 @@ impl Link {
     }
 }
 
-impl ConnectionLike for Link {
+impl ConnectionLike for Connection {
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
         self.wire.write_all(command)?;
         self.parser.0.parse_value(&mut self.wire)
@@ -169,8 +169,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(200);
 
-    /// A link to a server that sends these bytes one at a time, with that pause before each, whatever it is asked.
-    fn to_server(answer: &'static [u8], pause: Duration) -> Link {
+    /// A connection to a server that sends these bytes one at a time, with that pause before each, whatever it is asked.
+    fn to_server(answer: &'static [u8], pause: Duration) -> Connection {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
         thread::spawn(move || {
@@ -184,12 +184,12 @@ mod tests {
                 }
             }
         });
-        Link::over_tcp(Ipv4Addr::LOCALHOST.into(), port, Instant::now() + LIMIT * 10).expect("a connection")
+        Connection::over_tcp(Ipv4Addr::LOCALHOST.into(), port, Instant::now() + LIMIT * 10).expect("a connection")
     }
 
-    fn increment(link: &mut Link) -> (RedisResult<i64>, Duration) {
+    fn increment(connection: &mut Connection) -> (RedisResult<i64>, Duration) {
         let began = Instant::now();
-        let answer = link.ask(redis::cmd("INCRBY").arg("key").arg(1), began + LIMIT);
+        let answer = connection.ask(redis::cmd("INCRBY").arg("key").arg(1), began + LIMIT);
         (answer, began.elapsed())
     }
 
@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_closed_is_known_without_asking() {
-        let mut link = to_server(b":1\r\n", Duration::ZERO);
-        assert!(link.is_alive());
-        assert_eq!(increment(&mut link).0.ok(), Some(1));
+        let mut connection = to_server(b":1\r\n", Duration::ZERO);
+        assert!(connection.is_alive());
+        assert_eq!(increment(&mut connection).0.ok(), Some(1));
         let end = Instant::now() + LIMIT * 10;
-        while link.is_alive() {
+        while connection.is_alive() {
             assert!(Instant::now() < end, "the server has closed it");
             thread::sleep(Duration::from_millis(1));
         }

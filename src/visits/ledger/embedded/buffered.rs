@@ -1,4 +1,4 @@
-//! The store's file, left as it is until the store in it is accepted.
+//! The store's file with buffered writes: it stays as it is until the store in it is accepted.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,10 +14,10 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 /// of ours. That is little, whatever the size of the file: until then `redb` writes only the header, and when a refused
 /// store is closed, the map of its free pages.
 #[derive(Debug, Clone)]
-pub(super) struct GuardedFile {
+pub(super) struct BufferedFile {
     file: Arc<FileBackend>,
-    /// What `redb` did, in its order, for those who read meanwhile and for [`GuardedFile::accept`]; none once accepted.
-    withheld: Arc<Mutex<Option<Vec<Change>>>>,
+    /// What `redb` did, in its order, for readers and for [`BufferedFile::accept`]; `None` once accepted.
+    pending: Arc<Mutex<Option<Vec<Change>>>>,
 }
 
 #[derive(Debug)]
@@ -41,40 +41,40 @@ impl Change {
     }
 }
 
-impl GuardedFile {
+impl BufferedFile {
     /// The file at `path`, made empty where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(GuardedFile { file: Arc::new(FileBackend::new(file)?), withheld: Arc::new(Mutex::new(Some(Vec::new()))) })
+        Ok(BufferedFile { file: Arc::new(FileBackend::new(file)?), pending: Arc::new(Mutex::new(Some(Vec::new()))) })
     }
 
-    /// Makes what was withheld, and everything from here on at once. After an error the file is as if the power had gone
+    /// Makes what is pending, and everything from here on at once. After an error the file is as if the power had gone
     /// in the middle, which `redb` repairs when it is opened anew; this instance writes nothing any more.
     pub(super) fn accept(&self) -> io::Result<()> {
-        let mut withheld = self.lock();
+        let mut pending = self.lock();
         let is_new = self.file.len()? == 0;
-        if let Err(error) = withheld.iter().flatten().try_for_each(|change| change.make(&self.file)) {
+        if let Err(error) = pending.iter().flatten().try_for_each(|change| change.make(&self.file)) {
             if is_new {
                 // `redb` starts in an empty file, but refuses one whose header it could not write: say, on a full disk.
                 self.file.set_len(0)?;
             }
             return Err(error);
         }
-        *withheld = None;
+        *pending = None;
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Change>>> {
-        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the change is withheld; else it is to be made.
-    fn withholds(&self, change: impl FnOnce() -> Change) -> bool {
-        let mut withheld = self.lock();
-        if let Some(changes) = &mut *withheld {
+    /// Whether the change is buffered; if not, the caller makes it.
+    fn buffers(&self, change: impl FnOnce() -> Change) -> bool {
+        let mut pending = self.lock();
+        if let Some(changes) = &mut *pending {
             changes.push(change());
         }
-        withheld.is_some()
+        pending.is_some()
     }
 
     /// Reads the file as it is with those changes.
@@ -115,7 +115,7 @@ fn length_set(changes: &[Change]) -> Option<u64> {
     })
 }
 
-impl StorageBackend for GuardedFile {
+impl StorageBackend for BufferedFile {
     fn len(&self) -> io::Result<u64> {
         let set = self.lock().as_deref().and_then(length_set);
         set.map_or_else(|| self.file.len(), Ok)
@@ -129,16 +129,16 @@ impl StorageBackend for GuardedFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        if self.withholds(|| Change::Length(length)) { Ok(()) } else { self.file.set_len(length) }
+        if self.buffers(|| Change::Length(length)) { Ok(()) } else { self.file.set_len(length) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.withholds(|| Change::Sync) { Ok(()) } else { self.file.sync_data() }
+        if self.buffers(|| Change::Sync) { Ok(()) } else { self.file.sync_data() }
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let change = || Change::Write { offset, bytes: bytes.to_vec() };
-        if self.withholds(change) { Ok(()) } else { self.file.write(offset, bytes) }
+        if self.buffers(change) { Ok(()) } else { self.file.write(offset, bytes) }
     }
 
     fn close(&self) -> io::Result<()> {
@@ -163,34 +163,34 @@ mod tests {
 
     #[test]
     fn what_is_read_before_it_is_accepted_is_what_the_file_holds_after() {
-        let path = std::env::temp_dir().join(format!("visitas-guarded-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("visitas-buffered-{}", std::process::id()));
         let before: Vec<u8> = (1..=20).collect();
         fs::write(&path, &before).unwrap();
-        let guarded = GuardedFile::open(&path).unwrap();
+        let buffered = BufferedFile::open(&path).unwrap();
         let mut model = before.clone();
         // Longer and shorter, so that what was cut off is zeros; bytes at both ends, over an edge, one upon the other.
         for (length, offset, bytes) in
             [(20, 0, &[90; 4][..]), (26, 18, &[91; 6]), (10, 8, &[92; 2]), (30, 9, &[93; 3]), (30, 7, &[94; 23])]
         {
-            guarded.set_len(length as u64).unwrap();
+            buffered.set_len(length as u64).unwrap();
             model.resize(length, 0);
-            guarded.write(offset as u64, bytes).unwrap();
+            buffered.write(offset as u64, bytes).unwrap();
             model[offset..offset + bytes.len()].copy_from_slice(bytes);
-            guarded.sync_data().unwrap();
-            assert_eq!(guarded.len().unwrap(), length as u64);
+            buffered.sync_data().unwrap();
+            assert_eq!(buffered.len().unwrap(), length as u64);
             for start in 0..length {
                 for end in start..=length {
                     let mut read = vec![0xFF; end - start];
-                    guarded.read(start as u64, &mut read).unwrap();
+                    buffered.read(start as u64, &mut read).unwrap();
                     assert_eq!(read, model[start..end], "{start}..{end} of {length}");
                 }
             }
-            guarded.read(length as u64, &mut [0]).unwrap_err();
+            buffered.read(length as u64, &mut [0]).unwrap_err();
             assert_eq!(fs::read(&path).unwrap(), before, "the file was changed");
         }
-        guarded.accept().unwrap();
+        buffered.accept().unwrap();
         assert_eq!(fs::read(&path).unwrap(), model);
-        guarded.write(0, &[95]).unwrap();
+        buffered.write(0, &[95]).unwrap();
         assert_eq!(fs::read(&path).unwrap()[0], 95, "from then on at once");
         fs::remove_file(&path).unwrap();
     }

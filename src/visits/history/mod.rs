@@ -1,5 +1,7 @@
 //! The history: visits per minute, hour and day, as they stand at one moment.
 
+pub(super) mod reader;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How long one point of a series is.
@@ -26,7 +28,7 @@ impl Step {
         }
     }
 
-    /// Points in a series, the one under way included.
+    /// Points in a series, the running one included.
     pub fn points(self) -> usize {
         match self {
             Step::Minute => 60,
@@ -58,7 +60,7 @@ pub struct Bucket {
     pub visits: i64,
 }
 
-/// Visits of consecutive steps, the oldest first, the last one under way.
+/// Visits of consecutive steps, the oldest first, the last one still running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
     /// What a point is.
@@ -81,13 +83,11 @@ impl Series {
 pub struct History {
     /// One for each of [`Step::ALL`].
     pub series: [Series; 3],
-    /// Whether every row from before the history is in it.
-    pub complete: bool,
 }
 
 impl History {
     /// The series that end at `now`, from the parts that a ledger gave.
-    pub fn new(now: SystemTime, buckets: &[Bucket], complete: bool) -> History {
+    pub fn new(now: SystemTime, buckets: &[Bucket]) -> History {
         let series = Step::ALL.map(|step| {
             let start = step.since(now);
             let mut sums = vec![0_i64; step.points()];
@@ -100,7 +100,7 @@ impl History {
             let visits = sums.into_iter().map(|sum| u64::try_from(sum).unwrap_or(0)).collect();
             Series { step, start, visits }
         });
-        History { series, complete }
+        History { series }
     }
 
     /// The series of that step.
@@ -122,7 +122,7 @@ mod tests {
         let part = |start, visits| Bucket { step: Step::Minute, start, visits };
         let parts =
             [part(start, 5), part(start, -2), part(start - 59 * 60, 1), part(start - 60 * 60, 9), part(start + 60, 9)];
-        let history = History::new(now, &parts, true);
+        let history = History::new(now, &parts);
         let minutes = history.of(Step::Minute);
         assert_eq!((minutes.visits.len(), minutes.visits[59], minutes.visits[0]), (60, 3, 1));
         assert_eq!(minutes.visits.iter().sum::<u64>(), 4);

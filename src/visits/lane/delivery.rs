@@ -5,20 +5,22 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use may::coroutine;
 
-use super::ticket::{Asks, Batch};
-use super::{Count, Refused};
+use crate::visits::ledger::Totals;
+use crate::visits::visit::{Ask, Batch};
+use crate::visits::{Count, Refused};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome {
     /// Committed. The numbers are those after the whole batch; each visit gets its own, counted back from them.
     Counted {
-        /// Rows with this batch.
-        total: u64,
-        /// The fast counter with this batch, when that is known.
+        /// The totals with this batch.
+        totals: Totals,
+        /// The counter with this batch, when that is known.
         cache: Option<i64>,
     },
     /// Refused, for all alike.
@@ -29,8 +31,8 @@ pub(super) enum Outcome {
 pub(super) fn deliver(batch: &Arc<Batch>, outcome: Outcome, which: Range<usize>) {
     let mut workers: Vec<usize> = Vec::new();
     for ticket in &batch.tickets[which.clone()] {
-        if !workers.contains(&ticket.seat.worker()) {
-            workers.push(ticket.seat.worker());
+        if !workers.contains(&ticket.waiter.worker()) {
+            workers.push(ticket.waiter.worker());
         }
     }
     for worker in workers {
@@ -45,24 +47,24 @@ pub(super) fn deliver(batch: &Arc<Batch>, outcome: Outcome, which: Range<usize>)
     }
 }
 
-/// Answers those of the tickets that belong to `worker`.
+/// Answers those of the tickets that belong to `worker`. What comes after its deadline is late, whatever was recorded.
 fn answer_on(worker: usize, batch: &Batch, outcome: Outcome, which: &Range<usize>) {
+    let now = Instant::now();
     // How many visits of the batch come after the one at hand.
-    let mut after = batch.visits().count() as u64;
+    let mut after = batch.arrivals().count() as u64;
     for (index, ticket) in batch.tickets.iter().enumerate() {
         let answer = match outcome {
             Outcome::Refused(reason) => Err(reason),
-            Outcome::Counted { total, cache } if ticket.asks == Asks::Look => Ok(Count { total, cache }),
-            Outcome::Counted { total, cache } => {
-                after -= 1;
-                Ok(Count {
-                    total: total.saturating_sub(after),
-                    cache: cache.map(|last| last.saturating_sub_unsigned(after)),
-                })
+            Outcome::Counted { totals, cache } => {
+                after -= u64::from(ticket.ask == Ask::Visit);
+                let after = if ticket.ask == Ask::Visit { after } else { 0 };
+                let totals = Totals { total: totals.total.saturating_sub(after), ..totals };
+                Ok(Count::new(totals, cache.map(|last| last.saturating_sub_unsigned(after))))
             }
         };
-        if which.contains(&index) && ticket.seat.worker() == worker {
-            ticket.seat.answer(ticket.turn, answer);
+        if which.contains(&index) && ticket.waiter.worker() == worker {
+            let answer = if now >= ticket.deadline { answer.and(Err(Refused::Late)) } else { answer };
+            ticket.waiter.answer(ticket.generation, answer);
         }
     }
 }

@@ -1,0 +1,130 @@
+//! A lane's counter: one increment for each batch that was committed, before its visitors are answered.
+//!
+//! Only what is committed is ever counted, and each visit at most once: an increment whose fate is not known is not
+//! repeated, and its visits are told that the counter is unavailable. The lane's thread owns the client; a lost one goes to
+//! the reconnector, on a thread of its own, and comes back connected, so that no visit waits while there is none.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use crate::visits::counter::{CountError, Counter};
+use crate::visits::stats::{Stats, add};
+use crate::visits::store::{Disconnect, Store};
+
+type Client = Box<dyn Counter>;
+
+/// The lane's side.
+pub(super) struct Counting {
+    lane: usize,
+    client: Option<Client>,
+    connected: Receiver<Client>,
+    lost: Sender<(Client, Disconnect, String)>,
+    store: Arc<Store>,
+    stats: Arc<Stats>,
+}
+
+/// The other side: connects at the start, and again whenever the lane has lost its client.
+pub(super) struct Reconnector {
+    lane: usize,
+    connected: Sender<Client>,
+    lost: Receiver<(Client, Disconnect, String)>,
+    store: Arc<Store>,
+    stats: Arc<Stats>,
+}
+
+/// Both sides for that lane.
+pub(super) fn counting(lane: usize, store: Arc<Store>, stats: Arc<Stats>) -> (Counting, Reconnector) {
+    let (connect, connected) = channel();
+    let (lose, lost) = channel();
+    let (same_store, same_stats) = (Arc::clone(&store), Arc::clone(&stats));
+    (
+        Counting { lane, client: None, connected, lost: lose, store: same_store, stats: same_stats },
+        Reconnector { lane, connected: connect, lost, store, stats },
+    )
+}
+
+impl Counting {
+    /// The counter with these visits, all of them rows; `None` where it is down, or may not have counted them.
+    pub(super) fn count(&mut self, visits: usize) -> Option<i64> {
+        let number = self.number_after(visits);
+        if number.is_none() {
+            add(&self.stats.uncounted, visits);
+        }
+        number
+    }
+
+    fn number_after(&mut self, visits: usize) -> Option<i64> {
+        self.client = self.client.take().or_else(|| self.connected.try_recv().ok());
+        let client = self.client.as_mut()?;
+        let result = if visits == 0 { client.read() } else { client.add(visits as u64) };
+        match result {
+            Ok(number) => {
+                if visits > 0 {
+                    self.store.worked(self.lane);
+                }
+                Some(number)
+            }
+            Err(error) => {
+                let (how, reason) = match error {
+                    CountError::NotSent(reason) => (Disconnect::Idle, reason),
+                    CountError::Unknown(reason) => (Disconnect::MidCommand, reason),
+                };
+                // The reconnector ends only after this side.
+                let lost = self.client.take().map(|client| self.lost.send((client, how, reason)));
+                debug_assert!(lost.is_some_and(|sent| sent.is_ok()));
+                None
+            }
+        }
+    }
+}
+
+impl Reconnector {
+    /// Connects for the first time and says when that was tried: visits are served without the counter too. Then replaces
+    /// what the lane loses, until the lane ends.
+    pub(super) fn run(self, mut client: Client, tried: impl FnOnce()) {
+        let opened = client.open();
+        match &opened {
+            Ok(()) => self.store.opened(self.lane),
+            Err(error) => self.store.not_replaced(self.lane, &error.to_string()),
+        }
+        tried();
+        if opened.is_ok() {
+            let _ = self.connected.send(client);
+        } else {
+            self.reopen(client);
+        }
+        while let Ok((client, how, reason)) = self.lost.recv() {
+            self.replace(client, how, &reason);
+        }
+    }
+
+    /// A connection that was lost is no outage: one try before anybody is told.
+    fn replace(&self, mut client: Client, how: Disconnect, reason: &str) {
+        if self.store.lost(self.lane, how, reason) {
+            if client.open().is_ok() {
+                self.store.replaced(self.lane, reason);
+                return self.connected(client);
+            }
+            self.store.not_replaced(self.lane, reason);
+        }
+        self.reopen(client);
+    }
+
+    /// The counter is down: visits pass without it until it is back.
+    fn reopen(&self, mut client: Client) {
+        loop {
+            thread::sleep(self.store.wait(self.lane));
+            if client.open().is_ok() {
+                self.store.opened(self.lane);
+                return self.connected(client);
+            }
+        }
+    }
+
+    fn connected(&self, client: Client) {
+        add(&self.stats.counter_reconnects, 1);
+        // Nobody takes it any more once the lane has ended.
+        let _ = self.connected.send(client);
+    }
+}

@@ -1,0 +1,100 @@
+//! The history in the file: kept in the transactions that write the rows.
+//!
+//! Each visit is in exactly one part: that of its minute for a day, of its hour for a week, then of its day.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use redb::{Database, Error, ReadableDatabase, ReadableTable, Table, TableDefinition};
+
+use crate::visits::history::{Bucket, Step};
+
+/// Visits by where their part begins, in seconds since 1970. No arrival is before 1970.
+pub(super) const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
+
+/// Where a visit of that second is kept, once it is `now`. Anybody asks for an hour of minutes and two days of hours; the
+/// rest is room for a clock that is set.
+pub(super) fn bucket(second: i64, now: i64) -> i64 {
+    let step = match now.saturating_sub(second) {
+        ..=86_400 => Step::Minute,
+        86_401..=691_200 => Step::Hour,
+        _ => Step::Day,
+    };
+    second - second.rem_euclid(step.seconds())
+}
+
+/// Adds one visit for each of these arrivals. When that begins a new minute, old parts are merged.
+pub(super) fn add(history: &mut Table<'_, u64, i64>, arrivals: &[SystemTime]) -> Result<(), Error> {
+    let mut minutes: BTreeMap<i64, i64> = BTreeMap::new();
+    for arrival in arrivals {
+        *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
+    }
+    let newest = history.last()?.map_or(0, |(start, _)| start.value().cast_signed());
+    let begins = minutes.last_key_value().is_some_and(|(minute, _)| *minute > newest);
+    for (minute, visits) in minutes {
+        add_part(history, minute, visits)?;
+    }
+    if begins {
+        merge(history, Step::Minute.start_of(SystemTime::now()))?;
+    }
+    Ok(())
+}
+
+fn add_part(history: &mut Table<'_, u64, i64>, start: i64, visits: i64) -> Result<(), Error> {
+    let key = start.max(0).cast_unsigned();
+    let before = history.get(key)?.map_or(0, |visits| visits.value());
+    history.insert(key, before + visits)?;
+    Ok(())
+}
+
+/// Merges minutes that are old into their hour, and hours into their day.
+fn merge(history: &mut Table<'_, u64, i64>, now: i64) -> Result<(), Error> {
+    let old = now.saturating_sub(86_400).max(0).cast_unsigned();
+    let mut moved = Vec::new();
+    for part in history.range(..old)? {
+        let (start, visits) = part?;
+        let start = start.value().cast_signed();
+        if bucket(start, now) != start {
+            moved.push((start, visits.value()));
+        }
+    }
+    for (start, visits) in moved {
+        history.remove(start.cast_unsigned())?;
+        add_part(history, bucket(start, now), visits)?;
+    }
+    Ok(())
+}
+
+/// The parts of the three series that end at `now`.
+pub(super) fn read(database: &Database, now: SystemTime) -> Result<Vec<Bucket>, Error> {
+    let history = database.begin_read()?.open_table(HISTORY)?;
+    let mut buckets = Vec::with_capacity(2000);
+    let since = Step::ALL.map(|step| step.since(now));
+    let first = since.into_iter().min().unwrap_or(0).max(0).cast_unsigned();
+    for part in history.range(first..)? {
+        let (start, visits) = part?;
+        let (start, visits) = (start.value().cast_signed(), visits.value());
+        for (step, since) in Step::ALL.into_iter().zip(since) {
+            if start >= since {
+                buckets.push(Bucket { step, start: start - start.rem_euclid(step.seconds()), visits });
+            }
+        }
+    }
+    Ok(buckets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_is_kept_by_its_minute_then_its_hour_then_its_day() {
+        let day = 86_400;
+        let visit = 100 * day + 3 * 3600 + 125;
+        assert_eq!(bucket(visit, visit), visit - 5);
+        assert_eq!(bucket(visit, visit + day), visit - 5);
+        assert_eq!(bucket(visit, visit + 2 * day), 100 * day + 3 * 3600);
+        assert_eq!(bucket(visit, visit + 9 * day), 100 * day);
+        assert_eq!(bucket(visit, visit - 9 * day), visit - 5, "a clock that was set back");
+    }
+}

@@ -1,0 +1,201 @@
+//! What a person who sets a database up should know of it. All that is tried is taken back.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Config, Row};
+
+use super::adopt;
+use super::count;
+use super::endpoints::Endpoints;
+use super::session::{Failure, Session, limited};
+use crate::visits::diagnose::Check;
+
+/// Time for each statement, once connected.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A table of this many bytes is counted at once; a larger one by `visitas check --count`.
+const COUNTED_BYTES: i64 = 64 << 20;
+
+/// One row of all that is looked at, whatever of it is there.
+const FACTS: &str = "SELECT current_setting('server_version'), current_user::text, current_database()::text, \
+     current_setting('synchronous_commit'), current_setting('fsync') = 'on', \
+     (SELECT setting::bigint - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') \
+        FROM pg_settings WHERE name = 'max_connections'), \
+     current_setting('synchronous_standby_names')";
+/// Of the table.
+const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
+     EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid), \
+     (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled <> 'O' AND tgname IN \
+         ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
+     pg_total_relation_size(c.oid), pg_get_userbyid(c.relowner)::text, \
+     EXISTS (SELECT FROM pg_publication_tables p WHERE p.tablename = 'acessos') \
+         OR EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = c.oid), \
+     (SELECT min(CASE WHEN a.atttypid = 'int2'::regtype THEN 32767 WHEN a.atttypid = 'int4'::regtype THEN 2147483647 \
+                 ELSE s.max_value END - coalesce(s.last_value, 0)) \
+        FROM pg_attribute a JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) \
+             = pg_get_serial_sequence(c.oid::regclass::text, a.attname) \
+       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
+     FROM pg_class c WHERE c.oid = to_regclass('acessos')";
+
+/// Looks at the database. A process needs `connections` of it.
+#[cold]
+pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Check::fails("PostgreSQL", error.to_string(), "free some memory and descriptors")],
+    };
+    let looked = runtime.block_on(async {
+        let began = Instant::now();
+        let mut session = Session::connect(&mut Endpoints::new(config, TIMEOUT)).await?;
+        look(&mut session, began, connections, &mut checks).await
+    });
+    if let Err(failure) = looked {
+        let reason = failure.to_string();
+        let advice = advice(&failure, &reason);
+        checks.push(Check::fails("PostgreSQL", reason, advice));
+    }
+    checks
+}
+
+/// What to do when nobody answers, or not as hoped: by the SQLSTATE (PostgreSQL manual, appendix A).
+fn advice(failure: &Failure, reason: &str) -> &'static str {
+    let says = |code: &str| failure.code() == code || reason.contains(code);
+    if says("28P01") || says("28000") {
+        "correct DB_USER and DB_PASSWORD (or DATABASE_URL), or what pg_hba.conf allows"
+    } else if says("3D000") {
+        "create the database, or correct DB_NAME or DATABASE_URL"
+    } else if says("53300") {
+        "raise max_connections, or close what does not need to be open"
+    } else if matches!(failure, Failure::ReadOnly) {
+        "name the primary, or all hosts, or let this role write"
+    } else {
+        "start PostgreSQL there, or correct DB_HOST and DB_PORT (or DATABASE_URL)"
+    }
+}
+
+#[cold]
+async fn look(
+    session: &mut Session,
+    began: Instant,
+    connections: usize,
+    checks: &mut Vec<Check>,
+) -> Result<(), Failure> {
+    let facts = row(session, FACTS).await?.ok_or(Failure::NoRow)?;
+    server(&facts, began.elapsed(), connections, checks)?;
+    if session.pooled {
+        checks.push(Check::fine("its sessions", "through a pooler: no settings and no named statements are used"));
+    }
+    let dry_run = adopt::dry_run(session, super::random_number()).await;
+    session.client.batch_execute("ROLLBACK").await?;
+    checks.push(match dry_run {
+        Ok(()) => Check::fine("a visit", "can be committed: one was, and taken back"),
+        Err(failure) => {
+            let advice = match failure.code() {
+                "42501" => "GRANT this role what docs/operations.md lists, or start visitas as the table's owner once",
+                "2200H" => "the sequence of a column is exhausted: make the column a bigint",
+                "55P03" => "another transaction holds the table: try again",
+                _ => "see what it says, and the server's own log",
+            };
+            Check::fails("a visit", failure.to_string(), advice)
+        }
+    });
+    if let Some(facts) = row(session, TABLE).await? {
+        let bytes = table(&facts, checks)?;
+        total(session, bytes, checks).await?;
+    } else {
+        checks.push(Check::fine("table acessos", "not there yet: the first start creates it"));
+    }
+    Ok(())
+}
+
+async fn row(session: &Session, text: &str) -> Result<Option<Row>, Failure> {
+    limited(TIMEOUT, async { Ok(session.client.query_typed(text, &[]).await?.into_iter().next()) }).await
+}
+
+#[cold]
+fn server(row: &Row, took: Duration, connections: usize, checks: &mut Vec<Check>) -> Result<(), Failure> {
+    let (version, user, name): (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    checks.push(Check::fine("PostgreSQL", format!("{version}, {user} in {name}, answered in {took:.1?}")));
+    let (commit, fsync, standbys): (&str, bool, &str) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5 + 1)?);
+    checks.push(if !fsync {
+        Check::warns("its commits", "fsync is off", "set fsync = on: a crash of the machine can lose committed rows")
+    } else if commit == "off" {
+        Check::warns(
+            "its commits",
+            "synchronous_commit is off",
+            "set it to on: a crash of the server can lose visits that were answered",
+        )
+    } else if standbys.is_empty() {
+        Check::fine("its commits", format!("on disk (synchronous_commit {commit}, fsync on)"))
+    } else {
+        Check::fine("its commits", format!("on disk and on standbys (synchronous_commit {commit}: {standbys})"))
+    });
+    let free: i64 = row.try_get(5)?;
+    let found = format!("{free} free, a process takes {connections}");
+    checks.push(if usize::try_from(free).is_ok_and(|free| free >= connections) {
+        Check::fine("its connections", found)
+    } else {
+        Check::warns("its connections", found, "raise max_connections")
+    });
+    Ok(())
+}
+
+/// Reports what [`TABLE`] gave; gives the table's size.
+#[cold]
+fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
+    const UNSEEN: &str = "run visitas check --count now and then, and visitas recount where it says so";
+    let bytes: i64 = row.try_get(4)?;
+    let owner: &str = row.try_get(5)?;
+    checks.push(Check::fine("table acessos", format!("there, {bytes} bytes, owned by {owner}")));
+    if row.try_get(0)? {
+        let todo = "ALTER TABLE acessos SET LOGGED: a crash of the server empties it, and the total stays";
+        checks.push(Check::warns("table acessos", "UNLOGGED", todo));
+    }
+    if let Some(disabled) = row.try_get::<_, Option<&str>>(3)? {
+        let todo = "start visitas anew: it enables them and counts the rows";
+        checks.push(Check::warns("table acessos", format!("triggers switched off: {disabled}"), todo));
+    }
+    if row.try_get(1)? {
+        let found = "partitioned: rows written to a partition by its own name are not seen by the total";
+        checks.push(Check::warns("table acessos", found, UNSEEN));
+    } else if row.try_get(2)? {
+        let found = "inherited from: rows written to an inheriting table are not seen by the total";
+        checks.push(Check::warns("table acessos", found, UNSEEN));
+    }
+    if row.try_get(6)? {
+        let found = "replicated logically: rows that come in by a subscription are not seen by the total";
+        checks.push(Check::warns("table acessos", found, UNSEEN));
+    }
+    if let Some(left @ ..1_000_000) = row.try_get::<_, Option<i64>>(7)? {
+        let todo =
+            "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too (ALTER SEQUENCE ... AS bigint)";
+        checks.push(Check::warns("table acessos", format!("{left} numbers are left for its rows"), todo));
+    }
+    Ok(bytes)
+}
+
+/// Compares the total with the rows, where that is quickly done.
+#[cold]
+async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Result<(), Failure> {
+    let Some(table) = adopt::counted(session).await? else {
+        checks.push(Check::fine("the total", "not kept yet: the first start counts the rows that are there"));
+        return Ok(());
+    };
+    if bytes > COUNTED_BYTES {
+        let totals = limited(TIMEOUT, session.peek()).await?;
+        let found = format!("{}, not compared with the rows: visitas check --count does", totals.total);
+        checks.push(Check::fine("the total", found));
+        return Ok(());
+    }
+    let counted = count::count(session, &table, &mut |_, _| {}).await;
+    session.client.batch_execute("ROLLBACK").await?;
+    match counted {
+        Ok(counted) => checks.push(counted.check()),
+        // Only the owner, or who was given it, may read the rows.
+        Err(failure) if failure.code() == "42501" => {
+            checks.push(Check::fine("the total", "not compared with the rows: this role may not read them"));
+        }
+        Err(failure) => return Err(failure),
+    }
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! The ledger in PostgreSQL: one statement a batch, exactly once whatever happens to it, whoever stands between.
+//!
+//! A lane has a *writer*: a random number under which it appends one entry per batch to `visitas_log`, numbered without a
+//! gap, in the transaction that inserts the batch's rows. A number is sent once. Only an answer without error or warning
+//! is a success, and only a definite error is a failure. After anything else the batch is **in doubt**, and the lane
+//! hands over to a new writer, in one transaction that also closes the old one:
+//!
+//! ```text
+//!            clean answer                    closed above n: the batch is there
+//!   commit ───────────────▶ committed  ◀───────────────────────────┐
+//!   (w, n) ── error ──────▶ not there  ◀──── closed at or below n ─┤
+//!          └─ else ───────▶ in doubt ── hand over w → w' ──────────┴── w not known: nobody can tell
+//! ```
+//!
+//! The closing entry takes the number after the newest, and an entry needs its predecessor open, so nothing can come
+//! after it: no late message of an old session, no other try. docs/exactly-once.md explains it in full; `schema.sql` has
+//! the functions.
+
+mod adopt;
+mod count;
+mod diagnose;
+mod endpoints;
+mod prune;
+mod session;
+mod writer;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::Config;
+use tokio_postgres::error::Severity;
+
+use super::{CommitError, LastBatch, Ledger, OpenError, Totals};
+use crate::visits::history::{Bucket, Step};
+pub use count::recount;
+pub use diagnose::diagnose;
+use endpoints::Endpoints;
+pub use prune::PostgresPruner;
+use session::{Failure, STEP_TIMEOUT, Session, limited};
+use writer::Writer;
+
+/// Entries of its own that a lane leaves in the log: what a person who looks for the cause of something may want to see.
+const ENTRIES_KEPT: i64 = 64;
+/// Entries that are dropped at once: about a millisecond's work.
+const ENTRIES_DROPPED: i64 = 512;
+/// Changes of others that may wait to be folded: each costs a commit that reads the total some 0.1 us.
+const UNFOLDED_AT_MOST: i64 = 256;
+/// Time between two tries to fold. A transaction of somebody else that writes for long keeps back all that came after it.
+const FOLD_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for maintenance, which nobody waits for but the next batch.
+const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One lane's client of a PostgreSQL database.
+pub struct Postgres {
+    endpoints: Endpoints,
+    /// The connection lives on this thread's own runtime, driven only while a call waits for it: so every call has a
+    /// deadline, which the blocking client of the same library cannot give.
+    runtime: Option<Runtime>,
+    session: Option<Session>,
+    /// A call takes no longer than this.
+    deadline: Duration,
+    /// The lane's writer; `None` where the next call must hand over first.
+    writer: Option<Writer>,
+    /// The writer to close in the next hand-over, and the number of its batch in doubt.
+    old: Option<(i64, Option<i64>)>,
+    /// The new writer of a hand-over that was itself in doubt.
+    stray: Option<i64>,
+    /// This process has had the table.
+    opened: bool,
+    upkeep: Upkeep,
+}
+
+/// What maintenance has to do.
+#[derive(Debug)]
+struct Upkeep {
+    /// The first entry of the writer that was not dropped yet.
+    kept_from: i64,
+    unfolded: i64,
+    minute: i64,
+    last: Instant,
+}
+
+impl Postgres {
+    /// A client, not yet connected. A commit is given up after `deadline`.
+    pub fn new(config: &Config, deadline: Duration) -> Self {
+        let upkeep = Upkeep { kept_from: 0, unfolded: 0, minute: 0, last: Instant::now() };
+        Postgres {
+            endpoints: Endpoints::new(config, deadline),
+            runtime: None,
+            session: None,
+            deadline,
+            writer: None,
+            old: None,
+            stray: None,
+            opened: false,
+            upkeep,
+        }
+    }
+
+    /// Runs one statement of the session within `limit`. A session that did not answer is cancelled and dropped, as is one
+    /// that was lost.
+    fn call<T>(
+        &mut self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, CommitError> {
+        let (Some(runtime), Some(session)) = (&self.runtime, &mut self.session) else {
+            return Err(CommitError::Idle("not connected".to_owned()));
+        };
+        let result = runtime.block_on(async {
+            if !session.is_alive().await {
+                return Err(CommitError::Idle("the server closed the connection".to_owned()));
+            }
+            let result = limited(limit, work(session)).await.map_err(classify);
+            if matches!(result, Err(CommitError::TimedOut(_))) {
+                session.cancel().await;
+            }
+            result
+        });
+        if matches!(result, Err(CommitError::Idle(_) | CommitError::InDoubt(_) | CommitError::TimedOut(_))) {
+            self.session = None;
+        }
+        result
+    }
+
+    /// Connects if need be, creates what is missing, and hands over to a new writer.
+    async fn open_session(&mut self) -> Result<LastBatch, Failure> {
+        let mut session = match self.session.take() {
+            Some(session) if session.is_alive().await => session,
+            _ => {
+                let mut session = Session::connect(&mut self.endpoints).await?;
+                adopt::prepare(&mut session, self.opened).await?;
+                limited(STEP_TIMEOUT, session.prepare()).await?;
+                limited(STEP_TIMEOUT, session.dry_run(random_number())).await.map_err(adopt::unfit)?;
+                session
+            }
+        };
+        let last = match limited(STEP_TIMEOUT, self.hand_over(&mut session)).await {
+            Err(failure @ Failure::Slow(_)) => {
+                session.cancel().await;
+                return Err(failure);
+            }
+            other => other?,
+        };
+        self.session = Some(session);
+        self.opened = true;
+        Ok(last)
+    }
+
+    /// Closes the lane's writer and registers a new one; tells what became of the batch in doubt.
+    async fn hand_over(&mut self, session: &mut Session) -> Result<LastBatch, Failure> {
+        if let Some(writer) = self.writer.take() {
+            self.old = Some((writer.id, None));
+        }
+        let (old, stray) = (self.old.map(|(writer, _)| writer), self.stray);
+        let new = Writer::new(random_number());
+        // Unless it is known to have failed, a later hand-over has to close this one's writer too.
+        self.stray = Some(new.id);
+        let (closed, totals) = session.hand_over(new.id, old, stray).await?;
+        let last = match self.old.take() {
+            Some((_, Some(number))) => match closed {
+                Some(closed) if closed > number => LastBatch::Committed(totals),
+                Some(_) => LastBatch::NotCommitted,
+                None => LastBatch::Unknown,
+            },
+            _ => LastBatch::NotCommitted,
+        };
+        self.stray = None;
+        self.upkeep.kept_from = 0;
+        self.writer = Some(new);
+        Ok(last)
+    }
+
+    /// The batch that is in doubt from now on, and all after it: this writer appends no more.
+    fn doubt(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.old = Some((writer.id, Some(writer.number)));
+        }
+    }
+}
+
+impl Ledger for Postgres {
+    fn open(&mut self) -> Result<LastBatch, OpenError> {
+        let runtime = match self.runtime.take() {
+            Some(runtime) => runtime,
+            None => {
+                let runtime = Builder::new_current_thread().enable_all().build();
+                runtime.map_err(|error| OpenError::Transient(error.to_string()))?
+            }
+        };
+        let opened = runtime.block_on(self.open_session());
+        self.runtime = Some(runtime);
+        opened.map_err(|failure| match failure {
+            Failure::Unfit(reason) => OpenError::Permanent(reason),
+            failure => OpenError::Transient(failure.to_string()),
+        })
+    }
+
+    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
+        let Some(writer) = &self.writer else { return Err(CommitError::Idle("no writer".to_owned())) };
+        let entry = writer.entry(arrivals);
+        let result = self.call(self.deadline, async |session| session.commit(&entry, arrivals).await);
+        match &result {
+            Ok((_, unfolded)) => {
+                self.upkeep.unfolded = *unfolded;
+                self.writer.iter_mut().for_each(|writer| writer.advance(&entry));
+            }
+            // No other try of this number was ever sent: it is free for the next one.
+            Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
+            Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
+        }
+        result.map(|(totals, _)| totals)
+    }
+
+    fn peek(&mut self) -> Result<Totals, CommitError> {
+        self.call(self.deadline, async |session| session.peek().await)
+    }
+
+    fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
+        let since = Step::ALL.map(|step| step.since(now));
+        self.call(self.deadline, async |session| session.history(since).await)
+    }
+
+    fn maintain(&mut self) {
+        let Some(Writer { id, number, minute, .. }) = self.writer else { return };
+        let Upkeep { kept_from, unfolded, last, minute: before } = self.upkeep;
+        self.upkeep.minute = minute;
+        let drop_to = number - ENTRIES_KEPT;
+        let drops = drop_to - kept_from >= ENTRIES_DROPPED;
+        let folds = unfolded > UNFOLDED_AT_MOST && last.elapsed() >= FOLD_INTERVAL;
+        // Once a minute for what others leave behind: writers that are silent, parts of the history that are old.
+        let new_minute = before != 0 && minute != before;
+        if !drops && !folds && !new_minute {
+            return;
+        }
+        let (from, to) = (kept_from, drop_to.max(kept_from));
+        match self.call(MAINTENANCE_TIMEOUT, async |session| session.maintain(id, from, to).await) {
+            Ok(()) => self.upkeep = Upkeep { kept_from: to, unfolded: 0, minute, last: Instant::now() },
+            // Nothing depends on it now: the next batch finds out what is wrong with the connection.
+            Err(error) => {
+                log::debug!("maintenance failed: {error}");
+                self.upkeep.last = Instant::now();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let (Some(Writer { id, .. }), true) = (self.writer.take(), self.session.is_some()) {
+            // Without this the next process would close it after some minutes: untidy, and harmless.
+            let _ = self.call(self.deadline, async |session| session.close(id).await);
+        }
+        self.session = None;
+    }
+}
+
+/// A number that nobody else has: 63 bits.
+fn random_number() -> i64 {
+    // The standard library seeds its hashers at random.
+    (RandomState::new().hash_one("writer") >> 1).cast_signed()
+}
+
+/// What a failed statement means for the batch it carried.
+fn classify(failure: Failure) -> CommitError {
+    let text = failure.to_string();
+    let error = match failure {
+        Failure::Statement(error) => error,
+        Failure::Slow(_) => return CommitError::TimedOut(text),
+        _ => return CommitError::InDoubt(text),
+    };
+    let Some(db) = error.as_db_error() else { return CommitError::InDoubt(text) };
+    // The server ends the session with these, and may have committed before.
+    if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
+        return CommitError::InDoubt(text);
+    }
+    match db.code().code() {
+        // The writer was closed, or a failover took its entries: the hand-over tells.
+        "VI001" => CommitError::InDoubt(text),
+        "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
+        // Class 40 is transaction rollback, 55P03 a lock that was not had in time (PostgreSQL manual, appendix A).
+        code if code.starts_with("40") || code == "55P03" => CommitError::Transient(text),
+        _ => CommitError::Rejected(text),
+    }
+}

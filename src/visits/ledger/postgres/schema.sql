@@ -1,0 +1,446 @@
+-- What visitas keeps in the database beside acessos. Nothing here is updated on the way of a visit: lanes and triggers
+-- only append, and maintenance folds what they appended now and then. docs/exactly-once.md has the protocol.
+--
+-- visitas_writers  lanes whose running totals are part of the total
+-- visitas_log      one row per batch, with its writer's running totals; the key is the fence and the idempotency key
+-- visitas_closed   writers that will never append again; their entries go after a week
+-- visitas_changes  what triggers, closed writers, recounts and pruning add; waits here to be folded
+-- visitas_base     the folded total: the newest row counts
+-- visitas_history  folded visits by minute (a day), hour (a week) and day
+-- visitas_schema   the version of all this, and which table acessos was when its rows were counted
+--
+-- The program puts in: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its oid; @moment@ how
+-- the moment m is stored in momento; @minute@ the minute of momento, null where it is no moment.
+-- The column counter is '' for all visits.
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_schema (
+    version integer NOT NULL,
+    acessos oid,           -- the table whose rows were counted; null until they are
+    momento oid NOT NULL,  -- the type of its column momento
+    zone text NOT NULL     -- the time zone of a momento without one
+);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_writers (
+    writer bigint PRIMARY KEY
+);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_log (
+    writer bigint NOT NULL,
+    number bigint NOT NULL,                  -- 0 at registration, then one more per entry
+    total bigint NOT NULL,                   -- the writer's visits up to here
+    minute bigint NOT NULL,                  -- the minute the writer is in, in seconds since 1970
+    minute_visits bigint NOT NULL,           -- its visits in that minute so far
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    closed boolean NOT NULL DEFAULT false,   -- nothing comes after this entry
+    counter text COLLATE "C" NOT NULL DEFAULT '',
+    PRIMARY KEY (counter, writer, number)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_closed (
+    writer bigint PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_changes (
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    start bigint,                            -- where the visits belong in the history; null: nowhere
+    total bigint NOT NULL DEFAULT 0,         -- to add to the total
+    visits bigint NOT NULL DEFAULT 0,        -- to add to the history
+    pruned bigint NOT NULL DEFAULT 0,        -- rows deleted for their age, which still count
+    counter text COLLATE "C" NOT NULL DEFAULT ''
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX IF NOT EXISTS visitas_changes_xid ON @schema@.visitas_changes (counter, xid);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_base (
+    number bigint NOT NULL,
+    horizon xid8 NOT NULL,                   -- no change of an older transaction is left in visitas_changes
+    total bigint NOT NULL,
+    pruned bigint NOT NULL,
+    counter text COLLATE "C" NOT NULL DEFAULT '',
+    PRIMARY KEY (counter, number)
+);
+INSERT INTO @schema@.visitas_base (number, horizon, total, pruned)
+SELECT 0, '0', 0, 0 WHERE NOT EXISTS (SELECT FROM @schema@.visitas_base);
+
+CREATE TABLE IF NOT EXISTS @schema@.visitas_history (
+    start bigint NOT NULL,                   -- seconds since 1970: a minute, an hour or a day (UTC), see visitas_bucket
+    visits bigint NOT NULL,
+    pruned bigint NOT NULL,                  -- of them, those whose rows were deleted for their age
+    counter text COLLATE "C" NOT NULL DEFAULT '',
+    PRIMARY KEY (counter, start)
+) WITH (fillfactor = 50);
+
+-- The newest entry of each writer: an index probe backwards each.
+CREATE OR REPLACE VIEW @schema@.visitas_newest AS
+SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed
+  FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
+       SELECT * FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = w.writer
+        ORDER BY g.number DESC LIMIT 1) AS l;
+
+-- One row. Changes older than the horizon are gone, so the scan starts there and meets no dead versions.
+CREATE OR REPLACE VIEW @schema@.visitas_sums AS
+SELECT (b.total + c.total + w.total)::bigint AS total, (b.pruned + c.pruned)::bigint AS pruned, c.unfolded
+  FROM (SELECT * FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(total), 0) AS total, coalesce(sum(pruned), 0) AS pruned, count(*) AS unfolded
+         FROM @schema@.visitas_changes WHERE counter = '' AND xid >= b.horizon) AS c
+ CROSS JOIN (SELECT coalesce(sum(total), 0) AS total FROM @schema@.visitas_newest) AS w;
+
+-- The history in parts: only sums over a minute, an hour or a day mean something.
+CREATE OR REPLACE VIEW @schema@.visitas_parts AS
+SELECT start, visits, pruned FROM @schema@.visitas_history WHERE counter = ''
+UNION ALL
+SELECT c.start, c.visits, c.pruned
+  FROM (SELECT horizon FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
+ CROSS JOIN LATERAL (SELECT * FROM @schema@.visitas_changes WHERE counter = '' AND xid >= b.horizon) AS c
+ WHERE c.start IS NOT NULL AND (c.visits <> 0 OR c.pruned <> 0)
+UNION ALL
+SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits <> 0;
+
+-- Where a minute is kept: minutes for a day, hours for a week, days for ever. Anybody asks for an hour of minutes and two
+-- days of hours; the rest is room for clocks that differ.
+CREATE OR REPLACE FUNCTION @schema@.visitas_bucket(minute bigint, now double precision) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN minute >= now - 86400 THEN minute
+                WHEN minute >= now - 8 * 86400 THEN minute - ((minute % 3600) + 3600) % 3600
+                ELSE minute - ((minute % 86400) + 86400) % 86400 END
+$$;
+
+-- What was made here, and whether its rows are counted.
+CREATE OR REPLACE FUNCTION @schema@.visitas_state(OUT version integer, OUT acessos oid, OUT momento oid, OUT zone text)
+RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT version, acessos, momento, zone FROM @schema@.visitas_schema
+$$;
+
+-- What holds for the rest of a transaction: the mark by which triggers know it, and that PostgreSQL's warning about a
+-- cancelled wait for a standby is told. The warning comes in the commit, where a function's own SET is over. With a
+-- stricter isolation level a statement would see what was there before it waited, which proves nothing.
+CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'visitas needs the isolation level READ COMMITTED' USING ERRCODE = 'VI004',
+            HINT = 'ALTER ROLE ... SET default_transaction_isolation = ''read committed''';
+    END IF;
+    PERFORM set_config(p_mark, 'on', true), set_config('client_min_messages', 'warning', true);
+END
+$$;
+
+-- One batch, one transaction: its entry, then its rows. The key lets a number in once: the insert comes first and waits
+-- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
+-- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
+CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
+    p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
+    p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[],
+    OUT total bigint, OUT pruned bigint, OUT unfolded bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms'
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    inserted bigint;
+BEGIN
+    IF @acessos@::regclass::oid <> @table@ THEN
+        RAISE EXCEPTION 'acessos is another table than the one whose rows were counted' USING ERRCODE = 'VI002';
+    END IF;
+    PERFORM @schema@.visitas_mark('visitas.lane');
+    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
+    VALUES (p_writer, p_number, p_before + cardinality(p_moments), p_minute, p_minute_visits);
+    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
+                      AND g.number = p_number - 1 AND g.total = p_before AND NOT g.closed) THEN
+        RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
+    END IF;
+    INSERT INTO @schema@.acessos (momento) SELECT @moment@ FROM unnest(p_moments) AS u(m);
+    GET DIAGNOSTICS inserted = ROW_COUNT;
+    IF inserted <> cardinality(p_moments) THEN
+        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows',
+            inserted, cardinality(p_moments) USING ERRCODE = 'VI003';
+    END IF;
+    IF p_past <> '{}' THEN
+        INSERT INTO @schema@.visitas_changes (start, visits)
+        SELECT u.minute, u.visits FROM unnest(p_past, p_past_visits) AS u(minute, visits);
+    END IF;
+    SELECT s.total, s.pruned, s.unfolded INTO total, pruned, unfolded FROM @schema@.visitas_sums s;
+END
+$$;
+
+-- Closes a writer, so that nothing can be appended to it any more: the number after its newest entry is taken, its total
+-- goes to the changes. Gives the number of the closing entry, null where the writer is not known (any more). Raises
+-- unique_violation where a commit of that writer came in between: call again.
+CREATE OR REPLACE FUNCTION @schema@.visitas_close(p_writer bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms' AS $$
+DECLARE
+    last record;
+    ours boolean;
+BEGIN
+    -- The lock against others who close it: only one of them deletes the row, and only that one adds the total.
+    DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
+    ours := FOUND;
+    SELECT * INTO last FROM @schema@.visitas_log g
+     WHERE g.counter = '' AND g.writer = p_writer ORDER BY g.number DESC LIMIT 1;
+    IF NOT ours THEN
+        RETURN last.number;
+    END IF;
+    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, closed)
+    VALUES (p_writer, last.number + 1, last.total, last.minute, last.minute_visits, true);
+    -- As for any entry: the one before is looked for after the key was had.
+    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
+                      AND g.number = last.number AND NOT g.closed) THEN
+        RAISE EXCEPTION 'the writer went on' USING ERRCODE = 'unique_violation';
+    END IF;
+    INSERT INTO @schema@.visitas_closed (writer) VALUES (p_writer);
+    INSERT INTO @schema@.visitas_changes (start, total, visits)
+    SELECT last.minute, last.total, last.minute_visits WHERE last.total <> 0;
+    RETURN last.number + 1;
+END
+$$;
+
+-- Registers a new writer in the transaction that closes the lane's old one, and a stray one whose own hand-over was in
+-- doubt. So wherever the new writer is known, on whichever server, the old one is closed: a batch of the old one that is
+-- in doubt is there if the closing entry has a greater number, and else never will be. A commit of this without a warning
+-- is as durable as the server makes commits, and so is all that it saw.
+CREATE OR REPLACE FUNCTION @schema@.visitas_hand_over(
+    p_new bigint, p_old bigint, p_stray bigint, OUT closed bigint, OUT total bigint, OUT pruned bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms' AS $$
+BEGIN
+    PERFORM @schema@.visitas_mark('visitas.lane');
+    PERFORM @schema@.visitas_close(p_stray);
+    closed := @schema@.visitas_close(p_old);
+    INSERT INTO @schema@.visitas_writers (writer) VALUES (p_new);
+    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits) VALUES (p_new, 0, 0, 0, 0);
+    SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
+END
+$$;
+
+-- The total as it stands, and how many of it are of rows that were deleted for their age.
+CREATE OR REPLACE FUNCTION @schema@.visitas_peek(OUT total bigint, OUT pruned bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
+END
+$$;
+
+-- For people and other programs.
+CREATE OR REPLACE FUNCTION @schema@.visitas_total() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT total FROM @schema@.visitas_sums
+$$;
+
+-- Visits by the steps of those seconds, each from its own beginning on.
+CREATE OR REPLACE FUNCTION @schema@.visitas_history(p_steps bigint[], p_since bigint[])
+RETURNS TABLE (step bigint, start bigint, visits bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.step, p.start - p.start % s.step, sum(p.visits)::bigint
+      FROM unnest(p_steps, p_since) AS s(step, since)
+      JOIN (SELECT * FROM @schema@.visitas_parts q
+             WHERE q.start >= (SELECT min(m) FROM unnest(p_since) AS m)) AS p ON p.start >= s.since
+     GROUP BY 1, 2;
+END
+$$;
+
+-- Moves finished changes to the base and the history. With p_all also those that a restored dump brought along, whose
+-- transaction numbers are of another server. Under the lock on visitas_base, so that one folds at a time.
+CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    last record;
+    here pg_snapshot := pg_current_snapshot();
+    finished xid8 := pg_snapshot_xmin(here);
+    since double precision := date_part('epoch', now());
+BEGIN
+    SELECT * INTO last FROM @schema@.visitas_base b WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1;
+    WITH gone AS (
+        DELETE FROM @schema@.visitas_changes c
+         WHERE c.counter = '' AND (c.xid >= last.horizon OR p_all)
+           AND (c.xid < finished OR (p_all AND c.xid >= pg_snapshot_xmax(here)))
+        RETURNING c.start, c.total, c.visits, c.pruned
+    ), sums AS (
+        SELECT count(*) AS changes, sum(total) AS total, sum(pruned) AS pruned FROM gone
+    ), folded AS (
+        INSERT INTO @schema@.visitas_history AS h (start, visits, pruned)
+        SELECT @schema@.visitas_bucket(g.start, since), sum(g.visits), sum(g.pruned) FROM gone g
+         WHERE g.start IS NOT NULL GROUP BY 1 HAVING sum(g.visits) <> 0 OR sum(g.pruned) <> 0
+            ON CONFLICT (counter, start) DO UPDATE
+           SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned
+    )
+    INSERT INTO @schema@.visitas_base (number, horizon, total, pruned)
+    SELECT last.number + 1, finished, last.total + coalesce(sums.total, 0), last.pruned + coalesce(sums.pruned, 0)
+      FROM sums WHERE sums.changes > 0 OR p_all;
+    IF FOUND THEN
+        DELETE FROM @schema@.visitas_base b WHERE b.counter = '' AND b.number = last.number;
+    END IF;
+    -- Minutes that are old become hours, hours that are old become days.
+    WITH old AS (
+        DELETE FROM @schema@.visitas_history h
+         WHERE h.counter = '' AND h.start <> @schema@.visitas_bucket(h.start, since) AND h.start < since - 86400
+        RETURNING h.start, h.visits, h.pruned
+    )
+    INSERT INTO @schema@.visitas_history AS h (start, visits, pruned)
+    SELECT @schema@.visitas_bucket(o.start, since), sum(o.visits), sum(o.pruned) FROM old o GROUP BY 1
+        ON CONFLICT (counter, start) DO UPDATE
+       SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned;
+END
+$$;
+
+-- What a lane does after its answers, now and then: drops its own old entries, lowest first, closes writers that were
+-- silent for long, and folds. Where another session is at the shared part, that part is left to it.
+CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    silent bigint;
+BEGIN
+    DELETE FROM @schema@.visitas_log g
+     WHERE g.counter = '' AND g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
+    BEGIN
+        LOCK TABLE @schema@.visitas_base IN EXCLUSIVE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN;
+    END;
+    FOR silent IN SELECT n.writer FROM @schema@.visitas_newest n
+                   WHERE n.at < clock_timestamp() - interval '10 minutes' AND n.writer <> p_writer
+    LOOP
+        BEGIN
+            PERFORM @schema@.visitas_close(silent);
+        EXCEPTION WHEN unique_violation OR lock_not_available THEN
+            NULL; -- It is not silent any more.
+        END;
+    END LOOP;
+    -- A message of a closed writer may still be in the network: without its predecessor it is refused all the same, but
+    -- a lane that asks whether its batch is there must find it.
+    DELETE FROM @schema@.visitas_log g USING @schema@.visitas_closed c
+     WHERE g.counter = '' AND g.writer = c.writer AND c.at < now() - interval '7 days';
+    DELETE FROM @schema@.visitas_closed c WHERE c.at < now() - interval '7 days';
+    PERFORM @schema@.visitas_fold(false);
+END
+$$;
+
+-- Deletes the rows in those pages that are older than so many seconds by this server's clock, and keeps their number. Rows
+-- that others have locked wait for the next time, so nobody waits and nothing deadlocks. Gives the number deleted.
+CREATE OR REPLACE FUNCTION @schema@.visitas_prune(p_first bigint, p_beyond bigint, p_keep double precision)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    deleted bigint;
+    before timestamptz := now() - make_interval(secs => p_keep);
+BEGIN
+    PERFORM @schema@.visitas_mark('visitas.prune');
+    DELETE FROM @schema@.acessos WHERE ctid = ANY (ARRAY(
+        SELECT a.ctid FROM @schema@.acessos a
+         WHERE a.ctid >= format('(%s,0)', p_first)::tid AND a.ctid < format('(%s,0)', p_beyond)::tid
+           AND a.momento < @before@ FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    PERFORM set_config('visitas.prune', 'off', true);
+    RETURN deleted;
+END
+$$;
+
+-- Takes a partition's rows over into the pruned part. The caller drops or detaches it in the same transaction:
+--     BEGIN; SELECT visitas_retire('acessos_2025'); DROP TABLE acessos_2025; COMMIT;
+CREATE OR REPLACE FUNCTION @schema@.visitas_retire(p_partition regclass) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    retired bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_partition_ancestors(p_partition) AS a
+                    WHERE a = @acessos@::regclass AND a <> p_partition) THEN
+        RAISE EXCEPTION '% is not a partition of acessos', p_partition;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', p_partition);
+    EXECUTE format($f$
+        INSERT INTO @schema@.visitas_changes (start, pruned)
+        SELECT @schema@.visitas_bucket(c.minute, date_part('epoch', now())), count(*)
+          FROM (SELECT @minute@ AS minute FROM %s) AS c GROUP BY 1 $f$, p_partition);
+    EXECUTE format('SELECT count(*) FROM %s', p_partition) INTO retired;
+    RETURN retired;
+END
+$$;
+
+-- Appends what a count found: what the total and each part of the history lack of the rows.
+CREATE OR REPLACE FUNCTION @schema@.visitas_correct(p_total bigint, p_starts bigint[], p_visits bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO @schema@.visitas_changes (total) SELECT p_total WHERE p_total <> 0;
+    INSERT INTO @schema@.visitas_changes (start, visits)
+    SELECT u.start, u.visits FROM unnest(p_starts, p_visits) AS u(start, visits);
+    UPDATE @schema@.visitas_schema SET acessos = @table@;
+END
+$$;
+
+-- Counts what foreign statements change, one appended row per statement and bucket. It runs as the owner, so that a role
+-- that may only write to acessos is counted too, and names everything in full, so that nobody can put his own in between.
+CREATE OR REPLACE FUNCTION @schema@.visitas_count() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    since double precision := date_part('epoch', now());
+BEGIN
+    IF TG_RELID IS DISTINCT FROM to_regclass(@acessos@) THEN
+        RETURN NULL; -- The table was renamed: its rows do not count any more.
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO @schema@.visitas_changes (start, total, visits)
+        SELECT @schema@.visitas_bucket(c.minute, since), count(*), count(c.minute)
+          FROM (SELECT @minute@ AS minute FROM changed) AS c GROUP BY 1;
+    ELSIF TG_OP = 'DELETE' AND current_setting('visitas.prune', true) = 'on' THEN
+        INSERT INTO @schema@.visitas_changes (start, pruned)
+        SELECT @schema@.visitas_bucket(c.minute, since), count(*)
+          FROM (SELECT @minute@ AS minute FROM former) AS c GROUP BY 1;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO @schema@.visitas_changes (start, total, visits)
+        SELECT @schema@.visitas_bucket(c.minute, since), -count(*), -count(c.minute)
+          FROM (SELECT @minute@ AS minute FROM former) AS c GROUP BY 1;
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO @schema@.visitas_changes (start, visits)
+        SELECT @schema@.visitas_bucket(c.minute, since), sum(c.sign)
+          FROM (SELECT @minute@ AS minute, -1 AS sign FROM former UNION ALL
+                SELECT @minute@, 1 FROM changed) AS c
+         WHERE c.minute IS NOT NULL GROUP BY 1 HAVING sum(c.sign) <> 0;
+    ELSE
+        -- Nobody else can write to the table now, but an old snapshot would not show what was written before.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'TRUNCATE of acessos needs the isolation level READ COMMITTED, so that visitas can count it'
+                USING ERRCODE = 'feature_not_supported', HINT = 'Or use DELETE.';
+        END IF;
+        INSERT INTO @schema@.visitas_changes (start, visits)
+        SELECT p.start, -sum(p.visits - p.pruned) FROM @schema@.visitas_parts p
+         GROUP BY 1 HAVING sum(p.visits - p.pruned) <> 0;
+        INSERT INTO @schema@.visitas_changes (total) SELECT s.pruned - s.total FROM @schema@.visitas_sums s;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Lanes count their own rows.
+CREATE OR REPLACE TRIGGER visitas_insert AFTER INSERT ON @schema@.acessos REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT WHEN (current_setting('visitas.lane', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION @schema@.visitas_count();
+CREATE OR REPLACE TRIGGER visitas_update AFTER UPDATE ON @schema@.acessos
+    REFERENCING OLD TABLE AS former NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
+CREATE OR REPLACE TRIGGER visitas_delete AFTER DELETE ON @schema@.acessos REFERENCING OLD TABLE AS former
+    FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
+CREATE OR REPLACE TRIGGER visitas_truncate AFTER TRUNCATE ON @schema@.acessos
+    FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
+ALTER TABLE @schema@.acessos ENABLE TRIGGER visitas_insert, ENABLE TRIGGER visitas_update,
+    ENABLE TRIGGER visitas_delete, ENABLE TRIGGER visitas_truncate;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT p.oid::regprocedure::text FROM pg_proc p
+                 WHERE p.pronamespace = @schema_name@::regnamespace AND p.proname LIKE 'visitas\_%' AND p.prosecdef
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
+    END LOOP;
+END
+$$;
+
+-- Not counted yet: see visitas_correct. What a restored dump brought along is folded first.
+DELETE FROM @schema@.visitas_schema;
+INSERT INTO @schema@.visitas_schema (version, momento, zone) VALUES (@version@, @momento_type@, @zone@);
+LOCK TABLE @schema@.visitas_base IN EXCLUSIVE MODE;
+SELECT @schema@.visitas_fold(true);
