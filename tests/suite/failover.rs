@@ -47,12 +47,15 @@ struct Failover {
     to_leader: Duration,
     /// Until the last of the processes counted a visit again.
     to_visits: Duration,
+    /// Until the former leader follows the new one.
+    to_standby: Duration,
 }
 
 impl fmt::Display for Failover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failover { fault, to_leader, to_visits } = self;
-        write!(f, "| {fault:?} | {:.1} s | {} ms |", to_leader.as_secs_f64(), to_visits.as_millis())
+        let Failover { fault, to_leader, to_visits, to_standby } = self;
+        let [to_leader, to_standby] = [to_leader, to_standby].map(Duration::as_secs_f64);
+        write!(f, "| {fault:?} | {to_leader:.1} s | {} ms | {to_standby:.1} s |", to_visits.as_millis())
     }
 }
 
@@ -92,8 +95,9 @@ impl Web {
     }
 }
 
-/// Does that to the leader, waits for the other node to be the leader and for visits there, and heals.
-fn fail_over(patroni: &Patroni, web: &Web, fault: Fault) -> (Failover, Duration) {
+/// Does that to the leader, waits for the other node to be the leader and for visits there, heals, and waits until the
+/// former leader is what `follows` waits for.
+fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, follows: fn(&Node, &Node)) -> Failover {
     let (leader, standby) = patroni.leader_and_standby();
     web.visits_go_on(LIMIT);
     let began = Instant::now();
@@ -107,12 +111,20 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault) -> (Failover, Duration)
     let (to_leader, elected) = (began.elapsed(), Instant::now());
     web.visits_go_on(BACK_LIMIT);
     let to_visits = elected.elapsed();
+    if to_visits > Duration::from_secs(2) {
+        for visitas in &web.processes {
+            eprintln!("{:#?}", visitas.stderr().all().iter().rev().take(8).collect::<Vec<_>>());
+        }
+        eprintln!("now {:?}", std::time::SystemTime::now());
+    }
     match fault {
         Fault::Killed => leader.restart(),
         Fault::Frozen => leader.thaw(),
         Fault::CutOff | Fault::CutOffFromPeers => leader.heal(),
     }
-    (Failover { fault, to_leader, to_visits }, began.elapsed())
+    let healed = Instant::now();
+    follows(leader, standby);
+    Failover { fault, to_leader, to_visits, to_standby: healed.elapsed() }
 }
 
 /// What was lost, after it was held against everything that holds in any case: no row twice, the total the number of rows.
@@ -146,7 +158,9 @@ fn start() -> Option<Patroni> {
     let (leader, _) = patroni.leader_and_standby();
     let table = format!("SET ROLE {}; {TABLE}", crate::support::postgres::USER);
     leader.superuser(DEFAULT_NAME).batch_execute(&table).expect("a table of visits");
-    println!("| leader | to the next leader | from there to visits in every process |\n|---|---|---|");
+    println!(
+        "| leader | to the next one | then to visits in each process | then until it follows |\n|---|---|---|---|"
+    );
     Some(patroni)
 }
 
@@ -157,10 +171,7 @@ fn a_synchronous_failover_loses_nothing() {
     let Some(patroni) = start() else { return };
     let web = Web::start(&patroni);
     for fault in SYNCHRONOUS {
-        let (failover, _) = fail_over(&patroni, &web, fault);
-        println!("{failover}");
-        let (_, standby) = patroni.leader_and_standby();
-        standby.wait_synchronous();
+        println!("{}", fail_over(&patroni, &web, fault, Node::wait_synchronous));
     }
     let lost = account(&patroni, web);
     assert_eq!(lost, 0, "answered with 200, and no row");
@@ -174,13 +185,7 @@ fn an_asynchronous_failover_counts_nothing_twice() {
     patroni.nodes[0].patch_configuration(r#"{"synchronous_mode": false}"#);
     let web = Web::start(&patroni);
     for fault in ASYNCHRONOUS {
-        let (failover, _) = fail_over(&patroni, &web, fault);
-        println!("{failover}");
-        let (_, standby) = patroni.leader_and_standby();
-        standby.wait_replica();
+        println!("{}", fail_over(&patroni, &web, fault, Node::wait_follows));
     }
     account(&patroni, web);
 }
-
-// Named here so that a node's type is known where it is used.
-type _Node = Node;

@@ -16,6 +16,7 @@
 mod support;
 
 mod adoption;
+mod backups;
 mod badge;
 mod black_hole;
 mod check;

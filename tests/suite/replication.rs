@@ -15,8 +15,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const LATE_AT_MOST: Duration = Duration::from_millis(1500);
 /// How long the standby confirms nothing: several visits' deadlines, one after the other.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// From one fault within an outage to the next.
-const BETWEEN: Duration = Duration::from_millis(100);
+/// From one fault within an outage to the next, in which a lane connects again and commits.
+const BETWEEN: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Sessions that wait for a standby do not notice that their client has gone, so their number needs a bound: those of
 /// one lane and of the history, and those of the tries that were given up.

@@ -175,7 +175,8 @@ fn it_waits_for_the_database_for_ever_when_told_to() {
 fn it_can_be_stopped_while_it_waits() {
     let cluster = Cluster::stopped();
     for signal in ["TERM", "INT"] {
-        let settings = Settings::new().postgres(&cluster.default_database()).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
+        let settings =
+            Settings::new().postgres(&cluster.default_database()).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
         let mut visitas = settings.launch();
         visitas.wait_listening();
         let start = Instant::now();

@@ -56,3 +56,18 @@ fn outside_of_code(text: &str) -> impl Iterator<Item = &str> {
         !in_code && !fence
     })
 }
+
+/// The indented code below the heading of that name, up to the next heading: a block each, without its indentation.
+pub fn code_blocks(text: &str, heading: &str) -> Vec<String> {
+    let title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
+    let section = text.lines().skip_while(|line| !title(line)).skip(1).take_while(|line| !line.starts_with('#'));
+    let mut blocks = vec![String::new()];
+    for line in section {
+        match (line.strip_prefix("    "), blocks.last_mut()) {
+            (Some(code), Some(block)) => *block += &format!("{code}\n"),
+            _ => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}

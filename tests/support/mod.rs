@@ -16,6 +16,7 @@ pub mod redis;
 pub mod rows;
 pub mod run;
 pub mod server;
+pub mod shell;
 pub mod standby;
 pub mod tools;
 pub mod wait;

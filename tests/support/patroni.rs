@@ -71,7 +71,7 @@ impl Patroni {
         first.patch_configuration(SHORT_WAITS);
         first.make_database();
         second.start(&patroni);
-        second.wait_synchronous();
+        second.wait_synchronous(first);
         Some(all)
     }
 
@@ -175,10 +175,6 @@ impl Node {
         self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Whether Patroni says that it has the leader's lock and its PostgreSQL takes writes.
     pub fn is_primary(&self) -> bool {
         self.state_is("/primary")
@@ -193,14 +189,19 @@ impl Node {
         self.wait_state("/primary");
     }
 
-    /// Waits until the leader's commits wait for it.
-    pub fn wait_synchronous(&self) {
+    /// Waits until it streams and the leader's commits wait for it.
+    pub fn wait_synchronous(&self, leader: &Node) {
+        self.wait_follows(leader);
         self.wait_state("/synchronous");
     }
 
-    /// Waits until it streams from the leader.
-    pub fn wait_replica(&self) {
-        self.wait_state("/replica?lag=1MB");
+    /// Waits until it streams from that leader.
+    pub fn wait_follows(&self, leader: &Node) {
+        self.wait_state("/replica");
+        let mut sql = leader.superuser(DEFAULT_NAME);
+        let streams =
+            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')";
+        within(LIMIT, "a standby that streams", || sql.query_one(streams, &[&self.name]).expect("an answer").get(0));
     }
 
     fn wait_state(&self, path: &str) {
@@ -310,11 +311,6 @@ impl Node {
         if clients {
             self.to_clients.swallow(true);
         }
-    }
-
-    /// Nothing passes any more from it to the other node.
-    pub fn stop_replication(&self) {
-        self.to_node.swallow(true);
     }
 
     /// Lets everything pass again.

@@ -124,6 +124,11 @@ impl Cluster {
         self.process().as_mut().expect("the cluster runs").signal("HUP");
     }
 
+    /// Has the stopped cluster, on which nothing was done yet, number its transactions from far on.
+    pub fn advance_transactions(&self) {
+        run_as_postgres(text(&program("pg_resetwal")), &["--epoch=5", "-D", text(&self.data())]);
+    }
+
     /// Makes the stopped cluster come up as a standby, in recovery until [`Cluster::promote`].
     pub fn demote(&self) {
         fs::write(self.data().join("standby.signal"), "").expect("the standby's mark");

@@ -128,8 +128,9 @@ fn increment(visits: u64) -> Cmd {
 impl Counter for Redis {
     fn open(&mut self) -> Result<(), OpenError> {
         self.connection = None;
-        let connection =
-            self.connect(Instant::now() + OPEN_TIMEOUT).map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
+        let connection = self
+            .connect(Instant::now() + OPEN_TIMEOUT)
+            .map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(())
