@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Visits per second of any visit counter, with wrk: visits-wrk.sh URL CONNECTIONS SECONDS
 # Example: bench/visits-wrk.sh http://127.0.0.1:5000/ 64 10
-# Every visit wrk makes is recorded by the server it is pointed at.
+# The server counts every visit that wrk makes.
 set -euo pipefail
 
 if [[ $# -ne 3 ]]; then
@@ -9,12 +9,17 @@ if [[ $# -ne 3 ]]; then
     exit 2
 fi
 url=$1 connections=$2 seconds=$3
+command -v wrk >/dev/null || {
+    echo "wrk is not installed: apt-get install wrk" >&2
+    exit 1
+}
 
-# wrk needs at least one connection per thread; more threads than cores only take turns.
+# wrk needs at least one connection per thread; more threads than cores only share them.
 threads=$(nproc)
 if ((threads > connections)); then threads=$connections; fi
 
 ulimit -n "$(ulimit -Hn)"
-# The 30 s time-out only decides what wrk calls late: a slow answer is still counted.
+echo "in_flight         $connections" # at most: wrk drops what is in flight at its end
+# The time-out decides only what wrk calls late: a slow answer is still counted.
 exec wrk --threads "$threads" --connections "$connections" --duration "${seconds}s" \
     --timeout 30s --script "$(dirname "$0")/visits-wrk.lua" "$url"

@@ -30,14 +30,31 @@ pub fn run(config: &Config) -> bool {
         LedgerPlace::Embedded { folder } => diagnose_file(folder),
         LedgerPlace::Postgres(place) => diagnose_postgres(place, server::connections(config)),
     });
+    let ledger = failures(&checks);
     checks.push(Check::fine("counter", config.counter.to_string()));
     match &config.counter {
         CounterPlace::InProcess => checks.push(Check::fine("its counter", "begins at 0 at each start")),
         CounterPlace::Redis(place) => checks.extend(diagnose_redis(place, COUNTER_TIMEOUT)),
     }
+    let all = failures(&checks);
+    let text = table(&checks) + &summary(ledger, all - ledger);
     // A closed standard output is no reason to fail.
-    let _ = io::stdout().lock().write_all(table(&checks).as_bytes());
-    !checks.iter().any(|check| check.severity == Severity::Failure)
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    all == 0
+}
+
+fn failures(checks: &[Check]) -> usize {
+    checks.iter().filter(|check| check.severity == Severity::Failure).count()
+}
+
+/// What so many failures of the ledger and of the counter come to: without a counter visits are served all the same.
+fn summary(ledger: usize, counter: usize) -> String {
+    let things = |count: usize| format!("{count} thing{} to do", if count == 1 { "" } else { "s" });
+    match (ledger, counter) {
+        (0, 0) => "visits can be served\n".to_owned(),
+        (0, counter) => format!("visits can be served, but not counted in Redis: {}\n", things(counter)),
+        (ledger, counter) => format!("visits cannot be served: {}\n", things(ledger + counter)),
+    }
 }
 
 /// Compares the total and the history with the rows; prints what it found. With `correct` it sets both right. Says whether
@@ -110,11 +127,6 @@ fn table(checks: &[Check]) -> String {
             text += &format!("{:4}  {:width$}  -> {todo}\n", "", "");
         }
     }
-    let fails = checks.iter().filter(|check| check.severity == Severity::Failure).count();
-    text += &match fails {
-        0 => "visits can be served\n".to_owned(),
-        _ => format!("visits cannot be served: {fails} thing{} to do\n", if fails == 1 { "" } else { "s" }),
-    };
     text
 }
 
@@ -125,9 +137,8 @@ mod tests {
     #[test]
     fn the_table_says_what_to_do_below_what_it_is_about() {
         let checks = [Check::fine("a", "b\nc"), Check::fails("long name", "broken", "mend it")];
-        assert_eq!(
-            table(&checks),
-            "ok    a          b c\nFAIL  long name  broken\n                 -> mend it\nvisits cannot be served: 1 thing to do\n"
-        );
+        assert_eq!(table(&checks), "ok    a          b c\nFAIL  long name  broken\n                 -> mend it\n");
+        assert_eq!(summary(1, 0), "visits cannot be served: 1 thing to do\n");
+        assert_eq!(summary(0, 2), "visits can be served, but not counted in Redis: 2 things to do\n");
     }
 }

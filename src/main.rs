@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lexopt::{Arg, Parser};
+use lexopt::{Arg, Parser, ValueExt as _};
 use visitas::config::{self, Config, ConfigError};
 use visitas::{check, healthcheck, logging, server};
 
@@ -15,31 +15,12 @@ const MISUSED: u8 = 2;
 /// Time for whoever reads the log to take its last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-enum Command {
-    Serve,
-    Check { count: bool },
-    Recount,
-    Healthcheck,
-    Help,
-    Version,
-}
+/// Gives the exit code.
+type Command = fn() -> u8;
 
 fn main() -> ExitCode {
     ExitCode::from(match command() {
-        Ok(Command::Serve) => serve(),
-        Ok(Command::Check { count }) => {
-            with_config(|config| if count { check::count(config, false) } else { check::run(config) })
-        }
-        Ok(Command::Recount) => with_config(|config| check::count(config, true)),
-        Ok(Command::Healthcheck) => check_health(),
-        Ok(Command::Help) => {
-            print!("{USAGE}{}", config::describe_variables());
-            DONE
-        }
-        Ok(Command::Version) => {
-            println!("visitas {}", env!("CARGO_PKG_VERSION"));
-            DONE
-        }
+        Ok(run) => run(),
         Err(error) => {
             eprintln!("visitas: {error}; see visitas --help");
             MISUSED
@@ -49,19 +30,35 @@ fn main() -> ExitCode {
 
 fn command() -> Result<Command, lexopt::Error> {
     let mut parser = Parser::from_env();
-    let mut command = Command::Serve;
+    let mut word: Option<String> = None;
+    let mut command: Command = serve;
     while let Some(argument) = parser.next()? {
         command = match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
-            Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
-            Arg::Value(word) if word == "healthcheck" && matches!(command, Command::Serve) => Command::Healthcheck,
-            Arg::Value(word) if word == "check" && matches!(command, Command::Serve) => Command::Check { count: false },
-            Arg::Value(word) if word == "recount" && matches!(command, Command::Serve) => Command::Recount,
-            Arg::Long("count") if matches!(command, Command::Check { .. }) => Command::Check { count: true },
+            Arg::Long("help") | Arg::Short('h') => return Ok(help),
+            Arg::Long("version") | Arg::Short('V') => return Ok(version),
+            Arg::Long("count") if word.as_deref() == Some("check") => {
+                || with_config(|config| check::count(config, false))
+            }
+            Arg::Value(value) if word.is_none() => match word.insert(value.string()?).as_str() {
+                "healthcheck" => check_health,
+                "check" => || with_config(check::run),
+                "recount" => || with_config(|config| check::count(config, true)),
+                other => return Err(Arg::Value(other.into()).unexpected()),
+            },
             other => return Err(other.unexpected()),
         };
     }
     Ok(command)
+}
+
+fn help() -> u8 {
+    print!("{USAGE}{}", config::describe_variables());
+    DONE
+}
+
+fn version() -> u8 {
+    println!("visitas {}", env!("CARGO_PKG_VERSION"));
+    DONE
 }
 
 fn serve() -> u8 {
@@ -90,7 +87,7 @@ fn with_config(work: impl FnOnce(&Config) -> bool) -> u8 {
 }
 
 fn check_health() -> u8 {
-    match config::listen_from_env().map(healthcheck::check) {
+    match config::readyz_from_env().map(healthcheck::check) {
         Ok(Ok(())) => return DONE,
         Ok(Err(sentence)) => eprintln!("visitas: {sentence}"),
         Err(error) => return misconfigured(&error),

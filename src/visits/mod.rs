@@ -233,12 +233,15 @@ impl Visits {
 fn prune(mut pruner: Box<dyn Pruner>, keep: Duration, ledger: &Store) {
     let interval = (keep / PRUNE_SHARE).clamp(PRUNE_INTERVALS.0, PRUNE_INTERVALS.1);
     loop {
+        if ledger.state() != StoreState::Up {
+            thread::sleep(PRUNE_INTERVALS.0);
+            continue;
+        }
         let began = Instant::now();
-        let more = ledger.state() == StoreState::Up
-            && pruner.prune(keep).unwrap_or_else(|reason| {
-                log::warn!("old rows cannot be deleted now, trying again: {reason}");
-                false
-            });
+        let more = pruner.prune(keep).unwrap_or_else(|reason| {
+            log::warn!("old rows cannot be deleted now, trying again in {interval:?}: {reason}");
+            false
+        });
         thread::sleep(if more { began.elapsed() } else { interval });
     }
 }

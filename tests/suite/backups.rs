@@ -58,7 +58,7 @@ fn a_dump_is_restored_as_a_whole_or_in_two_parts() {
     dump.run(take);
     let file = dump.folder().join("visitas.dump");
     restore.run(&format!("cp {} visitas.dump\n{whole}\n{apart}", file.display()));
-    for database in ["restored", "restored_apart"] {
+    for database in ["restored", "apart"] {
         goes_on(&url(to.port(), database), rows);
         // What starts later finds nothing to do.
         goes_on(&url(to.port(), database), rows + 1);
@@ -101,7 +101,9 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
         sql.query_one(archived, &[]).expect("the archiver").get(0)
     });
     let port = free_port();
-    let shell = shell.set("MOMENT", moment).set("PGPORT", port);
+    let base = std::fs::read_dir(&backups).expect("the backups").flatten().map(|entry| entry.path());
+    let base = base.into_iter().find(|path| !path.ends_with("log")).expect("a base backup");
+    let shell = shell.set("MOMENT", moment).set("BASE", base.display()).set("PGPORT", port);
     let server = Restored { data: restored };
     shell.run(restore);
     run::watch(server.pid(), "QUIT");

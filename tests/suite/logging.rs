@@ -41,8 +41,9 @@ fn a_path_cannot_forge_a_line() {
 
 #[test]
 fn json_lines_are_json_from_the_first_to_the_last() {
-    let redis = Redis::stopped();
-    let settings = Settings::new().redis(&redis).set("LOG_FORMAT", "json").set("ACCESS_LOG", "on");
+    let cluster = Cluster::stopped();
+    let settings =
+        Settings::new().postgres(&cluster.default_database()).set("LOG_FORMAT", "json").set("ACCESS_LOG", "on");
     let ended = settings.set("CONNECT_ATTEMPTS", 2).set("CONNECT_INTERVAL", "10ms").run();
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.lines().count() >= 2, "{ended:?}");

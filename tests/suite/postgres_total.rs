@@ -86,10 +86,10 @@ fn other_roles_and_other_search_paths_are_counted() {
     total_is(&visitas, &database, 11);
     // A table and a function of the same names in the way of whoever looks them up in the session's own path.
     sql.batch_execute(
-        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.acessos_total (slot int, total int)",
+        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.visitas_changes (start int, total int)",
     )
     .expect("another path");
-    sql.batch_execute("CREATE TEMP TABLE acessos_total (slot int, total int)").expect("a temporary table");
+    sql.batch_execute("CREATE TEMP TABLE visitas_changes (start int, total int)").expect("a temporary table");
     sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())").expect("an insert");
     total_is(&visitas, &database, 13);
     sql.batch_execute("DELETE FROM public.acessos").expect("a delete");

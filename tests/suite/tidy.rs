@@ -70,10 +70,10 @@ fn http_and_visits_know_nothing_of_each_other() {
     }
 }
 
-/// The first cells of README's tables that hold a word which `is_meant` accepts, each with its whole row.
-fn rows_of_readme(is_meant: impl Fn(&str) -> bool) -> Vec<(String, Vec<String>)> {
+/// The first cells of a document's tables that hold a word which `is_meant` accepts, each with its whole row.
+fn rows_of(document: &str, is_meant: impl Fn(&str) -> bool) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
-    for row in markdown::table_rows(&read("README.md")) {
+    for row in markdown::table_rows(&read(document)) {
         let words = row.first().map(|cell| markdown::code_words(cell)).unwrap_or_default();
         found.extend(words.into_iter().filter(|word| is_meant(word)).map(|word| (word, row.clone())));
     }
@@ -84,25 +84,32 @@ fn is_variable(word: &str) -> bool {
     word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
 }
 
+/// Where the settings are listed.
+const SETTINGS: &str = "docs/configuration.md";
+
 #[test]
-fn readme_lists_the_variables_of_help() {
-    let rows = rows_of_readme(is_variable);
+fn the_settings_are_those_of_help_with_their_defaults() {
+    let rows = rows_of(SETTINGS, is_variable);
     let listed: BTreeSet<String> = rows.iter().map(|(name, _)| name.clone()).collect();
     assert_eq!(listed.len(), rows.len(), "a variable is listed twice");
     assert_eq!(listed, variables_of_help().into_iter().collect::<BTreeSet<_>>());
+    let help = Settings::empty().argument("--help").run().stdout;
+    for (name, row) in &rows {
+        let default = row[1].replace('`', "");
+        let line = help.lines().find(|line| line.split_whitespace().next() == Some(name)).expect("its line");
+        assert!(
+            line.ends_with(&format!("[{default}]")),
+            "{SETTINGS}: the default of {name} is not {default}: {line:?}"
+        );
+    }
 }
 
 #[test]
-fn readme_and_help_have_the_same_ports() {
-    let rows = rows_of_readme(is_variable);
+fn readme_leads_to_the_port_that_is_the_default() {
     let help = Settings::empty().argument("--help").run().stdout;
-    for (variable, port) in [("PORT", "5000"), ("DB_PORT", "5432"), ("REDIS_PORT", "6379")] {
-        let row = rows.iter().find(|(name, _)| name == variable).unwrap_or_else(|| panic!("README has no {variable}"));
-        assert!(row.1.iter().any(|cell| cell.contains(port)), "README: {variable} is not {port}: {:?}", row.1);
-        let line = help.lines().find(|line| line.split([' ', ',']).any(|word| word == variable));
-        assert!(line.is_some_and(|line| line.contains(port)), "--help: {variable} is not {port}: {line:?}");
-    }
-    assert!(read("README.md").contains("localhost:5000") || read("README.md").contains("127.0.0.1:5000"));
+    let line = help.lines().find(|line| line.trim_start().starts_with("PORT ")).expect("its line");
+    assert!(line.ends_with("[5000]"), "{line:?}");
+    assert!(read("README.md").contains("localhost:5000") && read("README.pt-BR.md").contains("localhost:5000"));
 }
 
 #[test]
@@ -137,7 +144,7 @@ fn paths_in_sources() -> BTreeSet<String> {
 }
 
 #[test]
-fn readme_lists_the_routes_that_are_there() {
+fn docs_http_lists_the_routes_that_are_there() {
     let visitas = Settings::new().start();
     // By HEAD, since /events does not end.
     let is_there = |path: &str| visitas.request("HEAD", path, &[]).status != 404;
@@ -145,15 +152,15 @@ fn readme_lists_the_routes_that_are_there() {
     let path_of =
         |word: &str| word.rsplit(' ').next().unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
     let listed: BTreeSet<String> =
-        rows_of_readme(|word| path_of(word).starts_with('/')).iter().map(|(word, _)| path_of(word)).collect();
+        rows_of("docs/http.md", |word| path_of(word).starts_with('/')).iter().map(|(word, _)| path_of(word)).collect();
     for path in &listed {
-        assert!(is_there(path), "README lists {path}, which is not found");
+        assert!(is_there(path), "docs/http.md lists {path}, which is not found");
     }
     let contract = ["/", "/stats", "/livez", "/readyz", "/metrics", "/favicon.ico", "/favicon.svg", "/robots.txt"];
     let in_code: BTreeSet<String> = paths_in_sources().into_iter().filter(|path| is_there(path)).collect();
     assert!(in_code.contains("/livez"), "the routes were not found in src/site");
     for path in in_code.iter().map(String::as_str).chain(contract) {
-        assert!(listed.contains(path), "README does not list {path}");
+        assert!(listed.contains(path), "docs/http.md does not list {path}");
     }
 }
 
@@ -182,16 +189,21 @@ fn every_link_between_documents_resolves() {
 }
 
 #[test]
-fn every_test_that_docs_http_names_is_there() {
-    let document = read("docs/http.md");
-    let words = document.split('`').filter_map(|word| word.split_once("::"));
-    let mut known = 0;
-    for (module, test) in words.filter(|(module, _)| !module.contains([' ', '\n'])) {
-        let text = read(&format!("tests/suite/{module}.rs"));
-        assert!(text.contains(&format!("\nfn {test}() {{")), "docs/http.md names {module}::{test}, which is not there");
-        known += 1;
+fn every_test_that_a_document_names_is_there() {
+    for (document, at_least) in [("docs/http.md", 40)] {
+        let text = read(document);
+        let words = text.split('`').filter_map(|word| word.split_once("::"));
+        let mut known = 0;
+        for (module, test) in words.filter(|(module, _)| !module.contains([' ', '\n'])) {
+            let text = read(&format!("tests/suite/{module}.rs"));
+            assert!(
+                text.contains(&format!("\nfn {test}() {{")),
+                "{document} names {module}::{test}, which is not there"
+            );
+            known += 1;
+        }
+        assert!(known > at_least, "only {known} tests were found in {document}");
     }
-    assert!(known > 40, "only {known} tests were found in docs/http.md");
 }
 
 #[test]

@@ -69,6 +69,11 @@ impl Tally {
         (self.refused + self.others.len() + self.unanswered) as u64
     }
 
+    /// Adds what another account had of 200s.
+    pub fn add_answered(&mut self, visits: u64) {
+        self.answered += visits;
+    }
+
     fn add(&mut self, answer: Result<Response, NoAnswer>, began: Began, keep_numbers: bool) {
         self.longest = self.longest.max(began.instant.elapsed());
         match answer {

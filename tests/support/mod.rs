@@ -1,12 +1,15 @@
 //! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
 
+pub mod audit;
 pub mod cable;
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod html;
 pub mod load;
 pub mod markdown;
 pub mod patroni;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -26,6 +29,7 @@ pub use client::{Client, NoAnswer, Response};
 pub use disk::SmallDisk;
 pub use load::{Crowd, Load};
 pub use patroni::Patroni;
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, Database, Stop};
 pub use proxy::{Proxy, Way};
 pub use redis::Redis;

@@ -341,9 +341,23 @@ fn append(file: &Path, more: &str) {
     fs::write(file, content + more).expect("PostgreSQL's settings written");
 }
 
-/// A program of PostgreSQL: from the folder `PG_BIN`, else from `PATH`, else the newest that Debian has installed.
+/// A program of PostgreSQL: see [`find_program`].
+///
+/// # Panics
+/// When there is none.
 pub fn program(name: &str) -> PathBuf {
-    let given = std::env::var_os("PG_BIN").map(PathBuf::from);
+    find_program(name).unwrap_or_else(|| panic!("no {name} in {:?}: install PostgreSQL or set PG_BIN", folders()))
+}
+
+/// A program of PostgreSQL: from the folder `PG_BIN`, else from `PATH`, else the newest that Debian has installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    folders().iter().map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
+}
+
+fn folders() -> Vec<PathBuf> {
+    if let Some(given) = std::env::var_os("PG_BIN") {
+        return vec![PathBuf::from(given)];
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|majors| majors.flatten().map(|major| major.path().join("bin")).collect())
@@ -352,15 +366,7 @@ pub fn program(name: &str) -> PathBuf {
         let major = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<u32>().ok());
         std::cmp::Reverse(major.unwrap_or(0))
     });
-    let folders: Vec<PathBuf> = match given {
-        Some(folder) => vec![folder],
-        None => std::env::split_paths(&path).chain(debian).collect(),
-    };
-    folders
-        .iter()
-        .map(|folder| folder.join(name))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("no {name} in {folders:?}: install PostgreSQL or set PG_BIN"))
+    std::env::split_paths(&path).chain(debian).collect()
 }
 
 /// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses to run as root.
@@ -392,7 +398,7 @@ pub fn give_to_postgres(folder: &Path) {
 }
 
 /// The user and group `postgres`, when the suite runs as root.
-fn postgres_ids() -> Option<(u32, u32)> {
+pub(super) fn postgres_ids() -> Option<(u32, u32)> {
     if fs::metadata("/proc/self").expect("/proc").uid() != 0 {
         return None;
     }

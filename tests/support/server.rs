@@ -68,6 +68,14 @@ impl Settings {
         self.set("DATABASE_URL", database.url())
     }
 
+    /// Has the process's sessions carry that name, which the database can tell them by.
+    pub fn named(mut self, name: &str) -> Settings {
+        for (_, value) in self.variables.iter_mut().filter(|(variable, _)| variable == "DATABASE_URL") {
+            value.push_str(&format!("?application_name={name}"));
+        }
+        self
+    }
+
     pub fn redis(self, redis: &Redis) -> Settings {
         self.set("REDIS_URL", redis.url())
     }

@@ -68,8 +68,8 @@ pub trait Pruner: Send {
 pub struct Totals {
     /// Visits: rows that are there, and rows that were deleted for their age.
     pub total: u64,
-    /// Rows that were deleted for their age.
-    pub pruned: u64,
+    /// Of them, rows that were deleted for their age; `None` after a commit, which does not read it.
+    pub pruned: Option<u64>,
 }
 
 /// What became of the batch whose commit ended in doubt.

@@ -25,28 +25,18 @@ pub struct Held {
     /// Rows that are there, and those that the scenario took away.
     rows: u64,
     gone: u64,
-    /// The sum of the parts of the total.
+    /// The total as the database has it.
     sum: u64,
     /// Rows that seem to be there twice.
     twice: u64,
 }
 
-/// The table as visitas will find it, with two columns more: the transaction that each row came in, and the lane, which is
-/// the owner of the slot that the session has locked. A batch that was committed twice is two transactions of one lane with
-/// the same moments of arrival.
-pub const TABLE: &str = "CREATE OR REPLACE FUNCTION suite_lane() RETURNS bigint LANGUAGE plpgsql AS $$ \
-    DECLARE lane text := current_setting('suite.lane', true); \
-    BEGIN \
-        IF coalesce(lane, '') = '' THEN \
-            SELECT t.owner INTO lane FROM pg_locks l JOIN acessos_total t ON t.slot = l.objid::bigint \
-             WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND l.classid = 'acessos_total'::regclass::oid; \
-            PERFORM set_config('suite.lane', lane, false); \
-        END IF; \
-        RETURN lane; \
-    END $$; \
-    CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+/// The table as visitas will find it, with two columns more: the transaction that each row came in, and the process, by the
+/// name of its sessions; up to four workers of a process share a lane. A batch that was committed twice is two transactions
+/// of one lane with the same moments of arrival.
+pub const TABLE: &str = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
     momento timestamptz NOT NULL DEFAULT now(), batch xid8 NOT NULL DEFAULT pg_current_xact_id(), \
-    lane bigint NOT NULL DEFAULT suite_lane())";
+    lane text NOT NULL DEFAULT current_setting('application_name'))";
 
 /// Rows whose moment another row has too. In one worker no two visits arrive in the same microsecond.
 const SAME_MOMENT: &str = "SELECT count(*) - count(DISTINCT momento) FROM acessos";
@@ -86,7 +76,7 @@ impl Rows<'_> {
         Held {
             rows: number("SELECT count(*) FROM acessos"),
             gone,
-            sum: number("SELECT sum(total)::bigint FROM acessos_total"),
+            sum: number("SELECT visitas_total()"),
             twice: number(if form.fleet.is_single() { SAME_MOMENT } else { SAME_BATCH }),
         }
     }
@@ -124,7 +114,7 @@ pub struct Allow {
 }
 
 impl Account {
-    pub const HEADER: &'static str = "| scenario | web | s | faults | 200 | 503 | other | no answer | rows | rows without a 200 | sum of totals | Redis | longest wait | log lines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
+    pub const HEADER: &'static str = "| scenario | web | s | faults | 200 | 503 | other | no answer | rows | rows without a 200 | total | Redis | longest wait | log lines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
     #[allow(clippy::too_many_arguments, reason = "the columns of the account")]
     pub fn new(
@@ -230,7 +220,7 @@ fn a_row_that_is_there_twice_is_found() {
     let mut sql = database.sql();
     let mut commit = |lane: i64, moments: &str| {
         let values = format!(
-            "INSERT INTO acessos (momento, lane) SELECT 'epoch'::timestamptz + make_interval(secs => s), {lane} \
+            "INSERT INTO acessos (momento, lane) SELECT 'epoch'::timestamptz + make_interval(secs => s), 'web-{lane}' \
             FROM unnest('{{{moments}}}'::float8[]) s"
         );
         sql.batch_execute(&values).expect("a batch");

@@ -75,8 +75,9 @@ impl Play {
     }
 
     fn begin(form: &Form, settings: impl Fn() -> Settings, keep_numbers: bool) -> Play {
-        let launch = |_| {
-            let settings = settings().set("WORKERS", form.fleet.workers).set("PORT", free_port());
+        let launch = |process| {
+            let settings =
+                settings().named(&format!("web-{process}")).set("WORKERS", form.fleet.workers).set("PORT", free_port());
             settings.set("REQUEST_TIMEOUT", format!("{}ms", REQUEST_TIMEOUT.as_millis())).launch()
         };
         let mut web: Vec<Visitas> = (0..form.fleet.processes).map(launch).collect();

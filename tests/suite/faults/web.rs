@@ -6,14 +6,10 @@ use std::time::Duration;
 use super::account::{Account, Allow, Rows, prepare};
 use super::play::{Fleet, Form, Play, any, last};
 use crate::support::run::Folder;
-use crate::support::server::program;
-use crate::support::{Cluster, Settings, SmallDisk, within};
+use crate::support::{Cluster, Settings, SmallDisk, clock, within};
 
 /// Kills in each scenario about them, however short it is.
 const KILLS: usize = 50;
-
-/// In the name of the dynamic loader that a program asks for, unless it is static.
-const LOADER: &[u8] = b"ld-linux";
 
 /// A disk without room is noticed once the file has none within itself.
 const FULL_LIMIT: Duration = Duration::from_secs(30);
@@ -67,26 +63,18 @@ fn embedded(form: &Form, folder: &std::path::Path, least: usize, fault: impl FnM
 
 /// The wall clock jumps by an hour, or back by one: deadlines and waits go by another clock.
 pub fn clock_jumps(form: &Form) -> Result<Account, String> {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    let program = fs::read(program()).expect("the program");
-    if !program.windows(LOADER.len()).any(|bytes| bytes == LOADER) {
-        return Err("nothing can be loaded into a static program".to_owned());
-    }
-    if !std::path::Path::new(library).exists() {
-        return Err("libfaketime is not installed".to_owned());
-    }
+    drop(clock::faked(Settings::new())?);
     let database = Cluster::shared().database();
     prepare(&database);
     let folder = Folder::new("clock");
-    let clock = folder.file("offset", "+0");
+    let offset = folder.file("offset", "+0");
     let settings = || {
-        let settings = Settings::new().postgres(&database).set("LD_PRELOAD", library);
-        let settings = settings.set("FAKETIME_TIMESTAMP_FILE", clock.display()).set("FAKETIME_DONT_FAKE_MONOTONIC", 1);
-        settings.set("FAKETIME_CACHE_DURATION", 1)
+        let settings = clock::faked(Settings::new().postgres(&database)).expect("as just before");
+        settings.set("FAKETIME_TIMESTAMP_FILE", offset.display()).set("FAKETIME_CACHE_DURATION", 1)
     };
     let mut play = Play::start(form, settings);
     play.run(2, |play| {
-        fs::write(&clock, if play.faults % 2 == 0 { "+1h" } else { "-1h" }).expect("another time");
+        fs::write(&offset, if play.faults % 2 == 0 { "+1h" } else { "-1h" }).expect("another time");
         // The clock is read from the file once a second.
         last(Duration::from_millis(1500));
     });

@@ -9,7 +9,7 @@ use redb::{Database, Error, ReadableDatabase, ReadableTable, TableError};
 use super::history::{HISTORY, bucket};
 use super::{FILE_NAME, VISITS, begin, is_ours, open, totals};
 use crate::visits::history::Step;
-use crate::visits::ledger::Counted;
+use crate::visits::ledger::{Counted, Totals};
 
 /// Rows between two reports of progress.
 const ROWS_A_REPORT: i64 = 1_000_000;
@@ -48,8 +48,9 @@ pub(super) fn count(
         Err(TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
         other => other?,
     };
-    let totals = totals(&visits)?;
-    let kept = i64::try_from(totals.total - totals.pruned).unwrap_or(i64::MAX);
+    let Totals { total, pruned } = totals(&visits)?;
+    let pruned = pruned.unwrap_or(0);
+    let kept = i64::try_from(total - pruned).unwrap_or(i64::MAX);
     let now = Step::Minute.start_of(SystemTime::now());
     let mut found: BTreeMap<i64, i64> = BTreeMap::new();
     let mut rows = 0;
@@ -67,7 +68,7 @@ pub(super) fn count(
         *history.entry(bucket(start.value().cast_signed(), now)).or_insert(0) += visits.value();
     }
     // The history keeps the visits whose rows were deleted for their age, so there it may say more than the rows.
-    let is_right = |rows: i64, visits: i64| rows == visits || (totals.pruned > 0 && visits > rows);
+    let is_right = |rows: i64, visits: i64| rows == visits || (pruned > 0 && visits > rows);
     let mut differences = Vec::new();
     let mut right = history.clone();
     for start in found.keys().chain(history.keys()).collect::<std::collections::BTreeSet<_>>() {

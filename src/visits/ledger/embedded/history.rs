@@ -15,12 +15,15 @@ pub(super) const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("
 /// Where a visit of that second is kept, once it is `now`. Anybody asks for an hour of minutes and two days of hours; the
 /// rest is room for a clock that is set.
 pub(super) fn bucket(second: i64, now: i64) -> i64 {
-    let step = match now.saturating_sub(second) {
-        ..=86_400 => Step::Minute,
-        86_401..=691_200 => Step::Hour,
+    let start = |step: Step| second - second.rem_euclid(step.seconds());
+    let age = |start: i64| now.saturating_sub(start);
+    // By where the part begins, or a row and the part that it is in could be told apart.
+    let step = match (age(start(Step::Minute)), age(start(Step::Hour))) {
+        (..=86_400, _) => Step::Minute,
+        (_, ..=691_200) => Step::Hour,
         _ => Step::Day,
     };
-    second - second.rem_euclid(step.seconds())
+    start(step)
 }
 
 /// Adds one visit for each of these arrivals. When that begins a new minute, old parts are merged.

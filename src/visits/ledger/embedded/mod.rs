@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
-    CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
+    CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
 use super::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
@@ -211,9 +211,9 @@ impl Embedded {
 }
 
 /// The numbers of rows are never used again, so the last one is the total, whatever was deleted since.
-fn totals(visits: &(impl ReadableTable<u64, i64> + ReadableTableMetadata)) -> Result<Totals, redb::Error> {
+fn totals(visits: &impl ReadableTable<u64, i64>) -> Result<Totals, redb::Error> {
     let total = visits.last()?.map_or(0, |(number, _)| number.value());
-    Ok(Totals { total, pruned: total.saturating_sub(visits.len()?) })
+    Ok(Totals { total, pruned: Some(total.saturating_sub(visits.len()?)) })
 }
 
 /// Where in a transaction an error came.

@@ -35,6 +35,7 @@ pub(super) struct Table {
     momento: u32,
     /// The time zone of a `momento` without one.
     zone: String,
+    /// Those of visitas that are there and enabled.
     triggers: i64,
 }
 
@@ -42,6 +43,9 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct State {
     version: i32,
+    /// The table that the functions and triggers were made for.
+    made_for: u32,
+    /// The table whose rows were counted.
     counted: Option<u32>,
     momento: u32,
     zone: String,
@@ -73,18 +77,16 @@ pub(super) async fn prepare(session: &mut Session, opened: bool) -> Result<(), F
 /// What is there of the table and of visitas' own.
 async fn look(session: &Session) -> Result<(Option<Table>, Option<State>), Failure> {
     let schema = &session.schema;
-    let table = format!(
-        "SELECT c.oid, coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'momento' \
+    let table = "SELECT c.oid, coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'momento' \
                 AND NOT a.attisdropped), 0::oid), current_setting('TimeZone'), \
             (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'O' AND t.tgname IN \
                 ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
             to_regproc($2) IS NOT NULL \
-           FROM (SELECT to_regclass($1)::oid AS oid) AS c"
-    );
-    let names = [(format!("{schema}.acessos")), (format!("{schema}.visitas_state"))];
+           FROM (SELECT to_regclass($1)::oid AS oid) AS c";
+    let names = [format!("{schema}.acessos"), format!("{schema}.visitas_state")];
     let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&names[0], Type::TEXT), (&names[1], Type::TEXT)];
-    let row = session.client.query_typed_one(&table, &params).await?;
+    let row = session.client.query_typed_one(table, &params).await?;
     let Some(oid) = row.try_get::<_, Option<u32>>(0)? else { return Ok((None, None)) };
     let mut table = Table { oid, momento: row.try_get(1)?, zone: row.try_get(2)?, triggers: row.try_get(3)? };
     if !row.try_get::<_, bool>(4)? {
@@ -92,8 +94,13 @@ async fn look(session: &Session) -> Result<(Option<Table>, Option<State>), Failu
     }
     let row = session.client.query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[]).await?;
     let Some(row) = row.first() else { return Ok((Some(table), None)) };
-    let state =
-        State { version: row.try_get(0)?, counted: row.try_get(1)?, momento: row.try_get(2)?, zone: row.try_get(3)? };
+    let state = State {
+        version: row.try_get(0)?,
+        made_for: row.try_get(1)?,
+        counted: row.try_get(2)?,
+        momento: row.try_get(3)?,
+        zone: row.try_get(4)?,
+    };
     // The zone stays the one that it began with, whatever the database's becomes.
     table.zone.clone_from(&state.zone);
     Ok((Some(table), Some(state)))
@@ -175,7 +182,9 @@ fn is_ready(table: &Table, state: &State) -> Result<bool, Failure> {
             state.version
         )));
     }
-    Ok(state.version == VERSION && table.triggers == 4 && table.momento == state.momento)
+    // A restored dump brings the same table under another number.
+    let same_table = table.oid == state.made_for && table.momento == state.momento;
+    Ok(state.version == VERSION && same_table && table.triggers == 4)
 }
 
 /// The schema for that table.

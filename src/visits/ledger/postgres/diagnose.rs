@@ -24,17 +24,17 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_user::tex
 /// Of the table.
 const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
      EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid), \
-     (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled <> 'O' AND tgname IN \
+     (SELECT string_agg(tgname::text, ', ') FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled <> 'O' AND tgname IN \
          ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
      pg_total_relation_size(c.oid), pg_get_userbyid(c.relowner)::text, \
      EXISTS (SELECT FROM pg_publication_tables p WHERE p.tablename = 'acessos') \
          OR EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = c.oid), \
-     (SELECT min(CASE WHEN a.atttypid = 'int2'::regtype THEN 32767 WHEN a.atttypid = 'int4'::regtype THEN 2147483647 \
+     (SELECT min(CASE WHEN a.atttypid = 'int2'::regtype::oid THEN 32767 WHEN a.atttypid = 'int4'::regtype::oid THEN 2147483647 \
                  ELSE s.max_value END - coalesce(s.last_value, 0)) \
         FROM pg_attribute a JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) \
-             = pg_get_serial_sequence(c.oid::regclass::text, a.attname) \
+             = pg_get_serial_sequence(c.oid::regclass::text, a.attname::text) \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
-     FROM pg_class c WHERE c.oid = to_regclass('acessos')";
+     FROM pg_class c WHERE c.oid = to_regclass('acessos')::oid";
 
 /// Looks at the database. A process needs `connections` of it.
 #[cold]
@@ -66,6 +66,8 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
         "create the database, or correct DB_NAME or DATABASE_URL"
     } else if says("53300") {
         "raise max_connections, or close what does not need to be open"
+    } else if says("42501") {
+        "GRANT this role what docs/operations.md lists"
     } else if matches!(failure, Failure::ReadOnly) {
         "name the primary, or all hosts, or let this role write"
     } else {

@@ -44,9 +44,8 @@ use writer::Writer;
 const ENTRIES_KEPT: i64 = 64;
 /// Entries that are dropped at once: about a millisecond's work.
 const ENTRIES_DROPPED: i64 = 512;
-/// Changes of others that may wait to be folded: each costs a commit that reads the total some 0.1 us.
-const UNFOLDED_AT_MOST: i64 = 256;
-/// Time between two tries to fold. A transaction of somebody else that writes for long keeps back all that came after it.
+/// Time between two foldings of what others changed: each change that waits costs a commit, which reads the total, some
+/// 0.1 us.
 const FOLD_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for maintenance, which nobody waits for but the next batch.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +57,9 @@ pub struct Postgres {
     /// deadline, which the blocking client of the same library cannot give.
     runtime: Option<Runtime>,
     session: Option<Session>,
+    /// A session whose statement got no answer, which the server is to give up: else sessions that wait for a lock or for a
+    /// standby pile up there.
+    unanswered: Option<Session>,
     /// A call takes no longer than this.
     deadline: Duration,
     /// The lane's writer; `None` where the next call must hand over first.
@@ -76,7 +78,7 @@ pub struct Postgres {
 struct Upkeep {
     /// The first entry of the writer that was not dropped yet.
     kept_from: i64,
-    unfolded: i64,
+    unfolded: bool,
     minute: i64,
     last: Instant,
 }
@@ -84,11 +86,12 @@ struct Upkeep {
 impl Postgres {
     /// A client, not yet connected. A commit is given up after `deadline`.
     pub fn new(config: &Config, deadline: Duration) -> Self {
-        let upkeep = Upkeep { kept_from: 0, unfolded: 0, minute: 0, last: Instant::now() };
+        let upkeep = Upkeep { kept_from: 0, unfolded: false, minute: 0, last: Instant::now() };
         Postgres {
             endpoints: Endpoints::new(config, deadline),
             runtime: None,
             session: None,
+            unanswered: None,
             deadline,
             writer: None,
             old: None,
@@ -98,8 +101,8 @@ impl Postgres {
         }
     }
 
-    /// Runs one statement of the session within `limit`. A session that did not answer is cancelled and dropped, as is one
-    /// that was lost.
+    /// Runs one statement of the session within `limit`. A session that did not answer is of no more use, as is one that was
+    /// lost.
     fn call<T>(
         &mut self,
         limit: Duration,
@@ -112,33 +115,29 @@ impl Postgres {
             if !session.is_alive().await {
                 return Err(CommitError::Idle("the server closed the connection".to_owned()));
             }
-            let result = limited(limit, work(session)).await.map_err(classify);
-            if matches!(result, Err(CommitError::TimedOut(_))) {
-                session.cancel().await;
-            }
-            result
+            limited(limit, work(session)).await.map_err(classify)
         });
-        if matches!(result, Err(CommitError::Idle(_) | CommitError::InDoubt(_) | CommitError::TimedOut(_))) {
-            self.session = None;
+        match result {
+            Err(CommitError::TimedOut(_)) => self.unanswered = self.session.take(),
+            Err(CommitError::Idle(_) | CommitError::InDoubt(_)) => self.session = None,
+            _ => {}
         }
         result
     }
 
-    /// Connects if need be, creates what is missing, and hands over to a new writer.
+    /// Connects, creates what is missing, and hands over to a new writer.
     async fn open_session(&mut self) -> Result<LastBatch, Failure> {
-        let mut session = match self.session.take() {
-            Some(session) if session.is_alive().await => session,
-            _ => {
-                let mut session = Session::connect(&mut self.endpoints).await?;
-                adopt::prepare(&mut session, self.opened).await?;
-                limited(STEP_TIMEOUT, session.prepare()).await?;
-                limited(STEP_TIMEOUT, session.dry_run(random_number())).await.map_err(adopt::unfit)?;
-                session
-            }
-        };
+        self.session = None;
+        if let Some(unanswered) = self.unanswered.take() {
+            unanswered.cancel().await;
+        }
+        let mut session = Session::connect(&mut self.endpoints).await?;
+        adopt::prepare(&mut session, self.opened).await?;
+        limited(STEP_TIMEOUT, session.prepare()).await?;
+        limited(STEP_TIMEOUT, session.dry_run(random_number())).await.map_err(adopt::unfit)?;
         let last = match limited(STEP_TIMEOUT, self.hand_over(&mut session)).await {
             Err(failure @ Failure::Slow(_)) => {
-                session.cancel().await;
+                self.unanswered = Some(session);
                 return Err(failure);
             }
             other => other?,
@@ -210,7 +209,7 @@ impl Ledger for Postgres {
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
             Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
         }
-        result.map(|(totals, _)| totals)
+        result.map(|(total, _)| Totals { total, pruned: None })
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
@@ -228,7 +227,7 @@ impl Ledger for Postgres {
         self.upkeep.minute = minute;
         let drop_to = number - ENTRIES_KEPT;
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
-        let folds = unfolded > UNFOLDED_AT_MOST && last.elapsed() >= FOLD_INTERVAL;
+        let folds = unfolded && last.elapsed() >= FOLD_INTERVAL;
         // Once a minute for what others leave behind: writers that are silent, parts of the history that are old.
         let new_minute = before != 0 && minute != before;
         if !drops && !folds && !new_minute {
@@ -236,7 +235,7 @@ impl Ledger for Postgres {
         }
         let (from, to) = (kept_from, drop_to.max(kept_from));
         match self.call(MAINTENANCE_TIMEOUT, async |session| session.maintain(id, from, to).await) {
-            Ok(()) => self.upkeep = Upkeep { kept_from: to, unfolded: 0, minute, last: Instant::now() },
+            Ok(()) => self.upkeep = Upkeep { kept_from: to, unfolded: false, minute, last: Instant::now() },
             // Nothing depends on it now: the next batch finds out what is wrong with the connection.
             Err(error) => {
                 log::debug!("maintenance failed: {error}");
@@ -277,8 +276,9 @@ fn classify(failure: Failure) -> CommitError {
         // The writer was closed, or a failover took its entries: the hand-over tells.
         "VI001" => CommitError::InDoubt(text),
         "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
-        // Class 40 is transaction rollback, 55P03 a lock that was not had in time (PostgreSQL manual, appendix A).
-        code if code.starts_with("40") || code == "55P03" => CommitError::Transient(text),
+        // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a statement that somebody cancelled
+        // (PostgreSQL manual, appendix A).
+        code if code.starts_with("40") || ["55P03", "57014"].contains(&code) => CommitError::Transient(text),
         _ => CommitError::Rejected(text),
     }
 }

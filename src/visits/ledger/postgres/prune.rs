@@ -39,7 +39,7 @@ impl PostgresPruner {
         let (page, beyond) = (self.page, self.page + PAGES_A_STEP);
         let text = format!(
             "SELECT {schema}.visitas_prune($1, $2, $3), \
-                    pg_relation_size('{schema}.acessos') / current_setting('block_size')::bigint"
+                    pg_relation_size('{schema}.acessos'::regclass) / current_setting('block_size')::bigint"
         );
         let keep = keep.as_secs_f64();
         let work = async {

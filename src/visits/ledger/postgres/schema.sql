@@ -7,7 +7,7 @@
 -- visitas_changes  what triggers, closed writers, recounts and pruning add; waits here to be folded
 -- visitas_base     the folded total: the newest row counts
 -- visitas_history  folded visits by minute (a day), hour (a week) and day
--- visitas_schema   the version of all this, and which table acessos was when its rows were counted
+-- visitas_schema   the version of all this, and which table acessos was when it was made and counted
 --
 -- The program puts in: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its oid; @moment@ how
 -- the moment m is stored in momento; @minute@ the minute of momento, null where it is no moment.
@@ -15,7 +15,8 @@
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_schema (
     version integer NOT NULL,
-    acessos oid,           -- the table whose rows were counted; null until they are
+    made_for oid NOT NULL, -- the table that functions and triggers were made for
+    counted oid,           -- the table whose rows were counted; null until they are
     momento oid NOT NULL,  -- the type of its column momento
     zone text NOT NULL     -- the time zone of a momento without one
 );
@@ -103,63 +104,86 @@ SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits
 CREATE OR REPLACE FUNCTION @schema@.visitas_bucket(minute bigint, now double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN minute >= now - 86400 THEN minute
-                WHEN minute >= now - 8 * 86400 THEN minute - ((minute % 3600) + 3600) % 3600
+                WHEN minute - ((minute % 3600) + 3600) % 3600 >= now - 8 * 86400
+                THEN minute - ((minute % 3600) + 3600) % 3600
                 ELSE minute - ((minute % 86400) + 86400) % 86400 END
 $$;
 
 -- What was made here, and whether its rows are counted.
-CREATE OR REPLACE FUNCTION @schema@.visitas_state(OUT version integer, OUT acessos oid, OUT momento oid, OUT zone text)
+CREATE OR REPLACE FUNCTION @schema@.visitas_state(
+    OUT version integer, OUT made_for oid, OUT counted oid, OUT momento oid, OUT zone text)
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT version, acessos, momento, zone FROM @schema@.visitas_schema
+    SELECT version, made_for, counted, momento, zone FROM @schema@.visitas_schema
 $$;
 
--- What holds for the rest of a transaction: the mark by which triggers know it, and that PostgreSQL's warning about a
--- cancelled wait for a standby is told. The warning comes in the commit, where a function's own SET is over. With a
--- stricter isolation level a statement would see what was there before it waited, which proves nothing.
-CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS void
+-- What holds for the rest of a transaction: the mark by which triggers know it; a limit for the wait at a key; that
+-- PostgreSQL's warning about a cancelled wait for a standby is told, which comes in the commit, when a function's own SET
+-- is over; and that the log is read by its index, however small it was when the plan was made. With a stricter isolation
+-- level a statement would see what was there before it waited, which proves nothing.
+CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'visitas needs the isolation level READ COMMITTED' USING ERRCODE = 'VI004',
             HINT = 'ALTER ROLE ... SET default_transaction_isolation = ''read committed''';
     END IF;
-    PERFORM set_config(p_mark, 'on', true), set_config('client_min_messages', 'warning', true);
+    RETURN pg_catalog.set_config(p_mark, 'on', true)
+        || pg_catalog.set_config('lock_timeout', '700ms', true)
+        || pg_catalog.set_config('client_min_messages', 'warning', true)
+        || pg_catalog.set_config('enable_seqscan', 'off', true)
+        || pg_catalog.set_config('enable_bitmapscan', 'off', true);
 END
 $$;
 
 -- One batch, one transaction: its entry, then its rows. The key lets a number in once: the insert comes first and waits
 -- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
 -- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
+--
+-- Gives the total with the batch, and 1 where changes wait to be folded. This runs for every batch, so it has no settings
+-- of its own (5 to 10 us each): functions are named in full, and operators are those of exactly these types, which
+-- pg_catalog has, so that none of another schema can come first.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
-    p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[],
-    OUT total bigint, OUT pruned bigint, OUT unfolded bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms'
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+    p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
+    ours bigint := p_before + pg_catalog.cardinality(p_moments);
+    marked text := @schema@.visitas_mark('visitas.lane');
     inserted bigint;
+    goes_on boolean;
+    total bigint;
+    changes bigint;
 BEGIN
-    IF @acessos@::regclass::oid <> @table@ THEN
+    IF @acessos@::pg_catalog.regclass::pg_catalog.oid <> @table@::pg_catalog.oid THEN
         RAISE EXCEPTION 'acessos is another table than the one whose rows were counted' USING ERRCODE = 'VI002';
     END IF;
-    PERFORM @schema@.visitas_mark('visitas.lane');
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
-    VALUES (p_writer, p_number, p_before + cardinality(p_moments), p_minute, p_minute_visits);
-    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
-                      AND g.number = p_number - 1 AND g.total = p_before AND NOT g.closed) THEN
+    VALUES (p_writer, p_number, ours, p_minute, p_minute_visits);
+    INSERT INTO @schema@.acessos (momento) SELECT @moment@ FROM pg_catalog.unnest(p_moments) AS u(m);
+    GET DIAGNOSTICS inserted = ROW_COUNT;
+    IF inserted <> pg_catalog.cardinality(p_moments) THEN
+        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows',
+            inserted, pg_catalog.cardinality(p_moments) USING ERRCODE = 'VI003';
+    END IF;
+    IF pg_catalog.cardinality(p_past) > 0 THEN
+        INSERT INTO @schema@.visitas_changes (start, visits)
+        SELECT u.minute, u.visits FROM pg_catalog.unnest(p_past, p_past_visits) AS u(minute, visits);
+    END IF;
+    -- One statement, so one snapshot: what others fold or close meanwhile is in one place or the other.
+    SELECT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
+                      AND g.number = p_number - 1 AND g.total = p_before AND NOT g.closed),
+           b.total + ours + coalesce((
+               SELECT pg_catalog.sum((SELECT g.total FROM @schema@.visitas_log g
+                                       WHERE g.counter = '' AND g.writer = w.writer ORDER BY g.number DESC LIMIT 1))
+                 FROM @schema@.visitas_writers w WHERE w.writer <> p_writer)::bigint, 0),
+           (SELECT pg_catalog.sum(c.total) FROM @schema@.visitas_changes c
+             WHERE c.counter = '' AND c.xid >= b.horizon)::bigint
+      INTO goes_on, total, changes
+      FROM @schema@.visitas_base b WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1;
+    IF NOT goes_on THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
-    INSERT INTO @schema@.acessos (momento) SELECT @moment@ FROM unnest(p_moments) AS u(m);
-    GET DIAGNOSTICS inserted = ROW_COUNT;
-    IF inserted <> cardinality(p_moments) THEN
-        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows',
-            inserted, cardinality(p_moments) USING ERRCODE = 'VI003';
-    END IF;
-    IF p_past <> '{}' THEN
-        INSERT INTO @schema@.visitas_changes (start, visits)
-        SELECT u.minute, u.visits FROM unnest(p_past, p_past_visits) AS u(minute, visits);
-    END IF;
-    SELECT s.total, s.pruned, s.unfolded INTO total, pruned, unfolded FROM @schema@.visitas_sums s;
+    RETURN ARRAY[total + coalesce(changes, 0), CASE WHEN changes IS NULL THEN 0 ELSE 1 END];
 END
 $$;
 
@@ -200,7 +224,7 @@ $$;
 -- is as durable as the server makes commits, and so is all that it saw.
 CREATE OR REPLACE FUNCTION @schema@.visitas_hand_over(
     p_new bigint, p_old bigint, p_stray bigint, OUT closed bigint, OUT total bigint, OUT pruned bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM @schema@.visitas_mark('visitas.lane');
     PERFORM @schema@.visitas_close(p_stray);
@@ -327,6 +351,11 @@ DECLARE
     deleted bigint;
     before timestamptz := now() - make_interval(secs => p_keep);
 BEGIN
+    -- A row's place in its table tells it only there.
+    IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = @acessos@::regclass) THEN
+        RAISE EXCEPTION 'KEEP_ROWS is not for a table with partitions or inheriting tables'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Drop old partitions after visitas_retire.';
+    END IF;
     PERFORM @schema@.visitas_mark('visitas.prune');
     DELETE FROM @schema@.acessos WHERE ctid = ANY (ARRAY(
         SELECT a.ctid FROM @schema@.acessos a
@@ -349,6 +378,11 @@ BEGIN
                     WHERE a = @acessos@::regclass AND a <> p_partition) THEN
         RAISE EXCEPTION '% is not a partition of acessos', p_partition;
     END IF;
+    -- Rows that came while the lock was waited for must be seen.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'visitas_retire needs the isolation level READ COMMITTED'
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', p_partition);
     EXECUTE format($f$
         INSERT INTO @schema@.visitas_changes (start, pruned)
@@ -366,7 +400,7 @@ BEGIN
     INSERT INTO @schema@.visitas_changes (total) SELECT p_total WHERE p_total <> 0;
     INSERT INTO @schema@.visitas_changes (start, visits)
     SELECT u.start, u.visits FROM unnest(p_starts, p_visits) AS u(start, visits);
-    UPDATE @schema@.visitas_schema SET acessos = @table@;
+    UPDATE @schema@.visitas_schema SET counted = @table@;
 END
 $$;
 
@@ -441,6 +475,7 @@ $$;
 
 -- Not counted yet: see visitas_correct. What a restored dump brought along is folded first.
 DELETE FROM @schema@.visitas_schema;
-INSERT INTO @schema@.visitas_schema (version, momento, zone) VALUES (@version@, @momento_type@, @zone@);
+INSERT INTO @schema@.visitas_schema (version, made_for, momento, zone)
+VALUES (@version@, @table@, @momento_type@, @zone@);
 LOCK TABLE @schema@.visitas_base IN EXCLUSIVE MODE;
 SELECT @schema@.visitas_fold(true);

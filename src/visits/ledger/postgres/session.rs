@@ -28,10 +28,11 @@ const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVES: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3";
 
 /// Where the session is, and whether visits can be written there. Works in the schema where `acessos` is, wherever the
-/// search path finds it, so that all is in one place.
+/// search path finds it, so that all is in one place. That path may have a schema that strangers create in: every operator
+/// here and in the statements of a session is one of exactly these types, which `pg_catalog` has and which comes first.
 const PLACE: &str = "SELECT pg_backend_pid(), \
      quote_ident(coalesce((SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
-                            WHERE c.oid = to_regclass('acessos')), current_schema())::text), \
+                            WHERE c.oid = to_regclass('acessos')::oid), current_schema())::text), \
      pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
 
 /// What went wrong in a session.
@@ -220,7 +221,7 @@ impl Session {
             client.batch_execute("SET default_transaction_isolation = 'read committed'").await?;
         }
         let commit = Call {
-            text: format!("SELECT * FROM {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
+            text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
             types: COMMIT_TYPES,
             prepared: None,
         };
@@ -248,16 +249,19 @@ impl Session {
         !self.client.is_closed()
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals with them, and how many
+    /// One row for each arrival and the writer's next entry, in one transaction. Gives the total with them, and whether
     /// changes wait to be folded.
-    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(Totals, i64), Failure> {
+    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(u64, bool), Failure> {
         let Entry { writer, number, before, minute, minute_visits, past, past_visits, .. } = entry;
         let params: [&(dyn ToSql + Sync); 8] =
             [writer, number, before, &arrivals, minute, minute_visits, past, past_visits];
         self.warning.take();
         let row = self.commit.run(&self.client, &params).await?;
         self.settled()?;
-        Ok((totals(&row, 0)?, row.try_get(2)?))
+        match row.try_get::<_, Vec<i64>>(0)?[..] {
+            [total, unfolded] => Ok((u64::try_from(total).unwrap_or(0), unfolded != 0)),
+            _ => Err(Failure::NoRow),
+        }
     }
 
     /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of the old one's closing entry,
@@ -320,14 +324,14 @@ impl Session {
     pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
         let schema = &self.schema;
         let script = format!(
-            "BEGIN; SELECT {schema}.visitas_hand_over({writer}, NULL, NULL); \
-             SELECT {schema}.visitas_commit({writer}, 1, 0, ARRAY[now()], 0, 1, '{{}}', '{{}}'); ROLLBACK"
+            "BEGIN; SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
+             SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], 0::bigint, 1::bigint, \
+                 '{{}}'::bigint[], '{{}}'::bigint[]); ROLLBACK"
         );
         Ok(self.client.batch_execute(&script).await?)
     }
 
-    /// Tells the server to give up the statement that got no answer, so that sessions that wait for a lock or for a standby
-    /// do not pile up there.
+    /// Tells the server to give up the statement that got no answer.
     pub(super) async fn cancel(&self) {
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.client.cancel_token().cancel_query(NoTls)).await;
     }
@@ -346,7 +350,7 @@ async fn process_id(client: &Client) -> Option<i32> {
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
     let count = |column| Ok::<_, Failure>(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0));
-    Ok(Totals { total: count(column)?, pruned: count(column + 1)? })
+    Ok(Totals { total: count(column)?, pruned: Some(count(column + 1)?) })
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {

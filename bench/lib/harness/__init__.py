@@ -1,1 +1,0 @@
-"""The benchmark harness: starts contenders on private stores, loads them, checks the account, reports."""
