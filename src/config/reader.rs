@@ -213,7 +213,7 @@ mod tests {
         ] {
             assert_eq!(parse_rate(text), expected, "{text}");
         }
-        for wrong in ["", "60", "60/", "/1m", "0/1m", "+5/1m", "5/0s", "5/1d", "5/25h", "5/1sm", "5/1mm", "2000000/1s"]
+        for wrong in ["", "60", "60/", "/1m", "0/1m", "+5/1m", "5/0s", "5/1w", "5/25h", "5/1sm", "5/1mm", "2000000/1s"]
         {
             assert_eq!(parse_rate(wrong), None, "{wrong}");
         }
