@@ -92,13 +92,13 @@ const WRONGS: &[(bool, &str, &str)] = &[
     (
         true,
         "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
-         CREATE TABLE some PARTITION OF acessos FOR VALUES FROM (1) TO (100000)",
+         CREATE TABLE part PARTITION OF acessos FOR VALUES FROM (1) TO (100000)",
         "partition",
     ),
     (
         true,
         "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
-         CREATE TABLE some PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
+         CREATE TABLE part PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
         "partition",
     ),
     (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)", "bigint"),

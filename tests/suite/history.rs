@@ -30,7 +30,8 @@ pub fn sum(visitas: &Visitas, by: &str) -> u64 {
 fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTreeMap<String, u64> {
     let query = format!(
         "SELECT to_char(date_trunc('{by}', momento AT TIME ZONE 'UTC'), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) \
-         FROM acessos WHERE isfinite(momento) AND momento <= now() AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
+         FROM acessos WHERE isfinite(momento) AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
+             <= date_trunc('{by}', now() AT TIME ZONE 'UTC') AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
              > date_trunc('{by}', now() AT TIME ZONE 'UTC') - {count} * interval '{span}' GROUP BY 1"
     );
     let rows = database.superuser().query(&query, &[]).expect("the rows by time");
