@@ -1,9 +1,12 @@
 //! How many connections this process can have: what was asked for, or less where the system allows less.
 
+mod memory;
+
 use std::fmt;
 use std::fs;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+pub use memory::{has_addresses, prepare, socket_bytes};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors kept for what is not a client's: log, listener, store files, and a few to spare.
 const KEPT_DESCRIPTORS: usize = 16;
@@ -12,8 +15,18 @@ const KEPT_DESCRIPTORS: usize = 16;
 const KEPT_PER_WORKER: usize = 6;
 /// Memory mappings kept for everything but stacks of connections: the heap's, threads', coroutines that deliver answers.
 const KEPT_MAPPINGS: usize = 2048;
+/// Bytes of the guard page below a stack.
+const PAGE_BYTES: usize = 4096;
 /// Memory mappings of one coroutine's stack: itself, and the guard page below it.
 const MAPPINGS_PER_STACK: usize = 2;
+/// Of the memory that the process is given, what is kept for all that is no connection's: the heap, a full queue, the
+/// stores' clients. Of little memory, a quarter.
+const KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// Of a stack, the part that stands for the memory of a connection that waits, one in so many: of 32 kB about 9 here and
+/// 5 in the kernel.
+const RESIDENT_SHARE: usize = 2;
+/// What waiting connections may hold where memory has no limit but the machine's.
+const MOST_HELD: usize = 1 << 30;
 /// The most connections beyond the limit that are told so.
 const MAX_REFUSALS: usize = 256;
 /// Of what there is, the part that refusals get where it is scarce: one in so many.
@@ -28,6 +41,10 @@ pub struct Capacity {
     pub refusals: usize,
     /// What allows no more, if it is less than was asked for.
     pub bound: Option<Bound>,
+    /// Bytes that requests and answers may hold while their connections wait.
+    pub held_bytes: usize,
+    /// Whether the process's addresses or data are limited, so that a stack may not be had.
+    pub scarce_addresses: bool,
 }
 
 /// A limit of the system.
@@ -38,6 +55,8 @@ pub enum Bound {
     /// Memory mappings.
     Mappings,
     /// Address space, or data.
+    Addresses,
+    /// The cgroup's memory.
     Memory,
 }
 
@@ -46,7 +65,8 @@ impl fmt::Display for Bound {
         f.write_str(match self {
             Bound::Descriptors => "open files (RLIMIT_NOFILE)",
             Bound::Mappings => "memory mappings (vm.max_map_count)",
-            Bound::Memory => "memory (RLIMIT_AS or RLIMIT_DATA)",
+            Bound::Addresses => "memory (RLIMIT_AS or RLIMIT_DATA)",
+            Bound::Memory => "memory (the cgroup's limit)",
         })
     }
 }
@@ -60,9 +80,9 @@ impl Capacity {
         let kept = KEPT_DESCRIPTORS + KEPT_PER_WORKER * workers;
         let mappings = first_number("/proc/sys/vm/max_map_count");
         let mapped = fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
-        let memory = [(Resource::RLIMIT_AS, "VmSize:"), (Resource::RLIMIT_DATA, "VmData:")];
-        let memory = memory.iter().filter_map(|(resource, used)| memory_left(*resource, used)).min();
-        Capacity::within(
+        let (addresses, memory) = (memory::addresses_left(), memory::cgroup_limit());
+        let memory = memory.map(|limit| limit - KEPT_BYTES.min(limit / 4));
+        let found = Capacity::within(
             asked,
             &[
                 (Bound::Descriptors, descriptors.map(|most| most.saturating_sub(open + kept))),
@@ -70,10 +90,18 @@ impl Capacity {
                     Bound::Mappings,
                     mappings.map(|most| most.saturating_sub(mapped + KEPT_MAPPINGS) / MAPPINGS_PER_STACK),
                 ),
-                // Half is left to all else: buffers, and a heap that grows in large steps.
-                (Bound::Memory, memory.map(|left| left / 2 / stack_bytes)),
+                // A half is left to what connections hold, and to a heap that grows in large steps.
+                (Bound::Addresses, addresses.map(|left| left / 2 / (stack_bytes + PAGE_BYTES))),
+                // A quarter is left to what connections hold, and an eighth to what nobody foresaw.
+                (Bound::Memory, memory.map(|left| left / 8 * 5 / (stack_bytes / RESIDENT_SHARE))),
             ],
-        )
+        );
+        let held = addresses.map(|left| left / 5).into_iter().chain(memory.map(|left| left / 4));
+        Capacity {
+            held_bytes: held.min().unwrap_or(MOST_HELD).min(MOST_HELD),
+            scarce_addresses: addresses.is_some(),
+            ..found
+        }
     }
 
     /// `bounds` are the connections, refused ones too, that each allows; none: as many as there may be.
@@ -83,9 +111,21 @@ impl Capacity {
             Some((most, bound)) if most < asked.saturating_add(MAX_REFUSALS) => {
                 let refusals = (most / REFUSED_SHARE).max(most.saturating_sub(asked)).min(MAX_REFUSALS);
                 let connections = (most - refusals).min(asked);
-                Capacity { connections, refusals, bound: (connections < asked).then_some(bound) }
+                Capacity {
+                    connections,
+                    refusals,
+                    bound: (connections < asked).then_some(bound),
+                    held_bytes: MOST_HELD,
+                    scarce_addresses: false,
+                }
             }
-            _ => Capacity { connections: asked, refusals: MAX_REFUSALS, bound: None },
+            _ => Capacity {
+                connections: asked,
+                refusals: MAX_REFUSALS,
+                bound: None,
+                held_bytes: MOST_HELD,
+                scarce_addresses: false,
+            },
         }
     }
 }
@@ -96,18 +136,6 @@ fn raise_open_files() -> Option<usize> {
     // Where it is refused, what was allowed before still is.
     let raised = soft >= hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     usize::try_from(if raised { hard } else { soft }).ok()
-}
-
-/// Bytes that the process may still take of this resource; none where it is not limited.
-fn memory_left(resource: Resource, used: &str) -> Option<usize> {
-    let (soft, _) = getrlimit(resource).ok()?;
-    if soft == RLIM_INFINITY {
-        return None;
-    }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(used)).unwrap_or_default();
-    let used_kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-    Some(usize::try_from(soft).ok()?.saturating_sub(1024 * used_kib))
 }
 
 fn first_number(path: &str) -> Option<usize> {

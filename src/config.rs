@@ -9,8 +9,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use reader::Rate;
 use reader::Reader;
 pub use stores::{CounterPlace, LedgerPlace};
+
+use crate::http::Networks;
 
 /// One environment variable, as `--help` and the README show it.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,7 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 pub const VARIABLES: &[Variable] = &[
     variable("HOST", "0.0.0.0", "address or name to listen on"),
     variable("PORT", "5000", "TCP port to listen on (0: any free one)"),
+    variable("OPS_PORT", "unset: on PORT", "TCP port for /metrics, /livez and /readyz, which are then not on PORT"),
     variable("DB_HOST", "unset: embedded store", "PostgreSQL host, or the folder of its Unix socket"),
     variable("DB_PORT", "5432", "PostgreSQL port"),
     variable("DB_USER", "user_app", "PostgreSQL role"),
@@ -43,6 +47,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable("REDIS_HOST", "unset: in-process counter", "Redis host"),
     variable("REDIS_PORT", "6379", "Redis port"),
+    variable("REDIS_USER", "unset: Redis' own", "Redis user"),
     variable("REDIS_PASSWORD", "unset", "its password"),
     variable("REDIS_URL", "unset", "instead of the REDIS_* ones: redis://user:password@host:port/number"),
     variable("DB_PASSWORD_FILE", "unset", "file to read DB_PASSWORD from"),
@@ -57,8 +62,15 @@ pub const VARIABLES: &[Variable] = &[
     variable("REQUEST_TIMEOUT", "5s", "a visit's deadline, from its arrival to its answer"),
     variable("HEADER_TIMEOUT", "10s", "time a request's head may take to arrive, and its body, and answers to be read"),
     variable("IDLE_TIMEOUT", "60s", "time a connection may stay without a request"),
-    variable("MAX_CONNECTIONS", "16384", "open connections; above: 503 and close"),
+    variable("MAX_CONNECTIONS", "16384", "open connections; above, the longest idle one is closed, or 503"),
     variable("MAX_QUEUE", "65536", "visits that wait for a commit; above: 503"),
+    variable("VISITS_PER_CLIENT", "unset: any number", "visits that one address may make, as 60/1m; above: 429"),
+    variable(
+        "TRUSTED_PROXIES",
+        "unset: none",
+        "addresses and networks whose Forwarded, X-Forwarded-For or PROXY header is believed",
+    ),
+    variable("DRAIN_DELAY", "0", "time after SIGTERM in which connections are still accepted, with /readyz at 503"),
     variable("DRAIN_TIMEOUT", "10s", "time to finish what was accepted, after SIGTERM or SIGINT"),
     variable("LOG_FORMAT", "text", "text or json"),
     variable("ACCESS_LOG", "off", "on: one log line a request"),
@@ -84,6 +96,8 @@ pub enum LogFormat {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to listen for `/metrics`, `/livez` and `/readyz`, instead of there.
+    pub ops: Option<SocketAddr>,
     /// Where the rows live.
     pub ledger: LedgerPlace,
     /// Where the fast counter lives.
@@ -106,6 +120,12 @@ pub struct Config {
     pub max_queue: usize,
     /// How long rows are kept; `None`: for ever.
     pub keep_rows: Option<Duration>,
+    /// Visits that one address may make.
+    pub visits_per_client: Option<Rate>,
+    /// Who is believed when it tells a client's address.
+    pub trusted_proxies: Networks,
+    /// Time to accept connections still, once told to stop.
+    pub drain_delay: Duration,
     /// Time to finish what was accepted once told to stop.
     pub drain_timeout: Duration,
     /// How log lines are written.
@@ -163,8 +183,10 @@ impl Config {
     /// The first variable that cannot be used.
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         let env = Reader::new(lookup);
+        let listen = listen_address(&env)?;
         Ok(Config {
-            listen: listen_address(&env)?,
+            listen,
+            ops: ops_address(&env, listen)?,
             ledger: stores::ledger(&env)?,
             counter: stores::counter(&env)?,
             workers: env.whole("WORKERS", 1..=MOST_WORKERS)?.unwrap_or_else(cores),
@@ -178,6 +200,9 @@ impl Config {
             max_connections: env.whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?.unwrap_or(16_384),
             max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?.unwrap_or(65_536),
             keep_rows: env.duration("KEEP_ROWS", SHORTEST_KEPT..=LONGEST_KEPT)?,
+            visits_per_client: env.rate("VISITS_PER_CLIENT")?,
+            trusted_proxies: env.networks("TRUSTED_PROXIES")?,
+            drain_delay: env.duration("DRAIN_DELAY", Duration::ZERO..=LONGEST)?.unwrap_or(Duration::ZERO),
             drain_timeout: env.duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?.unwrap_or(Duration::from_secs(10)),
             log_format: env
                 .choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?
@@ -187,12 +212,18 @@ impl Config {
     }
 }
 
-/// Only where to listen, for a check of a server that runs with the same environment.
+/// Only where `/readyz` is, for a check of a server that runs with the same environment.
 ///
 /// # Errors
-/// When `HOST` or `PORT` cannot be used.
-pub fn listen_from_env() -> Result<SocketAddr, ConfigError> {
-    listen_address(&Reader::new(&|name| std::env::var_os(name)))
+/// When `HOST`, `PORT` or `OPS_PORT` cannot be used.
+pub fn readyz_from_env() -> Result<SocketAddr, ConfigError> {
+    let env = Reader::new(&|name| std::env::var_os(name));
+    let listen = listen_address(&env)?;
+    Ok(ops_address(&env, listen)?.unwrap_or(listen))
+}
+
+fn ops_address(env: &Reader<'_>, listen: SocketAddr) -> Result<Option<SocketAddr>, ConfigError> {
+    Ok(env.whole("OPS_PORT", 0..=u16::MAX)?.map(|port| SocketAddr::new(listen.ip(), port)))
 }
 
 fn listen_address(env: &Reader<'_>) -> Result<SocketAddr, ConfigError> {

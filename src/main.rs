@@ -87,7 +87,7 @@ fn with_config(work: impl FnOnce(&Config) -> bool) -> u8 {
 }
 
 fn check_health() -> u8 {
-    match config::listen_from_env().map(healthcheck::check) {
+    match config::readyz_from_env().map(healthcheck::check) {
         Ok(Ok(())) => return DONE,
         Ok(Err(sentence)) => eprintln!("visitas: {sentence}"),
         Err(error) => return misconfigured(&error),

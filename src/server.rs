@@ -2,22 +2,24 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use may::coroutine;
+use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::{AccessFlags, access, geteuid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::capacity::Capacity;
+use crate::capacity::{self, Capacity};
 use crate::clock;
 use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::http::{self, Server};
 use crate::logging;
-use crate::site::{Site, StoreNames};
+use crate::site::{self, Ops, Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
 use crate::visits::ledger::{Embedded, EmbeddedFile, EmbeddedPruner, Ledger, Postgres, PostgresPruner, Pruner};
 use crate::visits::{self, Stores, Visits};
@@ -34,8 +36,13 @@ const COUNTER_SHARE: u32 = 4;
 /// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many workers can bring,
 /// and two lanes only make smaller batches that wait for each other's flush to disk.
 const WORKERS_A_LANE: usize = 4;
+/// Connections that `OPS_PORT` serves: a few scrapers and probes.
+const OPS_CONNECTIONS: usize = 64;
 /// Time for the stages to end once all connections are gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the memory that the kernel holds for connections is looked at, and how many times so often the process is.
+const MEASURE: Duration = Duration::from_millis(250);
+const PROCESS_EVERY: u32 = 4;
 /// How often a draining process looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
@@ -66,14 +73,17 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // First of all, so that a signal is obeyed from the start: as process 1 it would be ignored else.
     watch_signals(sender.clone()).map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
     clock::set(Duration::ZERO);
+    capacity::prepare();
     start_workers(config.workers);
 
-    let listener =
-        http::bind(config.listen).map_err(|error| RunError(format!("cannot listen on {}: {error}", config.listen)))?;
+    check_folder(config)?;
+    let listener = bind("PORT", config.listen)?;
+    let ops_listener = config.ops.map(|address| bind("OPS_PORT", address)).transpose()?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    let capacity = capacity(config)?;
+    let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let ops = ops_address.map_or(String::new(), |address| format!(", /metrics and health on http://{address}"));
     log::info!(
-        "listening on http://{address}; reaching for the ledger ({}) and the counter ({})",
+        "listening on http://{address}{ops}; reaching for the ledger ({}) and the counter ({})",
         config.ledger,
         config.counter
     );
@@ -84,15 +94,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         let _ = sender.send(Event::Visits(event));
     };
     let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
+    // Once all threads are there, which take their part of the memory.
+    let capacity = capacity(config)?;
     let front = Arc::new(http::Stats::new(config.workers));
-    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), config.workers));
+    let settings = site_settings(config, capacity);
+    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), settings));
     let server =
         Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
-    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
+    let ops = ops_listener.map(|listener| start_ops(listener, config, capacity, &site)).transpose().map_err(failed)?;
+    start_measuring(Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
+    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server), ops).map_err(failed)?;
 
     loop {
         match events.recv() {
-            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address),
+            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address, ops_address),
             Ok(Event::Visits(visits::Event::Failed(sentence))) => return Err(RunError(sentence)),
             Ok(Event::Stop) | Err(_) => break,
         }
@@ -105,10 +120,36 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
+fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    http::bind(address).map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))
+}
+
+/// A folder that cannot be written to is said before anything else is tried: most often it is a mount of another user's.
+fn check_folder(config: &Config) -> Result<(), RunError> {
+    let LedgerPlace::Embedded { folder } = &config.ledger else { return Ok(()) };
+    let Err(error) = access(folder.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) else { return Ok(()) };
+    // What is missing is made later.
+    if error == Errno::ENOENT {
+        return Ok(());
+    }
+    let (user, folder) = (geteuid(), folder.display());
+    Err(RunError(format!(
+        "DATA_DIR: {folder} cannot be written by user {user}: {error}; chown it to {user}, or name another folder"
+    )))
+}
+
 /// Lets every connection finish what it began, at most for `DRAIN_TIMEOUT`; a second signal hurries it.
 fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &Server<Site>) {
-    log::info!("stopping: finishing what was accepted");
     site.drain();
+    if !config.drain_delay.is_zero() {
+        log::info!("stopping: /readyz says so, and connections are accepted for {:?} still", config.drain_delay);
+        let until = Instant::now() + config.drain_delay;
+        // A second signal ends the delay.
+        while !matches!(events.recv_timeout(until.saturating_duration_since(Instant::now())), Ok(Event::Stop) | Err(_))
+        {
+        }
+    }
+    log::info!("stopping: finishing what was accepted");
     server.drain();
     let until = Instant::now() + config.drain_timeout;
     while !server.is_done() {
@@ -124,14 +165,15 @@ fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &
 }
 
 /// The one line on standard output that says where it listens and what it uses.
-fn announce(config: &Config, address: SocketAddr) {
+fn announce(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
     let workers = config.workers;
     let line = format!(
-        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}\n",
+        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}{}\n",
         env!("CARGO_PKG_VERSION"),
         config.ledger,
         config.counter,
-        if workers == 1 { "" } else { "s" }
+        if workers == 1 { "" } else { "s" },
+        ops.map_or(String::new(), |address| format!(", ops at http://{address}"))
     );
     // A closed standard output is no reason to stop.
     let _ = io::stdout().lock().write_all(line.as_bytes());
@@ -174,14 +216,47 @@ fn interrupt_nobody() {
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const priority) };
 }
 
-fn start_clock(visits: Arc<Visits>, site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
+/// Health and metrics on a port of their own. It serves until the end, so that a drain can be watched.
+fn start_ops(listener: TcpListener, config: &Config, capacity: Capacity, site: &Arc<Site>) -> io::Result<Server<Ops>> {
+    let options = http::Options {
+        max_connections: OPS_CONNECTIONS,
+        max_refusals: OPS_CONNECTIONS,
+        trusted_proxies: http::Networks::default(),
+        ..http_options(config, capacity)
+    };
+    let stats = Arc::new(http::Stats::new(config.workers));
+    Server::start(listener, options, Arc::new(Ops(Arc::clone(site))), stats)
+}
+
+fn start_clock(
+    visits: Arc<Visits>,
+    site: Arc<Site>,
+    server: Arc<Server<Site>>,
+    ops: Option<Server<Ops>>,
+) -> io::Result<()> {
     let tick = move |now| {
         visits.tick(now);
         site.tick();
         server.tick();
+        ops.iter().for_each(Server::tick);
         logging::flush();
     };
     thread::Builder::new().name("clock".to_owned()).spawn(move || clock::run(tick))?;
+    Ok(())
+}
+
+/// What the system says of this process is read on a thread of its own: it may take long.
+fn start_measuring(site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
+    let measure = move || {
+        for round in 0_u32.. {
+            server.set_kernel_bytes(capacity::socket_bytes());
+            if round % PROCESS_EVERY == 0 {
+                site.measure();
+            }
+            thread::sleep(MEASURE);
+        }
+    };
+    thread::Builder::new().name("measure".to_owned()).spawn(measure)?;
     Ok(())
 }
 
@@ -219,16 +294,34 @@ fn capacity(config: &Config) -> Result<Capacity, RunError> {
     Ok(capacity)
 }
 
+fn site_settings(config: &Config, capacity: Capacity) -> site::Settings {
+    site::Settings {
+        workers: config.workers,
+        visits_per_client: config.visits_per_client.map(|rate| (rate.count, rate.time)),
+        ops_apart: config.ops.is_some(),
+        max_connections: capacity.connections,
+        max_queue: config.max_queue,
+        max_held: capacity.held_bytes,
+    }
+}
+
 fn http_options(config: &Config, capacity: Capacity) -> http::Options {
     http::Options {
         workers: config.workers,
         max_connections: capacity.connections,
         max_refusals: capacity.refusals,
-        scarce: capacity.bound.is_some(),
+        max_held: capacity.held_bytes,
+        has_stack: if capacity.scarce_addresses { has_stack } else { || true },
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
+        trusted_proxies: config.trusted_proxies.clone(),
         access_log: config.access_log.then_some(logging::access),
     }
+}
+
+/// Whether there are addresses for one more stack, and as much again for what its connection needs.
+fn has_stack() -> bool {
+    capacity::has_addresses(2 * STACK_BYTES)
 }
 
 fn store_names(config: &Config) -> StoreNames {

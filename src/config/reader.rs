@@ -8,9 +8,24 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::ConfigError;
+use crate::http::Networks;
 
 /// The longest value an error repeats, in characters: enough to recognise it, short enough for a log line.
 const QUOTED_AT_MOST: usize = 80;
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In what time.
+    pub time: Duration,
+}
+
+/// The longest time of a rate.
+const LONGEST_RATE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The highest number of a rate.
+const HIGHEST_RATE: u32 = 1_000_000;
 
 /// An environment to read from. An empty variable counts as unset, as `VAR: ${VAR:-}` in a compose file makes it.
 pub(super) struct Reader<'a> {
@@ -87,6 +102,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number and a time, as `60/1m`.
+    pub(super) fn rate(&self, variable: &'static str) -> Result<Option<Rate>, ConfigError> {
+        let Some(text) = self.text(variable)? else { return Ok(None) };
+        let takes = "a number from 1 to 1000000, a slash and a time of at most 24h, as in 60/1m (units ms, s, m, h)";
+        parse_rate(text.trim()).map(Some).ok_or_else(|| error(variable, quoted(&text), takes))
+    }
+
+    /// Addresses and networks; none where it is unset.
+    pub(super) fn networks(&self, variable: &'static str) -> Result<Networks, ConfigError> {
+        let text = self.text(variable)?.unwrap_or_default();
+        let takes = "addresses and networks with commas between them, as in 10.0.0.0/8, 192.168.1.7, fd00::/8";
+        text.parse().map_err(|()| error(variable, quoted(&text), takes))
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(
         &self,
@@ -116,6 +145,23 @@ fn parse_duration(text: &str) -> Option<Duration> {
         return None;
     }
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
+}
+
+fn parse_rate(text: &str) -> Option<Rate> {
+    let (count, time) = text.split_once('/')?;
+    let whole = |number: &str, seconds: u32| {
+        let is_number = !number.ends_with('s');
+        is_number.then(|| parse_duration(number)?.checked_mul(seconds)).flatten()
+    };
+    let time = match (time.strip_suffix('m'), time.strip_suffix('h')) {
+        (Some(minutes), _) => whole(minutes, 60)?,
+        (_, Some(hours)) => whole(hours, 60 * 60)?,
+        _ => parse_duration(time)?,
+    };
+    let is_count = count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = is_count.then(|| count.parse().ok()).flatten()?;
+    let fits = (1..=HIGHEST_RATE).contains(&count) && !time.is_zero() && time <= LONGEST_RATE;
+    fits.then_some(Rate { count, time })
 }
 
 pub(super) fn error(variable: &'static str, got: impl Into<String>, takes: impl Into<String>) -> ConfigError {
@@ -152,6 +198,24 @@ mod tests {
         assert_eq!(parse_duration("400d"), Some(Duration::from_secs(400 * 86_400)));
         for wrong in ["", "s", "ms", "-1", "1e3", "inf", "nan", "5w", "1.2.3", "5 s", "99999999999999999999999"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_in_a_time() {
+        let rate = |count, ms| Some(Rate { count, time: Duration::from_millis(ms) });
+        for (text, expected) in [
+            ("60/1m", rate(60, 60_000)),
+            ("1/1s", rate(1, 1000)),
+            ("5/250ms", rate(5, 250)),
+            ("100/0.5h", rate(100, 1_800_000)),
+            ("7/30", rate(7, 30_000)),
+        ] {
+            assert_eq!(parse_rate(text), expected, "{text}");
+        }
+        for wrong in ["", "60", "60/", "/1m", "0/1m", "+5/1m", "5/0s", "5/1d", "5/25h", "5/1sm", "5/1mm", "2000000/1s"]
+        {
+            assert_eq!(parse_rate(wrong), None, "{wrong}");
         }
     }
 

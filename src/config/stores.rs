@@ -61,7 +61,9 @@ impl fmt::Display for CounterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CounterPlace::InProcess => f.write_str("in process"),
-            CounterPlace::Redis(info) => f.write_str(&printable(&format!("redis at {}", info.addr()))),
+            CounterPlace::Redis(info) => {
+                f.write_str(&printable(&format!("redis at {}/{}", info.addr(), info.redis_settings().db())))
+            }
         }
     }
 }
@@ -80,6 +82,8 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     let user = env.text("DB_USER")?.unwrap_or_else(|| "user_app".to_owned());
     let name = env.text("DB_NAME")?.unwrap_or_else(|| "desafio3_db".to_owned());
     let Some(host) = env.text("DB_HOST")? else {
+        let parts = ["DB_PORT", "DB_USER", "DB_PASSWORD", "DB_PASSWORD_FILE", "DB_NAME"];
+        no_parts(env, "DB_HOST", &parts, "a PostgreSQL host; without one rows go to DATA_DIR, so unset the others")?;
         let folder = env.text("DATA_DIR")?.unwrap_or_else(|| "./data".to_owned());
         return Ok(LedgerPlace::Embedded { folder: PathBuf::from(folder) });
     };
@@ -141,15 +145,40 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
     }
     let password = env.secret("REDIS_PASSWORD", "REDIS_PASSWORD_FILE")?;
     let port = env.whole("REDIS_PORT", 1..=u16::MAX)?.unwrap_or(6379);
-    let Some(host) = env.text("REDIS_HOST")? else { return Ok(CounterPlace::InProcess) };
+    let user = env.text("REDIS_USER")?;
+    let Some(host) = env.text("REDIS_HOST")? else {
+        let parts = ["REDIS_PORT", "REDIS_USER", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"];
+        let takes = "a Redis host; without one the counter is in this process, so unset the others";
+        no_parts(env, "REDIS_HOST", &parts, takes)?;
+        return Ok(CounterPlace::InProcess);
+    };
     let address = ConnectionAddr::Tcp(host, port).into_connection_info();
     let info =
         address.map_err(|_| error("REDIS_HOST", "an address Redis cannot have", "a host name or an IP address"))?;
     let mut login = RedisConnectionInfo::default();
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
     if let Some(password) = password {
         login = login.set_password(password);
     }
     Ok(CounterPlace::Redis(Box::new(info.set_redis_settings(login))))
+}
+
+/// Who names a part of an address and no host has most likely lost the host: the store would be another, without a word.
+fn no_parts(env: &Reader<'_>, host: &'static str, parts: &[&'static str], takes: &str) -> Result<(), ConfigError> {
+    let mut set = Vec::new();
+    for part in parts {
+        if env.text(part)?.is_some() {
+            set.push(*part);
+        }
+    }
+    let verb = if set.len() == 1 { "is" } else { "are" };
+    if set.is_empty() {
+        Ok(())
+    } else {
+        Err(error(host, format!("nothing, while {} {verb} set", set.join(", ")), takes))
+    }
 }
 
 fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {

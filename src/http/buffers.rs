@@ -4,6 +4,7 @@
 //! one worker only, and no borrow of the pool lasts over a wait.
 
 use std::cell::RefCell;
+use std::io::{self, ErrorKind};
 
 /// Bytes of a buffer: more than a browser's request takes, so that one read nearly always has all of it.
 const SIZE: usize = 8 * 1024;
@@ -40,21 +41,30 @@ impl Input {
         }
     }
 
-    /// Room to receive into, at least one byte, unless `most` bytes wait already.
-    pub(super) fn room(&mut self, most: usize) -> &mut [u8] {
+    /// Bytes of memory that it takes.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Room to receive into, at least one byte, unless `most` bytes wait already. An error of kind
+    /// [`ErrorKind::OutOfMemory`] where there is no memory for it.
+    pub(super) fn room(&mut self, most: usize) -> io::Result<&mut [u8]> {
         if self.bytes.is_empty() {
-            self.bytes = INPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+            self.bytes = match INPUTS.with_borrow_mut(Vec::pop) {
+                Some(bytes) => bytes,
+                None => zeroed(SIZE)?,
+            };
         }
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.bytes.len() && self.end < most {
-            let mut larger = vec![0; (2 * self.bytes.len()).min(most)].into_boxed_slice();
+            let mut larger = zeroed((2 * self.bytes.len()).min(most))?;
             larger[..self.end].copy_from_slice(&self.bytes);
             self.bytes = larger;
         }
-        &mut self.bytes[self.end..]
+        Ok(&mut self.bytes[self.end..])
     }
 
     /// Notes that `length` bytes were received into the room.
@@ -71,6 +81,14 @@ impl Input {
             }
         }
     }
+}
+
+/// That many zeros, or an error: what a client sends is no reason to abort.
+fn zeroed(size: usize) -> io::Result<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
+    bytes.resize(size, 0);
+    Ok(bytes.into_boxed_slice())
 }
 
 /// An empty output buffer of the worker's.
@@ -103,7 +121,7 @@ mod tests {
         let sent: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
         let mut received = 0;
         while received < sent.len() {
-            let room = input.room(48 * 1024);
+            let room = input.room(48 * 1024).unwrap_or_else(|error| unreachable!("{error}"));
             let length = room.len().min(sent.len() - received);
             room[..length].copy_from_slice(&sent[received..received + length]);
             input.received(length);
@@ -121,7 +139,7 @@ mod tests {
     fn a_full_buffer_has_no_room() {
         let mut input = Input::default();
         loop {
-            let room = input.room(20_000).len().min(1000);
+            let room = input.room(20_000).map_or(0, |room| room.len()).min(1000);
             if room == 0 {
                 break;
             }

@@ -3,17 +3,20 @@
 //! A message is kept once, whatever the number of followers. Each writes the newest one when its socket has room, so one
 //! that is slow misses messages and holds nothing back.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use may::coroutine;
-use may::io::WaitIoWaker;
+
+use super::registry::Entry;
 
 /// The newest message, and who is to be woken for the next one.
 #[derive(Debug)]
 pub struct Feed {
     latest: Mutex<Message>,
-    workers: Box<[Mutex<Vec<Follower>>]>,
+    /// Of each worker, the oldest first.
+    workers: Box<[Mutex<VecDeque<Arc<Entry>>>]>,
     followers: AtomicUsize,
 }
 
@@ -22,17 +25,6 @@ pub struct Feed {
 pub(super) struct Message {
     pub(super) number: u64,
     pub(super) bytes: Arc<[u8]>,
-}
-
-struct Follower {
-    id: usize,
-    waker: WaitIoWaker,
-}
-
-impl std::fmt::Debug for Follower {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("id", &self.id).finish_non_exhaustive()
-    }
 }
 
 impl Feed {
@@ -59,7 +51,7 @@ impl Feed {
                 continue;
             }
             let feed = Arc::clone(self);
-            let wake = move || lock(&feed.workers[worker]).iter().for_each(|follower| follower.waker.wakeup());
+            let wake = move || lock(&feed.workers[worker]).iter().for_each(|follower| follower.wake_up());
             // SAFETY: the coroutine never yields, so it holds no thread-local value over a wait, and needs little stack.
             if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(wake) } {
                 log::error!("worker {worker} could not be told of a message: {error}");
@@ -71,17 +63,26 @@ impl Feed {
         lock(&self.latest).clone()
     }
 
-    /// A connection on that worker follows from now on, woken by `waker`.
-    pub(super) fn join(&self, worker: usize, id: usize, waker: WaitIoWaker) {
-        self.followers.fetch_add(1, Ordering::Relaxed);
-        lock(&self.workers[worker]).push(Follower { id, waker });
+    /// A connection on that worker follows from now on. If there are more than `most` of that worker's now, the oldest
+    /// ends; says whether one did. To be called on that worker.
+    pub(super) fn join(&self, worker: usize, entry: &Arc<Entry>, most: usize) -> bool {
+        let oldest = {
+            let mut followers = lock(&self.workers[worker]);
+            followers.push_back(Arc::clone(entry));
+            if followers.len() > most { followers.pop_front() } else { None }
+        };
+        match &oldest {
+            Some(oldest) => oldest.end_following(),
+            None => _ = self.followers.fetch_add(1, Ordering::Relaxed),
+        }
+        oldest.is_some()
     }
 
-    /// It does not any more.
-    pub(super) fn leave(&self, worker: usize, id: usize) {
+    /// It does not any more, if it still did.
+    pub(super) fn leave(&self, worker: usize, entry: &Arc<Entry>) {
         let mut followers = lock(&self.workers[worker]);
-        if let Some(index) = followers.iter().position(|follower| follower.id == id) {
-            followers.swap_remove(index);
+        if let Some(index) = followers.iter().position(|follower| Arc::ptr_eq(follower, entry)) {
+            followers.remove(index);
             self.followers.fetch_sub(1, Ordering::Relaxed);
         }
     }

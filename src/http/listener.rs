@@ -11,6 +11,8 @@ use may::coroutine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::address::canonical;
+use super::registry::Shortage;
 use super::{Service, Shared, connection, socket};
 
 /// Pending connections to ask for; the system cuts it to its own limit (listen(2), `somaxconn`).
@@ -22,9 +24,15 @@ const SYSTEM_BUFFER: usize = 128 * 1024;
 const WAIT: Duration = Duration::from_millis(50);
 /// The first and the longest pause after an error that would come again at once, such as being out of descriptors.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// The most idle connections that are ended at once to make room, and their share of all that are open.
-const ROOM: usize = 64;
-const ROOM_SHARE: usize = 16;
+/// The most connections that are evicted at once to make room, and their share of all that are open.
+const ROOM: usize = 128;
+const ROOM_SHARE: usize = 64;
+/// How long the next connection waits for evicted ones to be gone, and how often that is looked at.
+const LEAVING: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_micros(200);
+/// How long the next connection waits for one that can be evicted, and how long nobody waits so after it was in vain.
+const PATIENCE: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_millis(100);
 /// An error of the same kind within this time is the same trouble still, and not logged again.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -43,9 +51,12 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 pub(super) fn start<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) -> io::Result<()> {
+    let options = SockRef::from(&listener);
     // Bounds accept(2) as well (socket(7), SO_RCVTIMEO).
-    SockRef::from(&listener).set_read_timeout(Some(WAIT))?;
-    let mut door = Door { shared: Arc::clone(shared), room: 0 };
+    options.set_read_timeout(Some(WAIT))?;
+    // Connections inherit it: what the kernel has queued for a peer that takes nothing ends them (tcp(7)).
+    options.set_tcp_user_timeout(Some(shared.options.header_timeout))?;
+    let mut door = Door { shared: Arc::clone(shared), room: 0, refused: None };
     std::thread::Builder::new().name("listener".to_owned()).spawn(move || {
         let mut trouble = Trouble { last: None, pause: PAUSES.0 };
         while !door.shared.registry.is_draining() {
@@ -74,29 +85,32 @@ struct Door<S> {
     shared: Arc<Shared<S>>,
     /// Connections that were ended to make room, and are on their way out.
     room: usize,
+    /// When there was none to be ended.
+    refused: Option<Instant>,
 }
 
 impl<S: Service> Door<S> {
     /// Starts the connection's coroutine.
     fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
-        let shared = &self.shared;
-        let (open, refusing) = (shared.registry.open(), shared.registry.refusing());
-        let options = &shared.options;
-        let served = if open < options.max_connections {
+        let options = &self.shared.options;
+        let most = options.max_connections + options.max_refusals;
+        let served = if self.shared.registry.open() < options.max_connections && (options.has_stack)() {
             self.room = 0;
             true
-        } else if open + refusing >= options.max_connections + options.max_refusals {
-            // Nobody is left to tell it.
-            shared.stats.refused.fetch_add(1, Ordering::Relaxed);
-            return;
         } else {
-            options.scarce && self.make_room()
+            let served = self.make_room();
+            if !self.waits_until_below(most) || !(self.shared.options.has_stack)() {
+                // Nobody is left to tell it.
+                self.shared.stats.refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            served
         };
         let shared = &self.shared;
         let counter = if served { &shared.stats.accepted } else { &shared.stats.refused };
         counter.fetch_add(1, Ordering::Relaxed);
         let worker = socket::worker_of(&socket, shared.options.workers);
-        let place = shared.registry.enter(worker, peer, !served);
+        let place = shared.registry.enter(worker, canonical(peer), !served);
         let task = {
             let shared = Arc::clone(shared);
             move || {
@@ -114,19 +128,46 @@ impl<S: Service> Door<S> {
         }
     }
 
-    /// Takes the place of an idle connection; not if there is none.
+    /// Takes the place of a connection that others need less; not if there is none.
     fn make_room(&mut self) -> bool {
         if self.room == 0 {
-            self.room = self.end_idle();
+            self.room = self.evict();
+        }
+        // All are being served. Most are so for less than a millisecond; where they are not, nobody waits for it again.
+        let is_calm = self.refused.is_none_or(|at| at.elapsed() > CALM);
+        let end = Instant::now() + PATIENCE;
+        while self.room == 0 && is_calm && Instant::now() < end {
+            std::thread::sleep(LOOK);
+            if self.shared.registry.open() < self.shared.options.max_connections {
+                return true;
+            }
+            self.room = self.evict();
+        }
+        if self.room == 0 {
+            self.refused = Some(Instant::now());
         }
         let found = self.room > 0;
         self.room = self.room.saturating_sub(1);
         found
     }
 
-    fn end_idle(&self) -> usize {
+    /// Waits a moment for those that were evicted to be gone; says whether there are fewer than `most` then.
+    fn waits_until_below(&self, most: usize) -> bool {
         let registry = &self.shared.registry;
-        registry.end_idle((registry.open() / ROOM_SHARE).clamp(1, ROOM))
+        let all = || registry.open() + registry.refusing();
+        let end = Instant::now() + LEAVING;
+        while all() >= most {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
+    }
+
+    fn evict(&self) -> usize {
+        let registry = &self.shared.registry;
+        registry.evict((registry.open() / ROOM_SHARE).clamp(1, ROOM), Shortage::Places)
     }
 }
 
@@ -147,7 +188,7 @@ impl Trouble {
                 if self.last.replace(Instant::now()).is_none_or(|at| at.elapsed() > QUIET) {
                     log::error!("connections cannot be accepted: {error}; idle ones are closed to make room");
                 }
-                door.end_idle();
+                door.evict();
                 std::thread::sleep(self.pause);
                 self.pause = (2 * self.pause).min(PAUSES.1);
             }

@@ -74,7 +74,7 @@ pub fn read_fast(stream: &[u8], pieces: &[usize]) -> (Vec<Message>, End) {
     let mut lengths = pieces.iter().copied().cycle();
     let mut input = Input::default();
     let mut receive = |input: &mut Input| {
-        let room = input.room(MAX_HEAD + 1);
+        let room = input.room(MAX_HEAD + 1).unwrap_or_else(|error| unreachable!("{error}"));
         let length = lengths.next().unwrap_or(usize::MAX).max(1).min(room.len()).min(left.len());
         room[..length].copy_from_slice(&left[..length]);
         input.received(length);

@@ -27,16 +27,50 @@ pub(super) enum Phase {
     Serving = 2,
     /// Waits for the client to take an answer, or to close.
     Writing = 3,
+    /// Follows a feed.
+    Following = 4,
 }
+
+impl Phase {
+    /// All of them, each at its own number.
+    pub(super) const ALL: [Phase; 5] = [Phase::Idle, Phase::Reading, Phase::Serving, Phase::Writing, Phase::Following];
+}
+
+/// Why connections are evicted, and so which of them go first. Among those of one phase the oldest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// Of places, descriptors or mappings: who does nothing makes room.
+    Places,
+    /// Of memory: who holds some for a request that does not come makes room.
+    Memory,
+}
+
+impl Shortage {
+    /// The rank at which a connection in that phase goes, the lowest first; `None`: never.
+    fn rank(self, phase: Phase) -> Option<u8> {
+        let order = match self {
+            Shortage::Places => [Phase::Idle, Phase::Following, Phase::Reading, Phase::Writing],
+            Shortage::Memory => [Phase::Reading, Phase::Idle, Phase::Following, Phase::Writing],
+        };
+        order.iter().position(|one| *one == phase).map(|rank| rank as u8)
+    }
+}
+
+/// A client gets this long to take an answer before its connection is evicted, in milliseconds.
+const WRITING_MS: u64 = 1000;
+/// Entries that are looked at under one lock, so that a worker that closes a connection never waits for all of them.
+const CHUNK: usize = 256;
 
 /// What a connection was asked to do, whatever its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Asked {
     Nothing = 0,
-    /// To end when it next waits for a request to begin.
+    /// To end when it next waits for a request to begin, or for a message.
     EndWhenIdle = 1,
+    /// To end unless a whole request is there, since others need the room.
+    Evict = 2,
     /// To end now.
-    End = 2,
+    End = 3,
 }
 
 /// One connection, as the sweep sees it.
@@ -64,9 +98,12 @@ impl Entry {
 
     /// The connection does something else from now on, for at most `time` (none: as long as it takes).
     pub(super) fn enter(&self, phase: Phase, time: Option<Duration>) {
-        let deadline =
-            time.map_or(0, |time| clock::monotonic_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2));
-        self.deadline_ms.store(deadline, Ordering::Relaxed);
+        self.enter_until(phase, time.map_or(0, |time| clock::monotonic_ms() + milliseconds(time)));
+    }
+
+    /// The same, until a time on the coarse clock in milliseconds (0: as long as it takes).
+    pub(super) fn enter_until(&self, phase: Phase, deadline_ms: u64) {
+        self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Release);
     }
 
@@ -76,6 +113,7 @@ impl Entry {
             0 => Phase::Idle,
             1 => Phase::Reading,
             2 => Phase::Serving,
+            4 => Phase::Following,
             _ => Phase::Writing,
         }
     }
@@ -90,9 +128,15 @@ impl Entry {
     pub(super) fn is_over(&self) -> bool {
         match self.asked.load(Ordering::Relaxed) {
             0 => self.is_overdue(),
-            1 => self.is_overdue() || self.phase() == Phase::Idle,
+            1 => self.is_overdue() || matches!(self.phase(), Phase::Idle | Phase::Following),
+            2 => self.is_overdue() || matches!(self.phase(), Phase::Idle | Phase::Following | Phase::Reading),
             _ => true,
         }
+    }
+
+    /// Whether it is to make room for others.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) == Asked::Evict as u8
     }
 
     /// Whether it was asked to end, now or soon: the next answer may say so.
@@ -103,6 +147,24 @@ impl Entry {
     fn ask(&self, asked: Asked) {
         self.asked.fetch_max(asked as u8, Ordering::Relaxed);
     }
+
+    /// Ends a connection that follows a feed. To be called on its own worker.
+    pub(super) fn end_following(&self) {
+        self.ask(Asked::Evict);
+        self.wake_up();
+    }
+
+    /// Wakes its coroutine. To be called on its own worker.
+    pub(super) fn wake_up(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wakeup();
+        }
+    }
+}
+
+/// Small enough that a sum of two fits.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 /// All open connections.
@@ -116,6 +178,8 @@ pub(super) struct Registry {
     refusing: AtomicUsize,
     draining: AtomicBool,
     listening: AtomicBool,
+    /// The time that an answer may take to be taken.
+    writing_time_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -128,23 +192,17 @@ struct Entries {
 #[derive(Debug)]
 pub(super) struct Place {
     index: usize,
-    /// The client's address.
+    /// The peer's address.
     pub(super) peer: IpAddr,
     /// It is one too many, and only told so.
     pub(super) refused: bool,
     pub(super) entry: Arc<Entry>,
 }
 
-impl Place {
-    /// Its number among the open connections.
-    pub(super) fn index(&self) -> usize {
-        self.index
-    }
-}
-
 impl Registry {
-    pub(super) fn new(workers: usize, stats: Arc<Stats>) -> Self {
+    pub(super) fn new(workers: usize, stats: Arc<Stats>, writing_time: Duration) -> Self {
         Registry {
+            writing_time_ms: milliseconds(writing_time),
             entries: Mutex::default(),
             waking: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stats,
@@ -185,18 +243,35 @@ impl Registry {
     /// Wakes whatever is over: overdue, or asked to end.
     pub(super) fn sweep(&self) {
         let draining = self.is_draining();
-        let mut over: Vec<Arc<Entry>> = Vec::new();
-        for entry in self.lock().places.iter().flatten() {
+        let mut over: Vec<Vec<Arc<Entry>>> = vec![Vec::new(); self.waking.len()];
+        self.each(|_, entry| {
             if draining {
                 entry.ask(Asked::EndWhenIdle);
             }
             if entry.is_over() {
-                over.push(Arc::clone(entry));
+                over[entry.worker].push(Arc::clone(entry));
             }
+        });
+        for (worker, entries) in over.into_iter().enumerate() {
+            self.wake(worker, entries);
         }
-        for worker in 0..self.waking.len() {
-            let mine: Vec<Arc<Entry>> = over.iter().filter(|entry| entry.worker == worker).map(Arc::clone).collect();
-            self.wake(worker, mine);
+    }
+
+    /// Lends every entry, with its index. The lock is given up now and then: one that comes meanwhile may be missed.
+    fn each(&self, mut lend: impl FnMut(usize, &Arc<Entry>)) {
+        let mut from = 0;
+        loop {
+            let entries = self.lock();
+            let Some(chunk) = entries.places.get(from..) else { return };
+            if chunk.is_empty() {
+                return;
+            }
+            for (offset, entry) in chunk.iter().take(CHUNK).enumerate() {
+                if let Some(entry) = entry {
+                    lend(from + offset, entry);
+                }
+            }
+            from += CHUNK;
         }
     }
 
@@ -209,7 +284,7 @@ impl Registry {
         let waking = Arc::clone(&self.waking);
         let wake_all = move || {
             waking[worker].store(false, Ordering::Release);
-            entries.iter().filter_map(|entry| entry.waker.get()).for_each(WaitIoWaker::wakeup);
+            entries.iter().for_each(|entry| entry.wake_up());
         };
         // SAFETY: `wake_all` never waits, keeps no thread-local value and needs little stack.
         if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(wake_all) } {
@@ -218,31 +293,52 @@ impl Registry {
         }
     }
 
-    /// Ends up to `most` idle connections to make room for others, those idle for the longest first; gives how many.
-    pub(super) fn end_idle(&self, most: usize) -> usize {
-        let ended = {
-            let entries = self.lock();
-            let idle = |entry: &&Arc<Entry>| entry.phase() == Phase::Idle && !entry.is_asked();
-            // All have the same idle time-out, so the one whose time is up first is idle for the longest. One without a
-            // deadline was only just accepted.
-            let mut idle: Vec<(u64, &Arc<Entry>)> = (entries.places.iter().flatten().filter(idle))
-                .map(|entry| (entry.deadline_ms.load(Ordering::Relaxed), entry))
-                .filter(|(deadline, _)| *deadline != 0)
-                .collect();
-            idle.sort_unstable_by_key(|(deadline, _)| *deadline);
-            idle.truncate(most);
-            idle.iter().for_each(|(_, entry)| entry.ask(Asked::EndWhenIdle));
-            idle.len()
-        };
+    /// Evicts up to `most` connections, so that others have room; gives how many there were.
+    pub(super) fn evict(&self, most: usize, shortage: Shortage) -> usize {
+        let mut candidates: Vec<(u8, u64, usize)> = Vec::new();
+        let now = clock::monotonic_ms();
+        self.each(|index, entry| {
+            let (phase, deadline) = (entry.phase(), entry.deadline_ms.load(Ordering::Relaxed));
+            // All of one phase have the same time, so the one whose time is up first is there for the longest. One
+            // without a deadline was only just accepted.
+            let is_due = !entry.is_asked() && deadline != 0;
+            let is_due = is_due && (phase != Phase::Writing || now >= self.began_ms(deadline) + WRITING_MS);
+            if let (true, Some(rank)) = (is_due, shortage.rank(phase)) {
+                candidates.push((rank, deadline, index));
+            }
+        });
+        if candidates.len() > most {
+            candidates.select_nth_unstable(most);
+            candidates.truncate(most);
+        }
+        let mut evicted = 0;
+        for (rank, _, index) in candidates {
+            let entry = self.lock().places.get(index).cloned().flatten();
+            // Another one may be there by now, or it may be served.
+            let Some(entry) = entry.filter(|entry| shortage.rank(entry.phase()) == Some(rank)) else { continue };
+            let phase = entry.phase();
+            entry.ask(match phase {
+                Phase::Idle | Phase::Following | Phase::Reading => Asked::Evict,
+                Phase::Serving | Phase::Writing => Asked::End,
+            });
+            self.stats.evicted(phase);
+            evicted += 1;
+        }
         self.sweep();
-        ended
+        evicted
+    }
+
+    fn began_ms(&self, writing_deadline_ms: u64) -> u64 {
+        writing_deadline_ms.saturating_sub(self.writing_time_ms)
     }
 
     /// Ends every connection that is not being served.
     pub(super) fn end_all_but_served(&self) {
-        for entry in self.lock().places.iter().flatten().filter(|entry| entry.phase() != Phase::Serving) {
-            entry.ask(Asked::End);
-        }
+        self.each(|_, entry| {
+            if entry.phase() != Phase::Serving {
+                entry.ask(Asked::End);
+            }
+        });
         self.sweep();
     }
 

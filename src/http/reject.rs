@@ -23,6 +23,8 @@ pub(super) enum Reject {
     BodyTooLarge,
     Slow,
     Incomplete,
+    Crowded,
+    Proxy,
 }
 
 impl Reject {
@@ -53,6 +55,8 @@ impl Reject {
             Reject::BodyTooLarge => (Status::ContentTooLarge, "The body is larger than 64 KiB."),
             Reject::Slow => (Status::RequestTimeout, "The request took too long to arrive."),
             Reject::Incomplete => (Status::BadRequest, "The request ended before it was complete."),
+            Reject::Proxy => (Status::BadRequest, "The PROXY header is malformed."),
+            Reject::Crowded => (Status::ServiceUnavailable, "Too many requests wait for memory. Please try again."),
         }
     }
 }

@@ -139,6 +139,12 @@ pub(super) fn has_begun(unread: &[u8]) -> bool {
     !unread.iter().eq(b"\r\n".iter().cycle().take(unread.len()))
 }
 
+/// Whether these bytes begin with a HEAD request, whatever becomes of it.
+pub(super) fn is_head(unread: &[u8]) -> bool {
+    let first = unread.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_some_and(|first| unread[first..].starts_with(b"HEAD "))
+}
+
 /// The bytes of the empty lines before the request line (RFC 9112, section 2.2).
 fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
     let lines = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();

@@ -40,9 +40,11 @@ statuses! {
     NotFound 404 "Not Found";
     MethodNotAllowed 405 "Method Not Allowed";
     RequestTimeout 408 "Request Timeout";
+    PreconditionFailed 412 "Precondition Failed";
     ContentTooLarge 413 "Content Too Large";
     UriTooLong 414 "URI Too Long";
     ExpectationFailed 417 "Expectation Failed";
+    TooManyRequests 429 "Too Many Requests";
     HeaderFieldsTooLarge 431 "Request Header Fields Too Large";
     NotImplemented 501 "Not Implemented";
     ServiceUnavailable 503 "Service Unavailable";
@@ -82,7 +84,8 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Answers. `fields` are header lines, each with its line end; Date, Content-Length and Connection are added.
+    /// Answers. `fields` are header lines, each with its line end; Date, nosniff, Content-Length and
+    /// Connection are added.
     pub fn send(self, status: Status, fields: &str, body: &[u8]) {
         let head_only = self.envelope.head_only;
         let out = self.write_head(status, fields, Some(body.len()));
@@ -122,7 +125,7 @@ impl<'a> Answer<'a> {
         out.extend_from_slice(status.line());
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(&date());
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
         out.extend_from_slice(fields.as_bytes());
         if let Some(length) = length {
             out.extend_from_slice(b"Content-Length: ");

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use may::io::{CoIo, WaitIo, WaitIoWaker};
+use may::io::{CoIo, WaitIo};
 use socket2::SockRef;
 
 use super::registry::Entry;
@@ -55,7 +55,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for an event, or for somebody with a [`Socket::waker`]; says whether there may be something to read.
+    /// Waits for an event, or for somebody who wakes the entry; says whether there may be something to read.
     pub(super) fn wait_event(&mut self) -> io::Result<bool> {
         if !self.readable {
             self.wait()?;
@@ -63,15 +63,21 @@ impl Socket {
         Ok(self.readable)
     }
 
-    /// What ends a wait from elsewhere. To be used on the socket's own worker.
-    pub(super) fn waker(&self) -> WaitIoWaker {
-        self.io.waker()
+    /// Whether there may be something to read.
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
     }
 
-    /// Reads what is there without waiting; none when nothing is. 0 is the end of the stream.
+    /// Reads what is there without waiting; `None` when nothing is. 0 is the end of the stream.
     pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        self.turn.count();
         match self.io.inner().read(into) {
-            Ok(length) => Ok(Some(length)),
+            Ok(length) => {
+                // A read that did not fill its room took all there was (epoll(7), "Q9"), so the next one may wait
+                // for an event instead of asking first.
+                self.readable = length == into.len() || self.ending;
+                Ok(Some(length))
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.readable = false;
                 Ok(None)
@@ -81,37 +87,30 @@ impl Socket {
         }
     }
 
-    /// Reads once, waiting for something to read; 0 is the end of the stream.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.wait_readable()?;
-            self.turn.count();
-            match self.io.inner().read(into) {
-                Ok(length) => {
-                    // A read that did not fill its room took all there was (epoll(7), "Q9"), so the next one may wait
-                    // for an event instead of asking first.
-                    self.readable = length == into.len() || self.ending;
-                    return Ok(length);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+    /// Writes what there is room for without waiting; gives how much that is.
+    pub(super) fn write_ready(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.io.inner().write(&bytes[written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(written)
     }
 
     /// Writes all of it, waiting for room.
     pub(super) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.io.inner().write(bytes) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => bytes = &bytes[length..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        loop {
+            bytes = &bytes[self.write_ready(bytes)?..];
+            if bytes.is_empty() {
+                return Ok(());
             }
+            self.wait()?;
         }
-        Ok(())
     }
 
     /// Tells the peer that nothing more will come.
@@ -127,7 +126,7 @@ impl Socket {
     }
 
     /// Waits for an event, which may be one for nothing.
-    fn wait(&mut self) -> io::Result<()> {
+    pub(super) fn wait(&mut self) -> io::Result<()> {
         if self.entry.is_over() {
             return Err(ErrorKind::TimedOut.into());
         }

@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use may::coroutine;
 
-/// Requests answered and reads made without a wait, after which a connection gives way. So many small requests take
-/// about as long as one batch of visits.
+/// Time that a connection may keep its worker without a wait: about as long as one batch of visits takes.
+const MAX_TIME: Duration = Duration::from_micros(200);
+/// The same in requests answered and reads made, whatever the clock says.
 pub(super) const MAX_TURN: u32 = 64;
+/// What one request takes: a read and an answer. Most connections wait after that, and are not timed.
+const FREE: u32 = 2;
 
 /// How much a connection has done since it last waited.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     done: u32,
+    began: Option<Instant>,
 }
 
 impl Turn {
     /// The connection waited: others had their turn.
     pub(super) fn begin(&mut self) {
-        self.done = 0;
+        (self.done, self.began) = (0, None);
     }
 
     /// It read, or answered.
@@ -27,8 +32,12 @@ impl Turn {
     }
 
     /// Whether it is to give way.
-    pub(super) fn is_over(&self) -> bool {
-        self.done >= MAX_TURN
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.done <= FREE {
+            return false;
+        }
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.done >= MAX_TURN || began.elapsed() >= MAX_TIME
     }
 }
 

@@ -32,15 +32,15 @@ pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &
 /// A request's line, with its end. Written for each request under a lock that all workers share, so it is put together
 /// from digits and slices, without the formatting machinery.
 pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, line: &mut String) {
-    let Access { peer, method, target, status, bytes, took } = access;
+    let Access { client, method, target, agent, status, bytes, arrival, took } = access;
     let mut digits = itoa::Buffer::new();
     match format {
         LogFormat::Text => {
             write_time(now, line);
             line.push_str(" ACCESS ");
-            write_peer(*peer, line);
+            write_address(*client, line);
             line.push(' ');
-            line.push_str(method);
+            escape_text(method, line);
             line.push(' ');
             escape_text(target, line);
             line.push(' ');
@@ -49,13 +49,17 @@ pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, li
             line.push_str(digits.format(*bytes));
             line.push(' ');
             write_ms(*took, line);
-            line.push_str("ms");
+            line.push_str("ms ");
+            write_ms(*arrival, line);
+            line.push_str("ms \"");
+            escape_json(agent.unwrap_or("-"), line);
+            line.push('"');
         }
         LogFormat::Json => {
             line.push_str("{\"time\":\"");
             write_time(now, line);
-            line.push_str("\",\"level\":\"ACCESS\",\"peer\":\"");
-            write_peer(*peer, line);
+            line.push_str("\",\"level\":\"INFO\",\"message\":\"access\",\"client\":\"");
+            write_address(*client, line);
             line.push_str("\",\"method\":\"");
             escape_json(method, line);
             line.push_str("\",\"target\":\"");
@@ -66,6 +70,13 @@ pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, li
             line.push_str(digits.format(*bytes));
             line.push_str(",\"ms\":");
             write_ms(*took, line);
+            line.push_str(",\"arrival_ms\":");
+            write_ms(*arrival, line);
+            if let Some(agent) = agent {
+                line.push_str(",\"agent\":\"");
+                escape_json(agent, line);
+                line.push('"');
+            }
             line.push('}');
         }
     }
@@ -90,19 +101,19 @@ fn write_time(now: SystemTime, into: &mut String) {
     into.push('Z');
 }
 
-fn write_peer(peer: IpAddr, into: &mut String) {
-    match peer {
-        IpAddr::V4(peer) => {
-            for (index, octet) in peer.octets().into_iter().enumerate() {
+fn write_address(address: IpAddr, into: &mut String) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
                 if index > 0 {
                     into.push('.');
                 }
                 into.push_str(itoa::Buffer::new().format(octet));
             }
         }
-        IpAddr::V6(peer) => {
+        IpAddr::V6(address) => {
             // Writing to a String cannot fail, here and below.
-            let _ = write!(into, "{peer}");
+            let _ = write!(into, "{address}");
         }
     }
 }
@@ -187,21 +198,28 @@ mod tests {
     fn a_request_s_line_is_what_it_was_in_both_forms() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(951_782_399_007);
         let one = Access {
-            peer: IpAddr::from([192, 0, 2, 10]),
+            client: IpAddr::from([192, 0, 2, 10]),
             method: "GET",
             target: "/a?b=\"\u{e9}",
+            agent: Some("curl \"8\""),
             status: crate::http::Status::NotFound,
             bytes: 123,
+            arrival: Duration::from_millis(50),
             took: Duration::from_nanos(12_034_567),
         };
         let (mut text, mut json) = (String::new(), String::new());
         access(LogFormat::Text, now, &one, &mut text);
         access(LogFormat::Json, now, &one, &mut json);
-        assert_eq!(text, "2000-02-28T23:59:59.007Z ACCESS 192.0.2.10 GET /a?b=\"\u{e9} 404 123 12.034ms\n");
+        assert_eq!(
+            text,
+            "2000-02-28T23:59:59.007Z ACCESS 192.0.2.10 GET /a?b=\"\u{e9} 404 123 12.034ms 50.000ms \"curl \\\"8\\\"\"\n"
+        );
         assert_eq!(
             json,
-            "{\"time\":\"2000-02-28T23:59:59.007Z\",\"level\":\"ACCESS\",\"peer\":\"192.0.2.10\",\"method\":\"GET\",\
-             \"target\":\"/a?b=\\\"\u{e9}\",\"status\":404,\"bytes\":123,\"ms\":12.034}\n"
+            "{\"time\":\"2000-02-28T23:59:59.007Z\",\"level\":\"INFO\",\"message\":\"access\",\
+             \"client\":\"192.0.2.10\",\"method\":\"GET\",\
+             \"target\":\"/a?b=\\\"\u{e9}\",\"status\":404,\"bytes\":123,\"ms\":12.034,\
+             \"arrival_ms\":50.000,\"agent\":\"curl \\\"8\\\"\"}\n"
         );
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use may::coroutine;
 
 use super::chart::name;
-use super::{Site, write_count};
+use super::{Site, Waiting, write_count};
 use crate::clock;
-use crate::http::Feed;
+use crate::http::{Feed, Service};
 use crate::visits::history::{History, Step};
-use crate::visits::{Count, StoreState, Waiter};
+use crate::visits::{Count, StoreState};
 
 /// Time between two messages, in milliseconds.
 const PERIOD_MS: u64 = 1000;
@@ -50,7 +50,10 @@ impl Site {
     pub fn tick(self: &Arc<Self>) {
         let events = &self.events;
         let now = clock::monotonic_ms();
-        if events.feed.followers() == 0 || now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
+        if now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
+            return;
+        }
+        if events.feed.followers() == 0 && !self.is_count_wanted() {
             return;
         }
         if events.busy.swap(true, Ordering::AcqRel) {
@@ -70,7 +73,7 @@ impl Site {
     }
 
     fn tell(&self) {
-        let message = self.message(&Arc::new(Waiter::new(WORKER)));
+        let message = self.message(&self.session(WORKER));
         let events = &self.events;
         let now = clock::monotonic_ms();
         let mut last = events.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -86,13 +89,15 @@ impl Site {
     }
 
     /// What a listener is told first.
-    pub(super) fn greeting(&self, waiter: &Arc<Waiter>) -> String {
-        RETRY.to_owned() + &self.message(waiter)
+    pub(super) fn greeting(&self, waiting: &Waiting) -> String {
+        RETRY.to_owned() + &self.message(waiting)
     }
 
-    fn message(&self, waiter: &Arc<Waiter>) -> String {
-        let count = self.visits.peek(waiter).ok();
-        let history = count.and_then(|_| self.visits.read_history(waiter, HISTORY_WAIT).ok());
+    fn message(&self, waiting: &Waiting) -> String {
+        let count = self.peek(waiting).ok();
+        // Without listeners the count alone is wanted.
+        let history = count.filter(|_| self.events.feed.followers() > 0);
+        let history = history.and_then(|_| self.visits.read_history(&waiting.waiter, HISTORY_WAIT).ok());
         let up = self.visits.store_states().map(|(_, state)| state == StoreState::Up);
         render(count, history.as_deref(), up)
     }

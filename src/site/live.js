@@ -62,10 +62,14 @@
     word.textContent = up ? word.dataset.up : word.dataset.away;
   };
 
-  const events = new EventSource('/events');
-  events.onopen = () => { byId('live').hidden = false; Object.keys({ minute: 0, hour: 0, day: 0 }).forEach(load); };
-  events.onerror = () => { byId('live').hidden = true; };
-  events.onmessage = ({ data }) => {
+  let live = false;
+  const show = ({ up, data }) => {
+    if (up !== live) {
+      live = up;
+      byId('live').hidden = !up;
+      if (up) Object.keys({ minute: 0, hour: 0, day: 0 }).forEach(load);
+    }
+    if (!data) return;
     const told = JSON.parse(data);
     state('ledger-state', told.ledger);
     state('counter-state', told.counter);
@@ -74,4 +78,34 @@
     number('cache', told.cache);
     for (const name of ['minute', 'hour', 'day']) if (told[name]) follow(name, told[name]);
   };
+
+  const listen = tell => {
+    const events = new EventSource('/events');
+    events.onopen = () => tell({ up: true });
+    events.onerror = () => tell({ up: false });
+    events.onmessage = ({ data }) => tell({ up: true, data });
+    return events;
+  };
+
+  // A browser has six connections to a server, and each stream takes one: the tab that has the lock listens for all.
+  if (navigator.locks) {
+    const tabs = new BroadcastChannel('visitas');
+    let last = null;
+    tabs.onmessage = ({ data }) => data !== 'hello' && show(data);
+    tabs.postMessage('hello');
+    navigator.locks.request('visitas', () => {
+      tabs.onmessage = ({ data }) => data === 'hello' && last && tabs.postMessage(last);
+      listen(told => { last = { ...last, ...told }; show(told); tabs.postMessage(told); });
+      return new Promise(() => {});
+    });
+  } else {
+    // Without locks (a page that did not come over TLS) only a tab that is seen listens.
+    let events = null;
+    const seen = () => {
+      events?.close();
+      events = document.hidden ? null : listen(show);
+    };
+    document.addEventListener('visibilitychange', seen);
+    seen();
+  }
 })();

@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::Settings;
+use super::measures::Measures;
 use super::process::Process;
-use crate::visits::{Histogram, StoreState, Visits};
+use crate::visits::{StoreState, Visits};
 use crate::{http, logging};
 
 /// What the metrics are made of.
 pub(super) struct Facts<'a> {
     pub(super) visits: &'a Visits,
+    pub(super) measures: &'a Measures,
+    pub(super) settings: &'a Settings,
     pub(super) front: &'a http::Stats,
     pub(super) listeners: usize,
     pub(super) ready: bool,
@@ -21,20 +25,31 @@ pub(super) struct Facts<'a> {
 /// All metrics as they stand.
 #[cold]
 pub(super) fn render(facts: &Facts<'_>) -> String {
-    let &Facts { visits, front, listeners, ready, started, ref process } = facts;
+    let &Facts { visits, measures, settings, front, listeners, ready, started, ref process } = facts;
     let mut text = Text(String::with_capacity(8 * 1024));
     let stats = visits.stats();
     text.counter("visits_total", "Visits committed to the ledger by this process.", number(&stats.visits));
-    text.head("http_responses_total", "counter", "Answers given, by status code.");
-    for (status, count) in front.answers() {
-        text.sample("http_responses_total", &format!("{{code=\"{}\"}}", status.code()), count as f64);
+    text.head("visits_refused_total", "counter", "Visits refused, by reason.");
+    for (reason, count) in measures.refusals() {
+        text.sample("visits_refused_total", &format!("{{reason=\"{reason}\"}}"), count as f64);
     }
+    if let Some(count) = measures.newest() {
+        text.gauge("ledger_visits", "The total that was told last.", count.total as f64);
+        if let Some(cache) = count.cache {
+            text.gauge("counter_visits", "The counter's number that was told last.", cache as f64);
+        }
+    }
+    text.head("http_responses_total", "counter", "Answers given, by what was asked for and status code.");
+    for (kind, status, count) in front.answers() {
+        text.sample("http_responses_total", &format!("{{kind=\"{kind}\",code=\"{}\"}}", status.code()), count as f64);
+    }
+    text.histogram("visit_seconds", "Time from a visit's arrival to its numbers.", measures.times());
     text.histogram(
         "commit_seconds",
         "Time from taking a batch to knowing that it is committed.",
-        &stats.commit_seconds,
+        stats.commit_seconds.cumulative(),
     );
-    text.histogram("batch_visits", "Visits committed together.", &stats.batch_visits);
+    text.histogram("batch_visits", "Visits committed together.", stats.batch_visits.cumulative());
     text.gauge("queue_length", "Visits that wait for a commit.", visits.queued() as f64);
     text.head("store_reconnects_total", "counter", "Times a lane reached a store again after losing it.");
     for (part, reconnects) in [("ledger", &stats.ledger_reconnects), ("counter", &stats.counter_reconnects)] {
@@ -58,6 +73,22 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Connections refused because too many were open.",
         number(&front.refused),
     );
+    text.head("limit", "gauge", "The most that there may be of something.");
+    for (of, most) in [
+        ("connections", settings.max_connections),
+        ("queue_length", settings.max_queue),
+        ("held_bytes", settings.max_held),
+    ] {
+        text.sample("limit", &format!("{{of=\"{of}\"}}"), most as f64);
+    }
+    text.head(
+        "connections_evicted_total",
+        "counter",
+        "Connections ended to make room for others, by what they were doing.",
+    );
+    for (doing, count) in front.evictions() {
+        text.sample("connections_evicted_total", &format!("{{doing=\"{doing}\"}}"), count as f64);
+    }
     text.head("store_up", "gauge", "1 while the store can be used.");
     for (part, (name, state)) in ["ledger", "counter"].iter().zip(visits.store_states()) {
         text.sample(
@@ -134,9 +165,9 @@ impl Text {
         self.sample(name, "", value);
     }
 
-    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>) {
+    /// Each bound with the number of values at most that, then the number of all and their sum.
+    fn histogram(&mut self, name: &str, help: &str, (buckets, count, sum): (Vec<(f64, u64)>, u64, f64)) {
         self.head(name, "histogram", help);
-        let (buckets, count, sum) = histogram.cumulative();
         for (bound, below) in buckets {
             self.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), below as f64);
         }

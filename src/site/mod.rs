@@ -1,11 +1,14 @@
 //! What a visitor gets: routes, the page, JSON, health, metrics. It joins the front door with the visits.
 
 mod badge;
+mod brake;
 mod chart;
 mod events;
 mod history;
+mod measures;
 mod metrics;
 mod negotiation;
+mod ops;
 mod page;
 mod process;
 mod query;
@@ -13,16 +16,21 @@ mod routes;
 mod text;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::http::{self, Answer, Request, Service, Status};
+use crate::clock;
+use crate::http::{self, Answer, Kind, Request, Service, Status};
 use crate::visits::history::Step;
 use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
+use brake::Brake;
 use events::Events;
+use measures::{Measures, Why};
 use metrics::Facts;
 use negotiation::{Format, Language};
+pub use ops::Ops;
 use page::Page;
 use process::Process;
 use routes::{BadgeAsked, Small, Task};
@@ -43,8 +51,38 @@ pub struct Site {
     page: Page,
     events: Events,
     names: StoreNames,
+    settings: Settings,
+    brake: Option<Brake>,
+    measures: Measures,
+    /// `/metrics` was asked for, and the numbers in it may be old.
+    count_wanted: AtomicBool,
     draining: AtomicBool,
     started: Instant,
+    process: Mutex<Process>,
+}
+
+/// What the site is to do, and the limits that `/metrics` tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Coroutine workers.
+    pub workers: usize,
+    /// Visits that one address may make, and in what time.
+    pub visits_per_client: Option<(u32, Duration)>,
+    /// What those who run the process are told is on another port.
+    pub ops_apart: bool,
+    /// Connections that are served at most.
+    pub max_connections: usize,
+    /// Visits that may wait for a commit.
+    pub max_queue: usize,
+    /// Bytes that connections may hold while they wait.
+    pub max_held: usize,
+}
+
+/// Where a connection waits for its numbers.
+#[derive(Debug)]
+pub struct Waiting {
+    waiter: Arc<Waiter>,
+    worker: usize,
 }
 
 /// How the page calls the two stores.
@@ -58,9 +96,20 @@ pub struct StoreNames {
 
 impl Site {
     /// The site over these visits; `front` are the front door's counters, for `/metrics`.
-    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames, workers: usize) -> Site {
+    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames, settings: Settings) -> Site {
+        let workers = settings.workers;
         let (page, events, draining) = (Page::new(names), Events::new(workers), AtomicBool::new(false));
-        Site { visits, front, page, events, names, draining, started: Instant::now() }
+        let brake = settings.visits_per_client.map(|(visits, time)| Brake::new(visits, time));
+        let (measures, count_wanted) = (Measures::new(workers), AtomicBool::new(true));
+        let process = Mutex::new(Process::now());
+        let started = Instant::now();
+        Site { visits, front, page, events, names, settings, brake, measures, count_wanted, draining, started, process }
+    }
+
+    /// Asks the system what it says of this process, for `/metrics`. To be called about once a second, on no worker.
+    pub fn measure(&self) {
+        let process = Process::now();
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
     }
 
     /// From now on the site says that it is not ready.
@@ -72,11 +121,32 @@ impl Site {
         !self.draining.load(Ordering::Relaxed) && self.visits.is_ready()
     }
 
-    fn visit(&self, waiter: &Arc<Waiter>, format: Format, language: Language, answer: Answer<'_>) {
+    /// Whether the numbers are to be asked for, since `/metrics` told old ones. Not before there are any.
+    fn is_count_wanted(&self) -> bool {
+        self.visits.is_ready() && self.count_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    fn peek(&self, waiting: &Waiting) -> Result<Count, Refused> {
+        let count = self.visits.peek(&waiting.waiter)?;
+        self.measures.told(waiting.worker, count, clock::monotonic_ms());
+        Ok(count)
+    }
+
+    fn visit(&self, waiting: &Waiting, (format, language): (Format, Language), client: IpAddr, answer: Answer<'_>) {
+        let waiter = &waiting.waiter;
+        if let Some(Err(time)) = self.brake.as_ref().map(|brake| brake.take(client, clock::monotonic_ms())) {
+            self.measures.refused(Why::Rate);
+            return too_many(time, format, answer);
+        }
+        let arrived = Instant::now();
         let count = match self.visits.visit(waiter) {
             Ok(count) => count,
-            Err(reason) => return refuse(reason, format, answer),
+            Err(reason) => {
+                self.measures.refused(Why::Visits(reason));
+                return refuse(reason, format, answer);
+            }
         };
+        self.measures.visited(waiting.worker, arrived.elapsed(), count, clock::monotonic_ms());
         match format {
             Format::Json => {
                 let mut body = String::with_capacity(64);
@@ -114,14 +184,18 @@ impl Site {
         }
     }
 
-    fn badge(&self, waiter: &Arc<Waiter>, asked: &BadgeAsked, answer: Answer<'_>) {
-        let BadgeAsked { badge, json, has } = asked;
-        let total = match self.visits.peek(waiter) {
+    fn badge(&self, waiting: &Waiting, asked: &BadgeAsked, answer: Answer<'_>) {
+        let BadgeAsked { badge, json, has, must_be } = asked;
+        let total = match self.peek(waiting) {
             Ok(count) => count.total,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
         let tag = badge.tag(total);
         let fields = routes::badge_fields(*json, &tag);
+        let is_it = |wanted: &str| wanted.trim() == "*" || wanted.trim() == tag;
+        if must_be.as_ref().is_some_and(|wanted| !wanted.split(',').any(is_it)) {
+            return answer.send(Status::PreconditionFailed, &fields, b"");
+        }
         if has.split(',').any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag) {
             return answer.send_head(Status::NotModified, &fields);
         }
@@ -129,11 +203,11 @@ impl Site {
         answer.send(Status::Ok, &fields, body.as_bytes());
     }
 
-    fn events(&self, waiter: &Arc<Waiter>, answer: Answer<'_>) {
+    fn events(&self, waiting: &Waiting, answer: Answer<'_>) {
         if self.draining.load(Ordering::Relaxed) {
             return refuse(Refused::Closing, Format::Json, answer);
         }
-        answer.follow(routes::EVENTS_FIELDS, self.greeting(waiter).as_bytes(), &self.events.feed);
+        answer.follow(routes::EVENTS_FIELDS, self.greeting(waiting).as_bytes(), &self.events.feed);
     }
 
     /// What `GET /` would answer, without its numbers.
@@ -147,8 +221,8 @@ impl Site {
         }
     }
 
-    fn stats(&self, waiter: &Arc<Waiter>, answer: Answer<'_>) {
-        let count = match self.visits.peek(waiter) {
+    fn stats(&self, waiting: &Waiting, answer: Answer<'_>) {
+        let count = match self.peek(waiting) {
             Ok(count) => count,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
@@ -170,13 +244,16 @@ impl Site {
     }
 
     fn facts(&self) -> Facts<'_> {
+        self.count_wanted.store(true, Ordering::Relaxed);
         Facts {
             visits: &self.visits,
+            measures: &self.measures,
+            settings: &self.settings,
             front: &self.front,
             listeners: self.events.feed.followers(),
             ready: self.is_ready(),
             started: self.started,
-            process: Process::now(),
+            process: *self.process.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -207,35 +284,51 @@ impl Site {
 }
 
 impl Service for Site {
-    type Session = Arc<Waiter>;
+    type Session = Waiting;
     type Task = Task;
 
-    fn session(&self, worker: usize) -> Arc<Waiter> {
-        Arc::new(Waiter::new(worker))
+    fn session(&self, worker: usize) -> Waiting {
+        Waiting { waiter: Arc::new(Waiter::new(worker)), worker }
     }
 
-    fn plan(&self, request: &Request<'_>) -> Task {
-        routes::plan(request)
+    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Task {
+        if self.settings.ops_apart && routes::is_ops(request.path()) {
+            return routes::nothing();
+        }
+        routes::plan(request, client)
+    }
+
+    fn kind(&self, task: &Task) -> Kind {
+        match task {
+            Task::Visit(..) => Kind::Visit,
+            Task::Livez | Task::Readyz { .. } | Task::Metrics => Kind::Probe,
+            Task::Prefetch => Kind::Prefetch,
+            _ => Kind::Other,
+        }
     }
 
     fn waits(&self, task: &Task) -> bool {
         matches!(task, Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_))
     }
 
-    fn perform(&self, waiter: &mut Arc<Waiter>, task: Task, answer: Answer<'_>) {
+    fn perform(&self, waiting: &mut Waiting, task: Task, answer: Answer<'_>) {
         match task {
-            Task::Visit(format, language) => self.visit(waiter, format, language, answer),
+            Task::Visit(format, language, client) => self.visit(waiting, (format, language), client, answer),
+            Task::Prefetch => {
+                let Small { status, fields, body } = routes::PREFETCH;
+                answer.send(status, fields, body);
+            }
             Task::Head(format, language) => self.head(format, language, answer),
-            Task::Stats => self.stats(waiter, answer),
+            Task::Stats => self.stats(waiting, answer),
             Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = metrics::render(&self.facts());
                 answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes());
             }
-            Task::History { step, csv } => self.history(waiter, step, csv, answer),
-            Task::Events => self.events(waiter, answer),
-            Task::Badge(asked) => self.badge(waiter, &asked, answer),
+            Task::History { step, csv } => self.history(&waiting.waiter, step, csv, answer),
+            Task::Events => self.events(waiting, answer),
+            Task::Badge(asked) => self.badge(waiting, &asked, answer),
             Task::Preflight => answer.send_head(Status::NoContent, routes::PREFLIGHT_FIELDS),
             Task::Small(Small { status, fields, body }) => answer.send(status, fields, body),
         }
@@ -260,14 +353,23 @@ fn refuse(reason: Refused, format: Format, answer: Answer<'_>) {
         Refused::Late => "The database took too long to answer.",
         Refused::Closing => "The counter is stopping, so this visit was not counted.",
     };
+    decline(Status::ServiceUnavailable, sentence, u64::from(RETRY_AFTER_S), format, answer);
+}
+
+/// The answer to a visit by an address that makes too many.
+#[cold]
+fn too_many(time: Duration, format: Format, answer: Answer<'_>) {
+    let sentence = "Too many visits came from this address, so this one was not counted.";
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    decline(Status::TooManyRequests, sentence, seconds, format, answer);
+}
+
+fn decline(status: Status, sentence: &str, retry_after_s: u64, format: Format, answer: Answer<'_>) {
     let (kind, body) = match format {
         Format::Html => ("text/plain; charset=utf-8", format!("{sentence} Please try again.\n")),
         Format::Json => ("application/json", format!("{{\"error\":\"{sentence} Please try again.\"}}")),
     };
-    let fields = format!(
-        "Content-Type: {kind}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         Retry-After: {RETRY_AFTER_S}\r\n{}",
-        routes::CORS
-    );
-    answer.send(Status::ServiceUnavailable, &fields, body.as_bytes());
+    let fields =
+        format!("Content-Type: {kind}\r\nCache-Control: no-store\r\nRetry-After: {retry_after_s}\r\n{}", routes::CORS);
+    answer.send(status, &fields, body.as_bytes());
 }

@@ -211,7 +211,7 @@ impl Edition {
     fn new(words: &Words, names: StoreNames) -> Edition {
         let fields = format!(
             "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\nCache-Control: no-store\r\n\
-             Vary: Accept, Accept-Language\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+             Vary: Accept, Accept-Language\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
              img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
             words.lang

@@ -6,7 +6,7 @@ use std::fs;
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// Numbers of this process; each is none where the system does not say it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Process {
     pub(super) cpu_seconds: Option<f64>,
     pub(super) resident_bytes: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// As it is now.
+    /// As it is now. Reading it takes a while: no worker does.
     pub(super) fn now() -> Process {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let (stat, status, limits) = (read("stat"), read("status"), read("limits"));
@@ -30,10 +30,18 @@ impl Process {
             resident_bytes: kilobytes("VmRSS:"),
             virtual_bytes: kilobytes("VmSize:"),
             threads: number(&status, "Threads:"),
-            // The folder itself is open while it is read.
-            open_descriptors: fs::read_dir("/proc/self/fd").ok().map(|all| (all.count() as u64).saturating_sub(1)),
+            open_descriptors: open_descriptors(),
             most_descriptors: number(&limits, "Max open files"),
         }
+    }
+}
+
+/// How many files are open. Since Linux 6.2 the folder's size says so (proc(5)); before that every one is listed.
+fn open_descriptors() -> Option<u64> {
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        // The folder itself is open while it is read.
+        0 => fs::read_dir("/proc/self/fd").ok().map(|all| (all.count() as u64).saturating_sub(1)),
+        open => Some(open),
     }
 }
 

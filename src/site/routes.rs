@@ -1,5 +1,7 @@
 //! The routes: what each method and path asks for, decided from the request alone.
 
+use std::net::IpAddr;
+
 use super::badge::{self, Badge};
 use super::negotiation::{Format, Language, format, language, prefers_csv};
 use super::{history, page, query};
@@ -9,8 +11,10 @@ use crate::visits::history::Step;
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub enum Task {
-    /// `GET /`: a visit.
-    Visit(Format, Language),
+    /// `GET /`: a visit, by the client at that address.
+    Visit(Format, Language, IpAddr),
+    /// A browser fetches ahead of a visit that may never come.
+    Prefetch,
     /// `HEAD /`: what a visit would be answered with, and no visit.
     Head(Format, Language),
     /// Both numbers, and no visit.
@@ -49,6 +53,8 @@ pub struct BadgeAsked {
     pub(super) json: bool,
     /// The entity tags of what the client has (RFC 9110, section 13.1.2).
     pub(super) has: String,
+    /// The entity tags of which one has to be the badge's (section 13.1.1); `None`: any badge will do.
+    pub(super) must_be: Option<String>,
 }
 
 /// An answer known in advance.
@@ -64,7 +70,6 @@ macro_rules! fields {
         concat!(
             "Content-Type: ", $kind, "\r\n",
             "Cache-Control: ", $cache, "\r\n",
-            "X-Content-Type-Options: nosniff\r\n",
             $($more, "\r\n"),*
         )
     };
@@ -114,7 +119,7 @@ const NOT_ALLOWED: Small = Small {
     fields: NOT_ALLOWED_FIELDS,
     body: b"Only GET and HEAD are allowed here.\n",
 };
-const PREFETCH: Small = Small {
+pub(super) const PREFETCH: Small = Small {
     status: Status::ServiceUnavailable,
     fields: REFUSAL_FIELDS,
     body: b"A prefetch is no visit, so it was neither counted nor answered.\n",
@@ -127,17 +132,27 @@ const ROBOTS: Small = Small { status: Status::Ok, fields: CACHED_TEXT_FIELDS, bo
 const STYLE: Small = Small { status: Status::Ok, fields: STYLE_FIELDS, body: page::STYLE.as_bytes() };
 const SCRIPT: Small = Small { status: Status::Ok, fields: SCRIPT_FIELDS, body: page::SCRIPT.as_bytes() };
 
-/// What the request asks for.
-pub(super) fn plan(request: &Request<'_>) -> Task {
+/// Whether the path is for those who run the process.
+pub(super) fn is_ops(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+/// What is answered where nothing is.
+pub(super) fn nothing() -> Task {
+    Task::Small(NOT_FOUND)
+}
+
+/// What the request asks for, by the client at that address.
+pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
     let found = match request.path() {
-        "/" => visit(request),
+        "/" => visit(request, client),
         "/stats" => Task::Stats,
         "/livez" => Task::Livez,
         "/readyz" => {
             Task::Readyz { verbose: request.target.split_once('?').is_some_and(|(_, query)| asks_verbose(query)) }
         }
         "/metrics" => Task::Metrics,
-        "/history" => look_back(request),
+        "/history" => read_history(request),
         "/events" => Task::Events,
         "/badge.svg" => badge(request, false),
         "/badge.json" => badge(request, true),
@@ -146,7 +161,7 @@ pub(super) fn plan(request: &Request<'_>) -> Task {
         "/favicon.ico" | "/favicon.svg" => Task::Small(FAVICON),
         "/robots.txt" => Task::Small(ROBOTS),
         "*" => return Task::Small(OPTIONS),
-        _ => return Task::Small(NOT_FOUND),
+        _ => return nothing(),
     };
     match request.method {
         Method::Get | Method::Head => found,
@@ -155,7 +170,7 @@ pub(super) fn plan(request: &Request<'_>) -> Task {
     }
 }
 
-fn look_back(request: &Request<'_>) -> Task {
+fn read_history(request: &Request<'_>) -> Task {
     match history::step(query::value(request.target, "by").as_deref()) {
         Some(step) => Task::History { step, csv: prefers_csv(request) },
         None => Task::Small(BAD_STEP),
@@ -165,26 +180,23 @@ fn look_back(request: &Request<'_>) -> Task {
 fn badge(request: &Request<'_>, json: bool) -> Task {
     let value = |name| query::value(request.target, name);
     let badge = Badge::new(value("label").as_deref(), value("color").as_deref());
-    let has = request.fields("if-none-match").map(String::from_utf8_lossy).collect::<Vec<_>>().join(",");
-    Task::Badge(Box::new(BadgeAsked { badge, json, has }))
+    let tags = |name| request.fields(name).map(String::from_utf8_lossy).collect::<Vec<_>>().join(",");
+    let must_be = request.fields("if-match").next().map(|_| tags("if-match"));
+    Task::Badge(Box::new(BadgeAsked { badge, json, has: tags("if-none-match"), must_be }))
 }
 
 /// The header fields of a badge with that entity tag.
 pub(super) fn badge_fields(json: bool, tag: &str) -> String {
     let kind = if json { "application/json" } else { "image/svg+xml" };
-    format!(
-        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n\
-         X-Content-Type-Options: nosniff\r\n{CORS}",
-        badge::FRESH_S
-    )
+    format!("Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{CORS}", badge::FRESH_S)
 }
 
-fn visit(request: &Request<'_>) -> Task {
+fn visit(request: &Request<'_>, client: IpAddr) -> Task {
     if is_prefetch(request) {
-        return Task::Small(PREFETCH);
+        return Task::Prefetch;
     }
     let (format, language) = (format(request), language(request));
-    if request.method == Method::Get { Task::Visit(format, language) } else { Task::Head(format, language) }
+    if request.method == Method::Get { Task::Visit(format, language, client) } else { Task::Head(format, language) }
 }
 
 /// `?verbose`, with or without a value.

@@ -75,6 +75,55 @@ const tests = {
     assert.deepEqual(wrong, []);
   },
 
+  async 'eight tabs are all live over one stream, and one goes on when its tab is closed'() {
+    const context = await browser.newContext({ viewport: DESKTOP, locale: 'pt-BR' });
+    const pages = [];
+    for (let n = 0; n < 8; n++) {
+      pages.push(await context.newPage());
+      await pages[n].goto(url);
+      await pages[n].locator('#live').waitFor({ state: 'visible', timeout: 10_000 });
+    }
+    const all_hear = async () => {
+      const { total } = await visit();
+      const heard = wanted => Number(document.getElementById('total').value) >= wanted;
+      await Promise.all(pages.map(page => page.waitForFunction(heard, total, { timeout: 10_000 })));
+    };
+    await all_hear();
+    const metrics = await (await fetch(url + 'metrics')).text();
+    assert.match(metrics, /^visitas_event_listeners 1$/m);
+    await pages.shift().close();
+    await all_hear();
+    await context.close();
+  },
+
+  async 'without locks only a tab that is seen listens'() {
+    const { page, context } = await (async () => {
+      const context = await browser.newContext({ viewport: DESKTOP, locale: 'pt-BR' });
+      await context.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }));
+      const page = await context.newPage();
+      await page.goto(url);
+      return { page, context };
+    })();
+    await page.locator('#live').waitFor({ state: 'visible' });
+    const turn = hidden => page.evaluate(hidden => {
+      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+    const listeners = async () => Number((await (await fetch(url + 'metrics')).text()).match(/^visitas_event_listeners (\d+)$/m)[1]);
+    const become = async wanted => {
+      for (let tries = 0; tries < 100 && await listeners() !== wanted; tries++) await page.waitForTimeout(100);
+      assert.equal(await listeners(), wanted);
+    };
+    await become(1);
+    await turn(true);
+    await become(0);
+    await turn(false);
+    await become(1);
+    const { total } = await visit();
+    await page.waitForFunction(wanted => Number(document.getElementById('total').value) >= wanted, total);
+    await context.close();
+  },
+
   async 'it needs no script, and plain links choose the chart'() {
     const { page, context, wrong } = await open({ javaScriptEnabled: false });
     const before = await total(page);

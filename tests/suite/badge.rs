@@ -87,3 +87,19 @@ fn a_preflight_is_answered_and_every_other_options_is_not() {
     assert_eq!(visitas.request("OPTIONS", "/nowhere", &preflight).status, 404);
     assert_eq!(visitas.stats().total, 0);
 }
+
+#[test]
+fn a_badge_that_must_be_another_one_is_not_sent() {
+    let visitas = Settings::new().start();
+    visitas.visit();
+    let tag = visitas.get("/badge.svg").header("ETag").expect("a tag").to_owned();
+    let status = |wanted: &str| visitas.request("GET", "/badge.svg", &[("If-Match", wanted)]).status;
+    for same in ["*", &tag, &format!("\"other\", {tag}")] {
+        assert_eq!(status(same), 200, "{same}");
+    }
+    // A weak tag never matches here (RFC 9110, section 13.1.1).
+    for other in ["\"other\"", &format!("W/{tag}"), ""] {
+        assert_eq!(status(other), 412, "{other}");
+    }
+    assert_eq!(visitas.stats().total, 1);
+}

@@ -1,6 +1,8 @@
 //! The environment and the command line: what is wrong is refused with exit code 2 and a sentence, and never told in full
 //! where it may hold a password.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::support::run::Folder;
 use crate::support::server::Ended;
 use crate::support::{Cluster, Redis, Settings};
@@ -9,6 +11,7 @@ use crate::support::{Cluster, Redis, Settings};
 pub const VARIABLES: &[&str] = &[
     "HOST",
     "PORT",
+    "OPS_PORT",
     "DB_HOST",
     "DB_PORT",
     "DB_USER",
@@ -17,6 +20,7 @@ pub const VARIABLES: &[&str] = &[
     "DATABASE_URL",
     "REDIS_HOST",
     "REDIS_PORT",
+    "REDIS_USER",
     "REDIS_PASSWORD",
     "REDIS_URL",
     "DB_PASSWORD_FILE",
@@ -24,6 +28,7 @@ pub const VARIABLES: &[&str] = &[
     "REDIS_PASSWORD_FILE",
     "REDIS_URL_FILE",
     "DATA_DIR",
+    "KEEP_ROWS",
     "WORKERS",
     "CONNECT_ATTEMPTS",
     "CONNECT_INTERVAL",
@@ -32,6 +37,9 @@ pub const VARIABLES: &[&str] = &[
     "IDLE_TIMEOUT",
     "MAX_CONNECTIONS",
     "MAX_QUEUE",
+    "VISITS_PER_CLIENT",
+    "TRUSTED_PROXIES",
+    "DRAIN_DELAY",
     "DRAIN_TIMEOUT",
     "LOG_FORMAT",
     "ACCESS_LOG",
@@ -90,6 +98,16 @@ fn a_wrong_value_is_named_with_what_it_got_and_what_it_takes() {
         ("MAX_CONNECTIONS", "1.5", "1"),
         ("MAX_QUEUE", "0", "1"),
         ("MAX_QUEUE", "99999999999999999999", "1"),
+        ("OPS_PORT", "65536", "65535"),
+        ("OPS_PORT", "ops", "65535"),
+        ("VISITS_PER_CLIENT", "60", "60/1m"),
+        ("VISITS_PER_CLIENT", "0/1m", "60/1m"),
+        ("VISITS_PER_CLIENT", "60/0s", "60/1m"),
+        ("VISITS_PER_CLIENT", "sixty/1m", "60/1m"),
+        ("VISITS_PER_CLIENT", "60/1d", "60/1m"),
+        ("TRUSTED_PROXIES", "proxy", "10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33", "10.0.0.0/8"),
+        ("DRAIN_DELAY", "-1", "seconds"),
         ("DRAIN_TIMEOUT", "never", "seconds"),
         ("KEEP_ROWS", "0", "seconds"),
         ("LOG_FORMAT", "xml", "json"),
@@ -293,4 +311,59 @@ fn other_variables_change_nothing() {
     };
     let others = Settings::new().set("DB_TIMEOUT", "x").set("PGHOST", "nowhere").set("RUST_LOG", "trace");
     assert_eq!(lines(others), lines(Settings::new()));
+}
+
+#[test]
+fn parts_of_an_address_without_a_host_are_refused() {
+    for (host, parts) in [
+        ("DB_HOST", &[("DB_PASSWORD", "s3cret"), ("DB_NAME", "visits")][..]),
+        ("DB_HOST", &[("DB_USER", "app")]),
+        ("DB_HOST", &[("DB_PORT", "5433")]),
+        ("REDIS_HOST", &[("REDIS_PASSWORD", "s3cret")]),
+        ("REDIS_HOST", &[("REDIS_USER", "app"), ("REDIS_PORT", "6380")]),
+    ] {
+        let ended = parts.iter().fold(Settings::new(), |settings, (name, value)| settings.set(name, value)).run();
+        is_refused(&ended, host);
+        parts.iter().for_each(|(name, _)| assert!(ended.stderr.contains(name), "{name}: {ended:?}"));
+        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+    }
+}
+
+#[test]
+fn redis_is_asked_as_the_user_and_its_database_is_told() {
+    let redis = Redis::with_password("another");
+    redis.command(&["ACL", "SETUSER", "counter", "on", ">s3cret", "~*", "+@all"]);
+    let visitas = Settings::new()
+        .set("REDIS_HOST", "127.0.0.1")
+        .set("REDIS_PORT", redis.port())
+        .set("REDIS_USER", "counter")
+        .set("REDIS_PASSWORD", "s3cret")
+        .start();
+    assert_eq!(visitas.visit().cache, Some(1));
+    let other = Settings::new().set("REDIS_URL", format!("{}/3", redis.url())).launch().wait_ready();
+    assert!(other.contains(&format!("redis at 127.0.0.1:{}/3", redis.port())), "{other}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_with_what_to_do() {
+    if std::fs::metadata("/proc/self").expect("this process").uid() != 0 {
+        return crate::support::skipped("another user", "only root can be one");
+    }
+    let settings = Settings::empty().set("HOST", "127.0.0.1").set("PORT", 0).set("DATA_DIR", "/proc/self");
+    let ended = settings.through(&["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]).run();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for word in ["DATA_DIR", "/proc/self", "65532", "chown"] {
+        assert!(ended.stderr.contains(word), "no {word}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_by_its_name() {
+    let visitas = Settings::new().start();
+    for (name, other) in [("PORT", "OPS_PORT"), ("OPS_PORT", "PORT")] {
+        let ended = Settings::new().set(other, 0).set(name, visitas.port()).run();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let said = ended.stderr.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
+        assert!(said.contains(&format!(" {name}: ")) && said.contains(&visitas.port().to_string()), "{ended:?}");
+    }
 }

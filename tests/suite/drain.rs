@@ -195,3 +195,34 @@ fn it_works_as_process_1() {
         assert_eq!(ended.code, Some(0), "SIG{signal}: {ended:?}");
     }
 }
+
+/// A balancer that hears of the end only after a while: it opens connections until then, and none of them is lost.
+#[test]
+fn a_proxy_that_learns_late_loses_nothing_in_the_delay() {
+    let mut visitas = Settings::new().set("DRAIN_DELAY", "1500ms").start();
+    let port = visitas.port();
+    let mut kept = visitas.connect();
+    assert_eq!(kept.get("/livez").status, 200);
+    visitas.signal("TERM");
+    let began = Instant::now();
+    within(LIMIT, "not ready", || visitas.get("/readyz").status == 503);
+    let mut visits = 1;
+    while began.elapsed() < Duration::from_secs(1) {
+        let answer = Client::connect(port).try_visit().unwrap_or_else(|why| panic!("visit {visits}: {why:?}"));
+        assert_eq!(answer.status, 200, "visit {visits} after {:?}", began.elapsed());
+        visits += 1;
+    }
+    assert_eq!(kept.try_visit().expect("on a connection that stayed").status, 200);
+    let ended = visitas.wait_end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(began.elapsed() >= Duration::from_millis(1400), "ended after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_the_delay() {
+    let mut visitas = Settings::new().set("DRAIN_DELAY", "60s").start();
+    visitas.signal("TERM");
+    within(LIMIT, "not ready", || visitas.get("/readyz").status == 503);
+    visitas.signal("TERM");
+    assert_eq!(visitas.wait_end().code, Some(0));
+}

@@ -112,19 +112,6 @@ fn a_thousand_listeners_hold_nothing_up() {
 }
 
 #[test]
-fn they_count_as_connections() {
-    let visitas = Settings::new().set("MAX_CONNECTIONS", 3).start();
-    let mut listeners: Vec<Listener> = (0..3).map(|_| Listener::new(&visitas, "")).collect();
-    for listener in &mut listeners {
-        listener.waits_for_total(0);
-    }
-    let refused = visitas.get("/livez");
-    assert_eq!(refused.status, 503);
-    drop(listeners.pop());
-    within(LIMIT, "a place", || visitas.get("/livez").status == 200);
-}
-
-#[test]
 fn the_drain_ends_them() {
     let mut visitas = Settings::new().start();
     let mut listeners: Vec<Listener> = (0..20).map(|_| Listener::new(&visitas, "")).collect();

@@ -371,9 +371,12 @@ fn connection_options() {
 
 #[test]
 fn a_refused_head_request_gets_no_body() {
-    let visitas = Settings::new().start();
+    let visitas = Settings::new().set("HEADER_TIMEOUT", "200ms").start();
     for (sent, status) in [
         ("HEAD / HTTP/1.1\r\n\r\n", "400"),
+        ("\r\n\r\nHEAD / HTTP/1.1\r\n\r\n", "400"),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n", "408"),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc", "408"),
         ("HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n", "413"),
         ("HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "400"),
     ] {
@@ -447,4 +450,40 @@ fn a_half_close_does_not_cut_answers_off() {
         client.half_close();
         expect(&mut client, begun, &[400], Closed);
     }
+}
+
+#[test]
+fn every_answer_says_nosniff() {
+    let visitas = Settings::new().set("HEADER_TIMEOUT", "200ms").set("VISITS_PER_CLIENT", "1/1h").start();
+    let get = |path: &str| request("GET", path, &[]);
+    let mut statuses = Vec::new();
+    for sent in [
+        get("/"),
+        get("/"),
+        get("/nowhere"),
+        get("/metrics"),
+        get("/style.css"),
+        get("/favicon.svg"),
+        get("/badge.svg"),
+        request("GET", "/badge.svg", &[("If-None-Match", "*")]),
+        request("GET", "/badge.svg", &[("If-Match", "\"x\"")]),
+        request("GET", "/", &[("Sec-Purpose", "prefetch")]),
+        request("OPTIONS", "*", &[]),
+        request("OPTIONS", "/stats", &[("Access-Control-Request-Method", "GET")]),
+        request("PUT", "/", &[]),
+        request("CONNECT", "a:1", &[]),
+        "nonsense\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\n".to_owned(),
+        request("GET", "/", &[("Expect", "x")]),
+        request("GET", "/", &[("Content-Length", "99999999")]),
+    ] {
+        let mut client = visitas.connect();
+        client.send(&sent);
+        let answer = client.read();
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{sent:?}: {answer:?}");
+        statuses.push(answer.status);
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    assert_eq!(statuses, [200, 204, 304, 400, 404, 405, 408, 412, 413, 417, 429, 501, 503], "of every kind");
 }

@@ -73,12 +73,15 @@ fn nothing_a_client_sends_makes_a_log_line() {
             assert!(!line.chars().any(char::is_control), "{line:?}");
             if format == "json" {
                 let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                assert_eq!(json["level"], "ACCESS", "{line}");
+                assert_eq!((&json["level"], &json["message"]), (&"INFO".into(), &"access".into()), "{line}");
                 assert!(json["target"].is_string() && json["status"].is_u64(), "{line}");
             } else {
+                let (line, agent) = line.rsplit_once(" \"").unwrap_or_else(|| panic!("{line}"));
+                assert!(agent.ends_with('"'), "{line}");
                 let words: Vec<&str> = line.split(' ').collect();
-                let [_, "ACCESS", "127.0.0.1", _, target, status, _, took] = words[..] else { panic!("{line}") };
-                assert!(target.starts_with(['/', 'h']), "{line}");
+                let [_, "ACCESS", "127.0.0.1", _, target, status, _, took, _] = words[..] else { panic!("{line}") };
+                let refused = status.starts_with(['4', '5']);
+                assert!(refused || target.starts_with(['/', 'h', '*']), "{line}");
                 assert!(status.parse::<u16>().is_ok() && took.ends_with("ms"), "{line}");
             }
         }

@@ -11,23 +11,6 @@ fn visit() -> String {
 }
 
 #[test]
-fn connections_above_the_most_are_refused() {
-    let visitas = Settings::new().set("MAX_CONNECTIONS", 3).start();
-    let mut kept: Vec<Client> = (0..3).map(|_| visitas.connect()).collect();
-    kept.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
-    let mut refused = visitas.connect();
-    let answer = refused.read();
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.header("Connection"), Some("close"));
-    assert!(answer.header("Retry-After").is_some(), "{answer:?}");
-    refused.closed_within(ANSWER_LIMIT);
-    kept.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200, "the others are not touched"));
-    kept.pop();
-    let freed = || visitas.connect().try_request("GET", "/livez", &[]).is_ok_and(|response| response.status == 200);
-    within(ANSWER_LIMIT, "room for one more", freed);
-}
-
-#[test]
 fn visits_above_the_longest_queue_are_refused_at_once() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).set("WORKERS", 1).set("MAX_QUEUE", 3).start();

@@ -17,7 +17,7 @@ fn attempts(stderr: &str) -> Vec<&str> {
 fn one_line_says_where_it_listens_and_what_it_uses() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let postgres_at = format!("postgres at 127.0.0.1:{}/{}", database.port(), database.name);
-    let redis_at = format!("redis at 127.0.0.1:{}", redis.port());
+    let redis_at = format!("redis at 127.0.0.1:{}/0", redis.port());
     let check = |mut visitas: Visitas, ledger: &str, counter: &str| {
         let line = visitas.wait_ready();
         let version = env!("CARGO_PKG_VERSION");

@@ -217,6 +217,19 @@ impl Client {
         }
     }
 
+    /// Waits until that text came; what came is dropped.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        let end = Instant::now() + self.limit;
+        while !self.buffer.windows(text.len()).any(|some| some == text.as_bytes()) {
+            self.fill(end).unwrap_or_else(|why| panic!("no {text:?}: {why:?}"));
+        }
+        self.buffer.clear();
+    }
+
     /// Whether nothing at all comes for so long, the end of the connection included.
     pub fn silent_for(&mut self, time: Duration) -> bool {
         self.buffer.is_empty()
