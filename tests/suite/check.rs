@@ -101,8 +101,8 @@ const WRONGS: &[(bool, &str, &str)] = &[
          CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
         "partition",
     ),
-    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)", "bigint"),
-    (true, "CREATE TABLE acessos (id smallserial PRIMARY KEY); SELECT setval('acessos_id_seq', 32767)", "bigint"),
+    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)", "2200H"),
+    (true, "CREATE TABLE acessos (id smallserial PRIMARY KEY); SELECT setval('acessos_id_seq', 32767)", "2200H"),
     (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147480000)", "left"),
     // A column that holds less than its sequence gives.
     (

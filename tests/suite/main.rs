@@ -16,6 +16,7 @@
 mod support;
 
 mod adoption;
+mod backups;
 mod badge;
 mod black_hole;
 mod brake;
@@ -31,6 +32,7 @@ mod embedded;
 mod events;
 mod exact;
 mod exactly_once;
+mod failover;
 mod faults;
 mod guests;
 mod healthcheck;
@@ -53,10 +55,12 @@ mod pooler;
 mod postgres_total;
 mod proxies;
 mod recount;
+mod replication;
 mod retention;
 mod room;
 mod routes;
 mod selfcheck;
+mod session_attrs;
 mod slow_clients;
 mod starting;
 mod storm;

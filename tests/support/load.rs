@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::client::{Client, Counts, NoAnswer, Response};
 
@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Tally {
     /// The numbers in each 200; none where they are not kept.
     pub counts: Vec<Counts>,
+    /// From when to when each 200 was waited for; none where numbers are not kept.
+    pub spans: Vec<(SystemTime, SystemTime)>,
     /// Answers with status 200.
     answered: u64,
     /// Those of them that told a number of the cache.
@@ -33,6 +35,19 @@ pub struct Tally {
     pub unanswered: usize,
     /// What was said to those that were not counted.
     pub said: BTreeSet<String>,
+}
+
+/// When a visit began, by the clock that measures and by the one that rows have their moment from.
+#[derive(Clone, Copy)]
+struct Began {
+    instant: Instant,
+    time: SystemTime,
+}
+
+impl Began {
+    fn now() -> Began {
+        Began { instant: Instant::now(), time: SystemTime::now() }
+    }
 }
 
 /// Without the numbers of every visit, which would fill pages.
@@ -59,8 +74,8 @@ impl Tally {
         self.answered += visits;
     }
 
-    fn add(&mut self, answer: Result<Response, NoAnswer>, waited: Duration, keep_numbers: bool) {
-        self.longest = self.longest.max(waited);
+    fn add(&mut self, answer: Result<Response, NoAnswer>, began: Began, keep_numbers: bool) {
+        self.longest = self.longest.max(began.instant.elapsed());
         match answer {
             Ok(response) if response.status == 200 => {
                 let counts = response.counts();
@@ -68,6 +83,7 @@ impl Tally {
                 self.cached += u64::from(counts.cache.is_some());
                 if keep_numbers {
                     self.counts.push(counts);
+                    self.spans.push((began.time, SystemTime::now()));
                 }
             }
             Ok(response) => {
@@ -81,8 +97,9 @@ impl Tally {
         }
     }
 
-    fn merge(mut self, other: Tally) -> Tally {
+    pub fn merge(mut self, other: Tally) -> Tally {
         self.counts.extend(other.counts);
+        self.spans.extend(other.spans);
         self.answered += other.answered;
         self.cached += other.cached;
         self.longest = self.longest.max(other.longest);
@@ -91,6 +108,11 @@ impl Tally {
         self.unanswered += other.unanswered;
         self.said.extend(other.said);
         self
+    }
+
+    /// An account of nothing but answers of 200 that were waited for then.
+    pub fn of_spans(spans: Vec<(SystemTime, SystemTime)>) -> Tally {
+        Tally { answered: spans.len() as u64, spans, ..Tally::default() }
     }
 
     /// Every visit was answered with 200.
@@ -148,8 +170,8 @@ pub fn visits_at_once(ports: &[u16], visitors: usize, each: usize) -> Tally {
             let mut tally = Tally::default();
             let mut client = client.expect("a connection");
             for _ in 0..each {
-                let began = Instant::now();
-                tally.add(client.try_visit(), began.elapsed(), true);
+                let began = Began::now();
+                tally.add(client.try_visit(), began, true);
             }
             tally
         })
@@ -173,6 +195,7 @@ pub struct Crowd {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    ok: Arc<AtomicU64>,
     visitors: Vec<JoinHandle<Tally>>,
 }
 
@@ -184,23 +207,28 @@ impl Load {
 
     /// Starts the crowd, each on a connection of its own, connecting again whenever it ends.
     pub fn of(crowd: &Crowd) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let keep_visiting = |index: usize| {
-            let (stop, crowd) = (Arc::clone(&stop), crowd.clone());
+            let (stop, ok, crowd) = (Arc::clone(&stop), Arc::clone(&ok), crowd.clone());
             let port = crowd.ports[index % crowd.ports.len()];
             visitor(move || {
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     // A visit is one that was sent: a refused connection is none.
                     match Client::try_connect(port) {
-                        Ok(client) => visit_on(client, &crowd, &stop, &mut tally),
+                        Ok(client) => visit_on(client, &crowd, (&stop, &ok), &mut tally),
                         Err(_) => thread::sleep(PAUSE),
                     }
                 }
                 tally
             })
         };
-        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop }
+        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop, ok }
+    }
+
+    /// How many visits were answered with 200 so far.
+    pub fn ok_so_far(&self) -> u64 {
+        self.ok.load(Ordering::Relaxed)
     }
 
     /// Lets every visitor finish the visit it is at; gives back the account.
@@ -210,15 +238,16 @@ impl Load {
     }
 }
 
-fn visit_on(mut client: Client, crowd: &Crowd, stop: &AtomicBool, tally: &mut Tally) {
+fn visit_on(mut client: Client, crowd: &Crowd, (stop, ok): (&AtomicBool, &AtomicU64), tally: &mut Tally) {
     while !stop.load(Ordering::Relaxed) {
-        let began = Instant::now();
+        let began = Began::now();
         let answer = client.try_visit();
         let (ended, counted) = match &answer {
             Ok(response) => (response.header("Connection") == Some("close"), response.status == 200),
             Err(_) => (true, false),
         };
-        tally.add(answer, began.elapsed(), crowd.keep_numbers);
+        tally.add(answer, began, crowd.keep_numbers);
+        ok.fetch_add(u64::from(counted), Ordering::Relaxed);
         thread::sleep(if counted { crowd.pause } else { crowd.pause.max(PAUSE) });
         if ended {
             return;

@@ -56,3 +56,22 @@ fn outside_of_code(text: &str) -> impl Iterator<Item = &str> {
         !in_code && !fence
     })
 }
+
+/// The fenced code below the heading of that name, up to the next heading: a block each.
+pub fn code_blocks(text: &str, heading: &str) -> Vec<String> {
+    let title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
+    let (mut blocks, mut in_code) = (Vec::new(), false);
+    for line in text.lines().skip_while(|line| !title(line)).skip(1) {
+        if line.starts_with("```") {
+            in_code = !in_code;
+            if in_code {
+                blocks.push(String::new());
+            }
+        } else if in_code {
+            blocks.iter_mut().last().into_iter().for_each(|block: &mut String| *block += &format!("{line}\n"));
+        } else if line.starts_with('#') {
+            break;
+        }
+    }
+    blocks
+}

@@ -25,8 +25,8 @@ pub const USER: &str = "user_app";
 pub const PASSWORD: &str = "app_password";
 /// The database's name when none is set.
 pub const DEFAULT_NAME: &str = "desafio3_db";
-const SUPERUSER: &str = "postgres";
-const SUPERUSER_PASSWORD: &str = "super_password";
+pub const SUPERUSER: &str = "postgres";
+pub const SUPERUSER_PASSWORD: &str = "super_password";
 
 /// Starting includes recovery after a crash.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -124,6 +124,11 @@ impl Cluster {
         self.process().as_mut().expect("the cluster runs").signal("HUP");
     }
 
+    /// Has the stopped cluster, on which nothing was done yet, number its transactions from far on.
+    pub fn advance_transactions(&self) {
+        run_as_postgres(text(&program("pg_resetwal")), &["--epoch=5", "-D", text(&self.data())]);
+    }
+
     /// Makes the stopped cluster come up as a standby, in recovery until [`Cluster::promote`].
     pub fn demote(&self) {
         fs::write(self.data().join("standby.signal"), "").expect("the standby's mark");
@@ -134,12 +139,10 @@ impl Cluster {
         self.superuser(DEFAULT_NAME).batch_execute("SELECT pg_promote()").expect("a promotion");
     }
 
-    fn in_empty_folder() -> Cluster {
+    pub(super) fn in_empty_folder() -> Cluster {
         let folder = run::fresh_path("pg");
         fs::create_dir(&folder).expect("a folder for PostgreSQL");
-        if let Some((uid, gid)) = postgres_ids() {
-            chown(&folder, Some(uid), Some(gid)).expect("the folder's owner");
-        }
+        give_to_postgres(&folder);
         Cluster {
             folder,
             port: free_port(),
@@ -150,7 +153,8 @@ impl Cluster {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
@@ -380,9 +384,17 @@ pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
     command
 }
 
-fn run_as_postgres(program: &str, args: &[&str]) {
+/// Runs a command to its end as the owner of the servers' files.
+pub(super) fn run_as_postgres(program: &str, args: &[&str]) {
     let output = as_postgres(&[], Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Gives a folder to the user that PostgreSQL runs as.
+pub fn give_to_postgres(folder: &Path) {
+    if let Some((uid, gid)) = postgres_ids() {
+        chown(folder, Some(uid), Some(gid)).expect("the folder's owner");
+    }
 }
 
 /// The user and group `postgres`, when the suite runs as root.

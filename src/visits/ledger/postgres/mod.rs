@@ -209,7 +209,7 @@ impl Ledger for Postgres {
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
             Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
         }
-        result.map(|(total, _)| Totals { total, pruned: None })
+        result.map(|(totals, _)| totals)
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
@@ -275,6 +275,8 @@ fn classify(failure: Failure) -> CommitError {
     match db.code().code() {
         // The writer was closed, or a failover took its entries: the hand-over tells.
         "VI001" => CommitError::InDoubt(text),
+        // Nothing was written; the next opening takes the new table over.
+        "VI002" => CommitError::Idle(text),
         "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
         // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a statement that somebody cancelled
         // (PostgreSQL manual, appendix A).

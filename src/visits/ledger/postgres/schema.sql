@@ -139,7 +139,7 @@ $$;
 -- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
 -- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
 --
--- Gives the total with the batch, and 1 where changes wait to be folded. This runs for every batch, so it has no settings
+-- Gives the total with the batch, how many of it were deleted for their age, and 1 where changes wait to be folded. This runs for every batch, so it has no settings
 -- of its own (5 to 10 us each): functions are named in full, and operators are those of exactly these types, which
 -- pg_catalog has, so that none of another schema can come first.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
@@ -152,7 +152,8 @@ DECLARE
     inserted bigint;
     goes_on boolean;
     total bigint;
-    changes bigint;
+    pruned bigint;
+    changes bigint[];
 BEGIN
     IF @acessos@::pg_catalog.regclass::pg_catalog.oid <> @table@::pg_catalog.oid THEN
         RAISE EXCEPTION 'acessos is another table than the one whose rows were counted' USING ERRCODE = 'VI002';
@@ -176,14 +177,18 @@ BEGIN
                SELECT pg_catalog.sum((SELECT g.total FROM @schema@.visitas_log g
                                        WHERE g.counter = '' AND g.writer = w.writer ORDER BY g.number DESC LIMIT 1))
                  FROM @schema@.visitas_writers w WHERE w.writer <> p_writer)::bigint, 0),
-           (SELECT pg_catalog.sum(c.total) FROM @schema@.visitas_changes c
-             WHERE c.counter = '' AND c.xid >= b.horizon)::bigint
-      INTO goes_on, total, changes
+           b.pruned,
+           (SELECT ARRAY[pg_catalog.sum(c.total)::bigint, pg_catalog.sum(c.pruned)::bigint]
+              FROM @schema@.visitas_changes c WHERE c.counter = '' AND c.xid >= b.horizon)
+      INTO goes_on, total, pruned, changes
       FROM @schema@.visitas_base b WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1;
     IF NOT goes_on THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
-    RETURN ARRAY[total + coalesce(changes, 0), CASE WHEN changes IS NULL THEN 0 ELSE 1 END];
+    IF changes[1] IS NULL THEN
+        RETURN ARRAY[total, pruned, 0];
+    END IF;
+    RETURN ARRAY[total + changes[1], pruned + changes[2], 1];
 END
 $$;
 

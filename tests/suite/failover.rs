@@ -1,0 +1,191 @@
+//! Failovers under Patroni: the leader killed, frozen and cut off while three processes count visits.
+//!
+//! `scripts/test-failover` runs it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::support::load::Tally;
+use crate::support::patroni::Node;
+use crate::support::postgres::DEFAULT_NAME;
+use crate::support::rows::{Rows, TABLE};
+use crate::support::{Crowd, Load, Patroni, Settings, Visitas, machine, within};
+
+const PROCESSES: usize = 3;
+/// Of each process.
+const VISITORS: usize = 4;
+/// Between a visitor's two visits.
+const PAUSE: Duration = Duration::from_millis(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// What an answer may be late by: so many programs share the machine.
+const LATE_AT_MOST: Duration = Duration::from_secs(3);
+/// From the moment that there is a leader until each process counts visits. Usually it is under two seconds.
+const BACK_LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// What happens to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Killed,
+    /// Suspended until there is another leader.
+    Frozen,
+    /// From etcd, the other node and visitas.
+    CutOff,
+    /// From etcd and the other node, while visitas still reaches it.
+    CutOffFromPeers,
+}
+
+const SYNCHRONOUS: [Fault; 10] = {
+    use Fault::{CutOff, CutOffFromPeers, Frozen, Killed};
+    [Killed, Frozen, CutOff, Killed, CutOffFromPeers, Frozen, Killed, CutOffFromPeers, Frozen, Killed]
+};
+const ASYNCHRONOUS: [Fault; 3] = [Fault::Killed, Fault::Frozen, Fault::CutOffFromPeers];
+
+/// One failover.
+struct Failover {
+    fault: Fault,
+    to_leader: Duration,
+    /// Until the last of the processes counted a visit again.
+    to_visits: Duration,
+    /// Until the former leader follows the new one.
+    to_standby: Duration,
+}
+
+impl fmt::Display for Failover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failover { fault, to_leader, to_visits, to_standby } = self;
+        let [to_leader, to_standby] = [to_leader, to_standby].map(Duration::as_secs_f64);
+        write!(f, "| {fault:?} | {to_leader:.1} s | {} ms | {to_standby:.1} s |", to_visits.as_millis())
+    }
+}
+
+/// Processes over both nodes, each with visitors of its own.
+struct Web {
+    processes: Vec<Visitas>,
+    loads: Vec<Load>,
+}
+
+impl Web {
+    fn start(patroni: &Patroni) -> Web {
+        let start = |index: usize| {
+            let name = format!("web{index}");
+            // One worker each, so that no two rows of a process have the same moment.
+            let settings = Settings::new().set("DATABASE_URL", patroni.url(&name)).set("WORKERS", 1);
+            settings.set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs())).start()
+        };
+        let processes: Vec<Visitas> = (0..PROCESSES).map(start).collect();
+        let load = |visitas: &Visitas| {
+            Load::of(&Crowd { ports: vec![visitas.port()], visitors: VISITORS, pause: PAUSE, keep_numbers: true })
+        };
+        let loads = processes.iter().map(load).collect();
+        Web { processes, loads }
+    }
+
+    /// Waits until every process has counted visits more.
+    fn visits_go_on(&self, limit: Duration) {
+        let before: Vec<u64> = self.loads.iter().map(Load::ok_so_far).collect();
+        within(limit, "visits to go on", || {
+            self.loads.iter().zip(&before).all(|(load, before)| load.ok_so_far() > before + 5)
+        });
+    }
+
+    fn stop(self) -> (Vec<Visitas>, Tally) {
+        let tallies = self.loads.into_iter().map(Load::stop);
+        (self.processes, tallies.fold(Tally::default(), Tally::merge))
+    }
+}
+
+/// Does that to the leader, waits for the other node to be the leader and for visits there, heals, and waits until the
+/// former leader is what `follows` waits for.
+fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, follows: fn(&Node, &Node)) -> Failover {
+    let (leader, standby) = patroni.leader_and_standby();
+    web.visits_go_on(LIMIT);
+    let began = Instant::now();
+    match fault {
+        Fault::Killed => leader.kill(),
+        Fault::Frozen => leader.freeze(),
+        Fault::CutOff => leader.cut_off(true),
+        Fault::CutOffFromPeers => leader.cut_off(false),
+    }
+    standby.wait_primary();
+    let (to_leader, elected) = (began.elapsed(), Instant::now());
+    web.visits_go_on(BACK_LIMIT);
+    let to_visits = elected.elapsed();
+    if to_visits > Duration::from_secs(2) {
+        for visitas in &web.processes {
+            eprintln!("{:#?}", visitas.stderr().all().iter().rev().take(8).collect::<Vec<_>>());
+        }
+        eprintln!("now {:?}", std::time::SystemTime::now());
+    }
+    match fault {
+        Fault::Killed => leader.restart(),
+        Fault::Frozen => leader.thaw(),
+        Fault::CutOff | Fault::CutOffFromPeers => leader.heal(),
+    }
+    let healed = Instant::now();
+    follows(leader, standby);
+    Failover { fault, to_leader, to_visits, to_standby: healed.elapsed() }
+}
+
+/// What was lost, after it was held against everything that holds in any case: no row twice, the total the number of rows.
+fn account(patroni: &Patroni, web: Web) -> u64 {
+    let (leader, _) = patroni.leader_and_standby();
+    web.visits_go_on(LIMIT);
+    let (processes, tally) = web.stop();
+    let rows = Rows::of(&mut leader.superuser(DEFAULT_NAME));
+    let lost = rows.lost(&tally);
+    println!(
+        "\n200: {}, 503: {}, rows: {}, lost: {lost}, twice: {}, longest wait: {} ms",
+        tally.ok(),
+        tally.refused,
+        rows.count(),
+        rows.twice,
+        tally.longest.as_millis()
+    );
+    assert_eq!(rows.twice, 0, "rows are there twice");
+    for visitas in &processes {
+        assert_eq!(visitas.stats().total, rows.count(), "the total\n{}", visitas.said());
+    }
+    let check = Settings::new().set("DATABASE_URL", patroni.url("check")).argument("check").argument("--count").run();
+    assert_eq!(check.code, Some(0), "{check:?}");
+    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
+    assert!(tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST, "a visit waited {:?}", tally.longest);
+    lost
+}
+
+fn start() -> Option<Patroni> {
+    let patroni = Patroni::start()?;
+    let (leader, _) = patroni.leader_and_standby();
+    let table = format!("SET ROLE {}; {TABLE}", crate::support::postgres::USER);
+    leader.superuser(DEFAULT_NAME).batch_execute(&table).expect("a table of visits");
+    println!(
+        "| leader | to the next one | then to visits in each process | then until it follows |\n|---|---|---|---|"
+    );
+    Some(patroni)
+}
+
+#[test]
+#[ignore = "takes minutes; scripts/test-failover runs it"]
+fn a_synchronous_failover_loses_nothing() {
+    let _machine = machine();
+    let Some(patroni) = start() else { return };
+    let web = Web::start(&patroni);
+    for fault in SYNCHRONOUS {
+        println!("{}", fail_over(&patroni, &web, fault, Node::wait_synchronous));
+    }
+    let lost = account(&patroni, web);
+    assert_eq!(lost, 0, "answered with 200, and no row");
+}
+
+#[test]
+#[ignore = "takes minutes; scripts/test-failover runs it"]
+fn an_asynchronous_failover_counts_nothing_twice() {
+    let _machine = machine();
+    let Some(patroni) = start() else { return };
+    patroni.nodes[0].patch_configuration(r#"{"synchronous_mode": false}"#);
+    let web = Web::start(&patroni);
+    for fault in ASYNCHRONOUS {
+        println!("{}", fail_over(&patroni, &web, fault, Node::wait_follows));
+    }
+    account(&patroni, web);
+}

@@ -1,0 +1,308 @@
+//! A primary with a standby: no 200 before a commit is settled there, and after a failover every 200 still has its row.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use crate::support::load::Tally;
+use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
+use crate::support::rows::{Rows, TABLE};
+use crate::support::{Cluster, Crowd, Database, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// What an answer may be late by, with other tests on the machine.
+const LATE_AT_MOST: Duration = Duration::from_millis(1500);
+/// How long the standby confirms nothing: several visits' deadlines, one after the other.
+const OUTAGE: Duration = Duration::from_secs(4);
+/// From one fault within an outage to the next, in which a lane connects again and commits.
+const BETWEEN: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_secs(60);
+/// Sessions that wait for a standby do not notice that their client has gone, so their number needs a bound: those of
+/// one lane and of the history, and those of the tries that were given up.
+const SESSIONS_AT_MOST: i64 = 8;
+
+/// A primary, its standby, and a process with both in its `DATABASE_URL`, the primary through a proxy.
+struct Pair {
+    primary: Cluster,
+    to_primary: Proxy,
+    standby: Standby,
+    visitas: Visitas,
+}
+
+/// The address of the default database on these ports.
+fn url(ports: [u16; 2]) -> String {
+    let [one, other] = ports;
+    format!(
+        "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}?target_session_attrs=read-write"
+    )
+}
+
+impl Pair {
+    /// Commits wait for the standby as `level`, a value of `synchronous_commit`, says; for none of it: they do not.
+    fn start(settings: Settings, level: Option<&str>) -> Pair {
+        let primary = Cluster::start();
+        primary.default_database().sql().batch_execute(TABLE).expect("a table of visits");
+        let standby = Standby::of(&primary);
+        let to_primary = Proxy::to(primary.port());
+        let ports = [to_primary.port(), standby.cluster.port()];
+        // One worker, so that no two rows may have the same moment.
+        let settings = settings.set("DATABASE_URL", url(ports)).set("WORKERS", 1);
+        let visitas = settings.start();
+        if let Some(level) = level {
+            standby.make_synchronous(&primary, level);
+        }
+        Pair { primary, to_primary, standby, visitas }
+    }
+
+    fn clients(&self, visitors: usize) -> Load {
+        let pause = Duration::from_millis(20);
+        Load::of(&Crowd { ports: vec![self.visitas.port()], visitors, pause, keep_numbers: true })
+    }
+
+    fn visits_go_on(&self) {
+        let total = || {
+            let response = self.visitas.get("/stats");
+            (response.status == 200).then(|| response.fields().total)
+        };
+        let mut before = None;
+        within(LIMIT, "visits to go on", || {
+            let now = total();
+            before = before.or(now);
+            now.zip(before).is_some_and(|(now, before)| now > before + 20)
+        });
+    }
+
+    /// A session of the superuser on the primary.
+    fn watcher(&self) -> Client {
+        self.primary.superuser(DEFAULT_NAME)
+    }
+
+    fn a_commit_waits(&self) {
+        let mut watcher = self.watcher();
+        within(LIMIT, "a commit to wait for the standby", || sessions(&mut watcher).1 > 0);
+    }
+
+    /// Calls that function of PostgreSQL for every session that waits for the standby, for the time of an outage.
+    fn for_each_wait(&self, function: &str) {
+        let mut watcher = self.watcher();
+        let query =
+            format!("SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = $1");
+        again_and_again(|| watcher.query(&query, &[&USER]).expect("the sessions").len() as i64);
+    }
+
+    /// Ends the primary as a machine's crash does, and makes the standby the primary.
+    fn fail_over(&self) {
+        self.primary.stop(Stop::KillAll);
+        self.standby.promote();
+    }
+}
+
+/// How many sessions of visitas there are, and those of them that wait for the standby.
+fn sessions(watcher: &mut Client) -> (i64, i64) {
+    let query =
+        "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') FROM pg_stat_activity WHERE usename = $1";
+    let row = watcher.query_one(query, &[&USER]).expect("the sessions");
+    (row.get(0), row.get(1))
+}
+
+fn settings() -> Settings {
+    Settings::new().set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs()))
+}
+
+/// What happens before the primary dies and the standby is promoted.
+struct Scenario {
+    name: &'static str,
+    /// The value of `synchronous_commit`.
+    level: &'static str,
+    /// How the standby's outage begins, and what happens while it lasts.
+    outage: Option<Outage>,
+}
+
+type Outage = (fn(&Standby), fn(&Pair));
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario::new("the standby stalls", "remote_apply", Some((Standby::stall, nothing_more))),
+    Scenario::new("the standby is cut off", "on", Some((Standby::cut_off, nothing_more))),
+    Scenario::new("waits are cancelled", "on", Some((Standby::stall, cancel_waits))),
+    Scenario::new("sessions that wait are terminated", "remote_write", Some((Standby::cut_off, terminate_sessions))),
+    Scenario::new("connections are cut while commits wait", "on", Some((Standby::stall, cut_connections))),
+    Scenario::new("the primary restarts while commits wait", "on", Some((Standby::cut_off, restart_primary))),
+    Scenario::new("the standby works until the end", "on", None),
+];
+
+fn nothing_more(_: &Pair) {
+    last(OUTAGE);
+}
+
+fn cancel_waits(pair: &Pair) {
+    pair.for_each_wait("pg_cancel_backend");
+}
+
+fn terminate_sessions(pair: &Pair) {
+    pair.for_each_wait("pg_terminate_backend");
+}
+
+fn cut_connections(pair: &Pair) {
+    let mut watcher = pair.watcher();
+    again_and_again(|| {
+        let (_, waiting) = sessions(&mut watcher);
+        pair.to_primary.cut_all();
+        waiting
+    });
+}
+
+fn restart_primary(pair: &Pair) {
+    for how in [Stop::Fast, Stop::Immediate, Stop::Kill, Stop::KillAll] {
+        pair.primary.stop(how);
+        pair.primary.restart();
+        pair.a_commit_waits();
+    }
+}
+
+/// Lets an outage last that long. Nothing is waited for: the time itself is the fault.
+fn last(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A fault now and then for the time of an outage. Gives up where it hit nothing.
+fn again_and_again(mut fault: impl FnMut() -> i64) {
+    let (began, mut hit) = (Instant::now(), 0);
+    while began.elapsed() < OUTAGE {
+        hit += fault();
+        last(BETWEEN);
+    }
+    assert!(hit > 0, "no commit waited when the fault came: this proves nothing");
+}
+
+impl Scenario {
+    const fn new(name: &'static str, level: &'static str, outage: Option<Outage>) -> Scenario {
+        Scenario { name, level, outage }
+    }
+
+    fn run(&self) {
+        let pair = Pair::start(settings(), Some(self.level));
+        let clients = pair.clients(8);
+        pair.visits_go_on();
+        let during = self.outage.map(|(begin, fault)| {
+            begin(&pair.standby);
+            pair.a_commit_waits();
+            let during = pair.clients(2);
+            fault(&pair);
+            during.stop()
+        });
+        pair.fail_over();
+        pair.visits_go_on();
+        let all = clients.stop();
+        if let Some(during) = during {
+            assert_eq!(
+                during.ok(),
+                0,
+                "counted while the standby confirmed nothing: {during:?}\n{}",
+                pair.visitas.said()
+            );
+            answered_in_time(&during);
+        }
+        answered_in_time(&all);
+        holds(&pair.standby.cluster.default_database(), &pair.visitas, &all);
+    }
+}
+
+#[test]
+fn a_failover_to_a_synchronous_standby_loses_nothing() {
+    // Beside each other: mostly they wait.
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let run = |scenario: &'static Scenario| {
+            let result = catch_unwind(AssertUnwindSafe(|| scenario.run()));
+            result.is_err().then_some(scenario.name)
+        };
+        let runs: Vec<_> = SCENARIOS.iter().map(|scenario| scope.spawn(move || run(scenario))).collect();
+        runs.into_iter().filter_map(|run| run.join().expect("a scenario's end")).collect()
+    });
+    assert!(failed.is_empty(), "failed, see above: {failed:?}");
+}
+
+/// Every 200 has its row there, no row is there twice, and the total is the number of rows.
+#[track_caller]
+fn holds(database: &Database<'_>, visitas: &Visitas, tally: &Tally) {
+    let rows = Rows::of(&mut database.superuser());
+    let (lost, said) = (rows.lost(tally), visitas.said());
+    assert_eq!((lost, rows.twice), (0, 0), "of {} rows: lost, twice; {tally:?}\n{said}", rows.count());
+    total_is_rows(database, visitas, &rows);
+}
+
+#[track_caller]
+fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
+    assert_eq!(visitas.stats().total, rows.count(), "the total\n{}", visitas.said());
+    let check = Settings::new().postgres(database).argument("check").argument("--count").run();
+    assert_eq!(check.code, Some(0), "{check:?}");
+}
+
+#[track_caller]
+fn answered_in_time(tally: &Tally) {
+    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
+    assert!(tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST, "a visit waited {:?}", tally.longest);
+}
+
+#[test]
+fn visits_go_on_when_the_standby_comes_back() {
+    // Many deadlines pass in an outage, and so many tries are given up.
+    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "200ms"), Some("on"));
+    let clients = pair.clients(8);
+    let mut watcher = pair.watcher();
+    let mut most = 0;
+    for outage in [Standby::stall, Standby::cut_off] {
+        pair.visits_go_on();
+        outage(&pair.standby);
+        pair.a_commit_waits();
+        again_and_again(|| {
+            let (all, waiting) = sessions(&mut watcher);
+            most = most.max(all);
+            waiting
+        });
+        pair.for_each_wait("pg_cancel_backend");
+        pair.standby.reconnect();
+    }
+    pair.visits_go_on();
+    let all = clients.stop();
+    assert!(most <= SESSIONS_AT_MOST, "{most} sessions on the primary");
+    assert!(all.others.is_empty() && all.unanswered == 0, "only 200 and 503: {all:?}");
+    holds(&pair.primary.default_database(), &pair.visitas, &all);
+}
+
+#[test]
+fn a_standby_that_comes_back_in_time_costs_nobody_an_answer() {
+    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "60s"), Some("on"));
+    let clients = pair.clients(8);
+    pair.visits_go_on();
+    pair.standby.cut_off();
+    pair.a_commit_waits();
+    pair.standby.reconnect();
+    pair.visits_go_on();
+    let all = clients.stop();
+    all.all_ok(all.ok());
+    holds(&pair.primary.default_database(), &pair.visitas, &all);
+}
+
+#[test]
+fn an_asynchronous_standby_may_lack_visits_but_has_none_twice() {
+    let redis = Redis::start();
+    let pair = Pair::start(settings().redis(&redis), None);
+    let clients = pair.clients(8);
+    pair.visits_go_on();
+    pair.standby.stall();
+    // What is counted now is lost.
+    pair.visits_go_on();
+    pair.visits_go_on();
+    pair.fail_over();
+    pair.visits_go_on();
+    let all = clients.stop();
+    let database = pair.standby.cluster.default_database();
+    let rows = Rows::of(&mut database.superuser());
+    assert!(rows.lost(&all) > 0, "the standby had everything: this proves nothing");
+    assert_eq!(rows.twice, 0, "rows twice");
+    answered_in_time(&all);
+    total_is_rows(&database, &pair.visitas, &rows);
+    let counted = redis.counter().expect("a counter");
+    assert!(counted > rows.count() as i64, "Redis counted {counted}, there are {} rows", rows.count());
+}

@@ -1,0 +1,349 @@
+//! Two PostgreSQL nodes under Patroni with one etcd, on loopback: each can be killed, frozen, or cut off from the others.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::postgres::{Client, Config, NoTls};
+
+use super::ports::free_port;
+use super::postgres::{
+    DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER, as_postgres, give_to_postgres, program,
+};
+use super::process::{Process, send_signal};
+use super::proxy::Proxy;
+use super::run;
+use super::tools::tool;
+use super::wait::{within, within_value};
+
+/// A node that comes back is rewound or copied anew, on a machine that other programs load.
+const LIMIT: Duration = Duration::from_secs(90);
+/// What one request to Patroni's API may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// The configuration that the documentation shows.
+const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/patroni.yml");
+/// Shorter waits than a real installation has, set through the API once the cluster runs.
+const SHORT_WAITS: &str = r#"{"ttl": 5, "loop_wait": 1, "retry_timeout": 2}"#;
+
+/// The two nodes. Dropped, everything is ended and removed.
+#[derive(Debug)]
+pub struct Patroni {
+    pub nodes: [Node; 2],
+    _etcd: Process,
+    folder: PathBuf,
+}
+
+/// One node: Patroni and the PostgreSQL that it runs.
+#[derive(Debug)]
+pub struct Node {
+    name: &'static str,
+    folder: PathBuf,
+    port: u16,
+    api: u16,
+    patroni: Mutex<Option<Process>>,
+    /// What is frozen: the processes that were there.
+    frozen: Mutex<Vec<u32>>,
+    to_etcd: Proxy,
+    /// Patroni's API and PostgreSQL, as the other node reaches them.
+    to_api: Proxy,
+    to_node: Proxy,
+    to_clients: Proxy,
+}
+
+impl Patroni {
+    /// Starts both nodes, and waits until the first is the leader and the second its synchronous standby. None, said so,
+    /// where etcd or Patroni is not installed.
+    pub fn start() -> Option<Patroni> {
+        let (etcd, patroni) = (tool("etcd")?, tool("patroni")?);
+        let folder = run::fresh_path("patroni");
+        fs::create_dir(&folder).expect("a folder for the nodes");
+        let (etcd, etcd_port) = start_etcd(&etcd, &folder);
+        let nodes = ["db1", "db2"].map(|name| Node::new(name, &folder, etcd_port));
+        let all = Patroni { nodes, _etcd: etcd, folder };
+        let [first, second] = &all.nodes;
+        first.start(&patroni);
+        first.wait_primary();
+        first.patch_configuration(SHORT_WAITS);
+        first.make_database();
+        second.start(&patroni);
+        second.wait_synchronous(first);
+        Some(all)
+    }
+
+    /// The leader and the other node.
+    pub fn leader_and_standby(&self) -> (&Node, &Node) {
+        within_value(LIMIT, "a leader", || match [&self.nodes[0], &self.nodes[1]].map(Node::is_primary) {
+            [true, false] => Ok((&self.nodes[0], &self.nodes[1])),
+            [false, true] => Ok((&self.nodes[1], &self.nodes[0])),
+            other => Err(other),
+        })
+    }
+
+    /// The `DATABASE_URL` of a process by that name.
+    pub fn url(&self, web: &str) -> String {
+        let [one, other] = [0, 1].map(|index| self.nodes[index].to_clients.port());
+        format!(
+            "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}\
+             ?target_session_attrs=read-write&application_name={web}"
+        )
+    }
+}
+
+impl Drop for Patroni {
+    fn drop(&mut self) {
+        self.nodes.iter().for_each(Node::end);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn start_etcd(program: &Path, folder: &Path) -> (Process, u16) {
+    let (port, peers) = (free_port(), free_port());
+    let (client_url, peer_url) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
+    let data = folder.join("etcd");
+    let mut command = Command::new(program);
+    command.args(["--name", "etcd", "--log-level", "error", "--data-dir"]).arg(&data);
+    command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+    command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+    command.args(["--initial-cluster", &format!("etcd={peer_url}")]);
+    let process = Process::start("etcd", &mut command, "TERM");
+    let said = process.stderr.clone();
+    within_value(LIMIT, "etcd's health", || {
+        let (status, body) = http(port, "GET", "/health", "").unwrap_or_default();
+        if status == 200 && body.contains("true") { Ok(()) } else { Err(format!("{status} {body}; {:?}", said.all())) }
+    });
+    (process, port)
+}
+
+impl Node {
+    fn new(name: &'static str, parent: &Path, etcd_port: u16) -> Node {
+        let folder = parent.join(name);
+        fs::create_dir(&folder).expect("a node's folder");
+        give_to_postgres(&folder);
+        let (port, api) = (free_port(), free_port());
+        Node {
+            name,
+            folder,
+            port,
+            api,
+            patroni: Mutex::default(),
+            frozen: Mutex::default(),
+            to_etcd: Proxy::to(etcd_port),
+            to_api: Proxy::to(api),
+            to_node: Proxy::to(port),
+            to_clients: Proxy::to(port),
+        }
+    }
+
+    fn start(&self, patroni: &Path) {
+        // Debian links some of PostgreSQL's programs elsewhere, not this one.
+        let bin = program("pg_controldata");
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let in_folder = |name: &str| self.folder.join(name).display().to_string();
+        let mut command = as_postgres(&[], patroni);
+        command.arg(CONFIGURATION).envs([
+            ("PATRONI_NAME", self.name.to_owned()),
+            ("PATRONI_RESTAPI_LISTEN", at(self.api)),
+            ("PATRONI_RESTAPI_CONNECT_ADDRESS", at(self.to_api.port())),
+            ("PATRONI_POSTGRESQL_LISTEN", at(self.port)),
+            ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", at(self.to_node.port())),
+            ("PATRONI_POSTGRESQL_DATA_DIR", in_folder("data")),
+            ("PATRONI_POSTGRESQL_BIN_DIR", bin.parent().expect("a folder").display().to_string()),
+            ("PATRONI_POSTGRESQL_PGPASS", in_folder("pgpass")),
+            ("PATRONI_ETCD3_HOSTS", at(self.to_etcd.port())),
+            // So that it goes on through the proxy and does not ask etcd for its own address.
+            ("PATRONI_ETCD3_USE_PROXIES", "true".to_owned()),
+            ("PATRONI_SUPERUSER_USERNAME", SUPERUSER.to_owned()),
+            ("PATRONI_SUPERUSER_PASSWORD", SUPERUSER_PASSWORD.to_owned()),
+            ("PATRONI_REPLICATION_USERNAME", "replicator".to_owned()),
+            ("PATRONI_REPLICATION_PASSWORD", "replicator_password".to_owned()),
+        ]);
+        let process = Process::start(self.name, &mut command, "KILL");
+        assert!(self.process().replace(process).is_none(), "{} runs already", self.name);
+    }
+
+    /// Starts it again after [`Node::kill`].
+    pub fn restart(&self) {
+        self.start(&tool("patroni").expect("it was there before"));
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether Patroni says that it has the leader's lock and its PostgreSQL takes writes.
+    pub fn is_primary(&self) -> bool {
+        self.state_is("/primary")
+    }
+
+    fn state_is(&self, path: &str) -> bool {
+        http(self.api, "GET", path, "").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Waits until it is the leader.
+    pub fn wait_primary(&self) {
+        self.wait_state("/primary");
+    }
+
+    /// Waits until it streams and the leader's commits wait for it.
+    pub fn wait_synchronous(&self, leader: &Node) {
+        self.wait_follows(leader);
+        self.wait_state("/synchronous");
+    }
+
+    /// Waits until it streams from that leader.
+    pub fn wait_follows(&self, leader: &Node) {
+        self.wait_state("/replica");
+        let mut sql = leader.superuser(DEFAULT_NAME);
+        let streams =
+            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')";
+        within(LIMIT, "a standby that streams", || sql.query_one(streams, &[&self.name]).expect("an answer").get(0));
+    }
+
+    fn wait_state(&self, path: &str) {
+        within_value(LIMIT, &format!("{path} of {}", self.name), || {
+            let ended = self.process().as_mut().is_none_or(|process| process.exit_status().is_some());
+            assert!(!ended, "Patroni does not run: {:#?}", self.said());
+            if self.state_is(path) { Ok(()) } else { Err(self.said()) }
+        });
+        // Should this run be killed, PostgreSQL is ended too.
+        self.postmaster().into_iter().for_each(|pid| run::watch(pid, "QUIT"));
+    }
+
+    /// The last that Patroni logged.
+    pub fn said(&self) -> Vec<String> {
+        let lines = self.process().as_ref().map(|process| process.stderr.all()).unwrap_or_default();
+        lines[lines.len().saturating_sub(60)..].to_vec()
+    }
+
+    /// Changes the cluster's configuration: JSON that is merged into it.
+    pub fn patch_configuration(&self, json: &str) {
+        within_value(LIMIT, "the cluster's configuration", || match http(self.api, "PATCH", "/config", json) {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    fn make_database(&self) {
+        let mut sql = self.superuser("postgres");
+        sql.batch_execute(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")).expect("the role");
+        sql.batch_execute(&format!("CREATE DATABASE {DEFAULT_NAME} OWNER {USER}")).expect("the database");
+    }
+
+    /// A session of the superuser.
+    pub fn superuser(&self, database: &str) -> Client {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port).user(SUPERUSER).password(SUPERUSER_PASSWORD).dbname(database);
+        within_value(LIMIT, "a session of the superuser", || {
+            config.connect_timeout(Duration::from_secs(2)).application_name("suite").connect(NoTls)
+        })
+    }
+
+    /// The postmaster's number.
+    fn postmaster(&self) -> Option<u32> {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).ok()?;
+        let pid = file.lines().next()?.parse().ok()?;
+        // What a killed server left behind names nobody, or another's process.
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        (directory == self.folder.join("data")).then_some(pid)
+    }
+
+    /// Patroni, PostgreSQL and its sessions, those that start others first.
+    fn pids(&self) -> Vec<u32> {
+        let patroni = self.process().as_ref().map(Process::pid);
+        let mut pids: Vec<u32> = patroni.into_iter().chain(self.postmaster()).collect();
+        let mut next = 0;
+        while let Some(pid) = pids.get(next) {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+            let new: Vec<u32> = children.filter(|child| !pids.contains(child)).collect();
+            pids.extend(new);
+            next += 1;
+        }
+        pids
+    }
+
+    /// Ends it as a machine's crash does.
+    pub fn kill(&self) {
+        self.freeze();
+        self.frozen().drain(..).for_each(|pid| {
+            send_signal(pid, "KILL");
+            run::forget(pid);
+        });
+        if let Some(mut process) = self.process().take() {
+            process.wait(LIMIT);
+        }
+        within(LIMIT, "the end of a node", || self.postmaster().is_none());
+    }
+
+    /// Stops all of it where it stands, as a machine that is suspended does.
+    pub fn freeze(&self) {
+        // Until nobody is left who could start another.
+        loop {
+            let pids = self.pids();
+            let mut frozen = self.frozen();
+            let new: Vec<u32> = pids.into_iter().filter(|pid| !frozen.contains(pid)).collect();
+            if new.is_empty() {
+                return;
+            }
+            new.iter().for_each(|pid| send_signal(*pid, "STOP"));
+            frozen.extend(new);
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.frozen().drain(..).for_each(|pid| send_signal(pid, "CONT"));
+    }
+
+    fn frozen(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing passes between it and etcd or the other node, and neither learns of that; with `clients`, nothing between
+    /// it and visitas either.
+    pub fn cut_off(&self, clients: bool) {
+        [&self.to_etcd, &self.to_api, &self.to_node].into_iter().for_each(|proxy| proxy.swallow(true));
+        if clients {
+            self.to_clients.swallow(true);
+        }
+    }
+
+    /// Lets everything pass again.
+    pub fn heal(&self) {
+        for proxy in [&self.to_etcd, &self.to_api, &self.to_node, &self.to_clients] {
+            proxy.heal();
+            // What was swallowed stays lost, so no link of that time is of use.
+            proxy.cut_all();
+        }
+    }
+
+    fn end(&self) {
+        self.thaw();
+        if let Some(mut process) = self.process().take() {
+            // Ends PostgreSQL too.
+            process.end("TERM", Duration::from_secs(20));
+        }
+        if let Some(postmaster) = self.postmaster() {
+            send_signal(postmaster, "QUIT");
+            run::forget(postmaster);
+        }
+    }
+}
+
+/// One request to a port of 127.0.0.1: the answer's status and body. HTTP/1.0, as Patroni's API speaks it.
+fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + body).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status, body.to_owned()))
+}
