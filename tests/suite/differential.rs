@@ -364,7 +364,11 @@ fn total_and_history_are_the_rows_whatever_happens() {
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
     let said = || processes.iter().map(Visitas::said).collect::<Vec<_>>().join("\n");
-    assert!(tally.ok() > 100 && done.values().sum::<u64>() > 100, "too little for this to mean anything: {account}\n{}", said());
+    assert!(
+        tally.ok() > 100 && done.values().sum::<u64>() > 100,
+        "too little for this to mean anything: {account}\n{}",
+        said()
+    );
     let found = differences(&database);
     assert!(found.is_empty(), "{found:#?}\n{account}\n{}", said());
     let rows = database.rows();
