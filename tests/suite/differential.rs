@@ -363,9 +363,14 @@ fn total_and_history_are_the_rows_whatever_happens() {
     println!("{account}");
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
-    assert!(tally.ok() > 100 && done.values().sum::<u64>() > 100, "too little for this to mean anything: {account}");
+    let said = || processes.iter().map(Visitas::said).collect::<Vec<_>>().join("\n");
+    assert!(
+        tally.ok() > 100 && done.values().sum::<u64>() > 100,
+        "too little for this to mean anything: {account}\n{}",
+        said()
+    );
     let found = differences(&database);
-    assert!(found.is_empty(), "{found:#?}\n{account}\n{}", processes[0].said());
+    assert!(found.is_empty(), "{found:#?}\n{account}\n{}", said());
     let rows = database.rows();
     for visitas in &processes {
         assert_eq!(visitas.stats().total, rows, "{account}\n{}", visitas.said());

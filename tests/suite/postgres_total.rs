@@ -241,7 +241,8 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
     let mut holder = database.superuser();
     holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM acessos").expect("a snapshot");
     let mut sql = database.sql();
-    sql.batch_execute("SET synchronous_commit = off; CALL singles(20000)").expect("20,000 rows of another's");
+    sql.batch_execute("SET synchronous_commit = off").expect("a setting");
+    sql.batch_execute("CALL singles(20000)").expect("20,000 rows of another's");
     let mut watcher = database.superuser();
     within_value(Duration::from_secs(20), "what they appended to be folded", || {
         within(Duration::from_secs(20), "a visit", || visitas.try_visit().status == 200);
