@@ -44,6 +44,7 @@ mod names;
 mod outages;
 mod page;
 mod postgres_total;
+mod protocol;
 mod proxies;
 mod routes;
 mod selfcheck;
