@@ -53,6 +53,7 @@ mod outages;
 mod page;
 mod pooler;
 mod postgres_total;
+mod protocol;
 mod proxies;
 mod recount;
 mod replication;
