@@ -268,8 +268,10 @@ fn classify(failure: Failure) -> CommitError {
         _ => return CommitError::InDoubt(text),
     };
     let Some(db) = error.as_db_error() else { return CommitError::InDoubt(text) };
-    // The server ends the session with these, and may have committed before.
-    if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
+    // The server ends the session with the first two, and may have committed before. A pooler that lost its server in the
+    // middle of a commit says so in an error of its own: of class 08, or without the routine that a server's error names.
+    let ends_session = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    if ends_session || db.code().code().starts_with("08") || db.routine().is_none() {
         return CommitError::InDoubt(text);
     }
     match db.code().code() {

@@ -209,6 +209,9 @@ DECLARE
     last record;
     ours boolean;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a writer is closed in the isolation level READ COMMITTED' USING ERRCODE = 'VI004';
+    END IF;
     -- The lock against others who close it: only one of them deletes the row, and only that one adds the total.
     DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
     ours := FOUND;
