@@ -203,6 +203,10 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
         within_value(Duration::from_secs(20), "the sessions to end", || {
             let row = watcher.query_one(count, &[&database.name]).expect("statistics");
             let (sessions, pages): (i64, i64) = (row.get(0), row.get(1));
+            if sessions > 0 {
+                // One that was being made when the others were ended.
+                database.terminate_sessions();
+            }
             let (_, since) = *same_since.insert(match same_since {
                 Some((before, since)) if before == pages => (before, since),
                 _ => (pages, std::time::Instant::now()),
