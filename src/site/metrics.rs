@@ -36,7 +36,7 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
     if let Some(count) = measures.newest() {
         text.gauge("ledger_visits", "The total that was told last.", count.total as f64);
         if let Some(cache) = count.cache {
-            text.gauge("counter_visits", "The counter's number that was told last.", cache as f64);
+            text.gauge("counted_visits", "The counter's number that was told last.", cache as f64);
         }
     }
     text.head("http_responses_total", "counter", "Answers given, by what was asked for and status code.");

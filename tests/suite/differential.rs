@@ -365,7 +365,7 @@ fn total_and_history_are_the_rows_whatever_happens() {
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
     let said = || processes.iter().map(Visitas::said).collect::<Vec<_>>().join("\n");
     assert!(
-        tally.ok() > 100 && done.values().sum::<u64>() > 100,
+        tally.ok() > 100 && done.values().sum::<u64>() > 20,
         "too little for this to mean anything: {account}\n{}",
         said()
     );
