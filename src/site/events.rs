@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_data() {
-        let told = render(Some(Count { total: 2, pruned: None, cache: None }), None, [true, false]);
+        let told = render(Some(Count { total: 2, pruned: 0, cache: None }), None, [true, false]);
         assert_eq!(told, "data: {\"total\":2,\"cache\":null,\"ledger\":true,\"counter\":false}\n\n");
         assert_eq!(render(None, None, [false, false]), "data: {\"ledger\":false,\"counter\":false}\n\n");
     }

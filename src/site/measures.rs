@@ -86,7 +86,7 @@ impl Measures {
         let newest = self.workers.iter().max_by_key(|one| told(one))?;
         let cache = newest.cache.load(Ordering::Relaxed);
         let (told_ms, total) = told(newest);
-        (told_ms > 0).then_some(Count { total, pruned: None, cache: (cache != DOWN).then_some(cache) })
+        (told_ms > 0).then_some(Count { total, pruned: 0, cache: (cache != DOWN).then_some(cache) })
     }
 
     /// Times of visits: each bound with the number of those at most that, the number of all, and their sum in seconds.

@@ -228,7 +228,7 @@ impl Site {
         };
         let mut body = String::with_capacity(256);
         write_count(&mut body, count);
-        let _ = write!(body, ",\"pruned\":{}", count.pruned.unwrap_or(0));
+        let _ = write!(body, ",\"pruned\":{}", count.pruned);
         // Writing to a String cannot fail.
         let _ = write!(
             body,

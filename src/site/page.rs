@@ -300,7 +300,7 @@ mod tests {
             for (look, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
                 page.render(
                     language,
-                    Count { total: 1234, pruned: None, cache },
+                    Count { total: 1234, pruned: 0, cache },
                     look,
                     || history.cloned(),
                     |body| {

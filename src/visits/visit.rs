@@ -11,8 +11,8 @@ use super::ledger::Totals;
 pub struct Count {
     /// Visits: rows in the ledger, and rows that were deleted for their age.
     pub total: u64,
-    /// Of them, those whose rows were deleted for their age; `None` where only a visit was asked for.
-    pub pruned: Option<u64>,
+    /// Of them, those whose rows were deleted for their age.
+    pub pruned: u64,
     /// The counter; `None` while it is down, or when the fate of this visit's increment is not known.
     pub cache: Option<i64>,
 }

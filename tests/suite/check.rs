@@ -68,6 +68,132 @@ fn rights_that_are_missing_are_found() {
     assert!(ended.stdout.contains("visits cannot be served"), "{ended:?}");
 }
 
+/// Says whether visits can be served as a start finds it: `check` does not promise what a start does not keep.
+#[track_caller]
+fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
+    let ended = check(settings());
+    let says = ended.stdout.ends_with("visits can be served\n") || ended.stdout.ends_with("visits can be served");
+    assert_eq!(ended.code, Some(i32::from(!says)), "{case}: {ended:?}");
+    let mut visitas = settings().set("CONNECT_ATTEMPTS", 1).launch();
+    let is_ready = crate::embedded::is_ready(&mut visitas);
+    let serves = is_ready && {
+        visitas.wait_ready();
+        visitas.try_visit().status == 200
+    };
+    assert_eq!(says, serves, "{case}: {ended:?}\nand a start: {}", visitas.said());
+    ended
+}
+
+/// What may be wrong with a table: what is done to it, whether before the first start, and a word of the line about it.
+const WRONGS: &[(bool, &str, &str)] = &[
+    (false, "ALTER TABLE acessos DISABLE TRIGGER visitas_insert", "visitas_insert"),
+    (false, "ALTER TABLE acessos SET UNLOGGED", "UNLOGGED"),
+    (false, "CREATE TABLE more () INHERITS (acessos)", "inherit"),
+    (
+        true,
+        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
+         CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (1) TO (100000)",
+        "partition",
+    ),
+    (
+        true,
+        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
+         CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
+        "partition",
+    ),
+    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)", "2200H"),
+    (true, "CREATE TABLE acessos (id smallserial PRIMARY KEY); SELECT setval('acessos_id_seq', 32767)", "2200H"),
+    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147480000)", "left"),
+    // A column that holds less than its sequence gives.
+    (
+        true,
+        "CREATE SEQUENCE n START 32768; CREATE TABLE acessos (id smallint DEFAULT nextval('n')); \
+         ALTER SEQUENCE n OWNED BY acessos.id",
+        "out of range",
+    ),
+    (true, "CREATE TABLE acessos (id serial PRIMARY KEY, visitor text NOT NULL)", "visitor"),
+    (true, "CREATE VIEW acessos AS SELECT 1 AS id", "acessos"),
+    (
+        false,
+        "CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+         CREATE TRIGGER drop_it BEFORE INSERT ON acessos FOR EACH ROW EXECUTE FUNCTION drop_it()",
+        "a visit",
+    ),
+    (false, "ALTER TABLE acessos ADD CHECK (id < 2) NOT VALID", "a visit"),
+    (false, "ALTER TABLE acessos DROP COLUMN momento CASCADE", "a visit"),
+    (false, "ALTER TABLE visitas_log DROP COLUMN minute_visits CASCADE", "a visit"),
+    (false, "DROP TABLE visitas_base CASCADE", "a visit"),
+    (false, "DROP TABLE acessos", "acessos"),
+];
+
+#[test]
+fn nothing_is_promised_that_a_start_does_not_keep() {
+    for (before, sql, word) in WRONGS {
+        let database = Cluster::shared().database();
+        let settings = || Settings::new().postgres(&database);
+        if !before {
+            let visitas = settings().start();
+            (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
+            visitas.stop();
+        }
+        database.sql().batch_execute(sql).expect(sql);
+        let ended = agrees(settings, sql);
+        let (line, todo) = line(&ended, word);
+        // Something is said of it, unless the next start mends it.
+        let is_fine = line.starts_with("ok");
+        assert!(ended.code == Some(0) || !is_fine || ended.stdout.contains("FAIL"), "{sql}: {ended:?}");
+        assert!(is_fine || todo.is_some_and(|todo| !todo.is_empty()), "{sql}: what to do: {ended:?}");
+    }
+}
+
+#[test]
+fn a_database_that_takes_no_rows_is_found() {
+    let read_only = |name: &str| format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    let revoked = |_: &str| {
+        "ALTER TABLE acessos OWNER TO postgres; GRANT SELECT, INSERT ON acessos TO user_app; \
+         REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM user_app; \
+         ALTER FUNCTION visitas_total() OWNER TO postgres"
+            .to_owned()
+    };
+    for (wrong, word) in [(read_only as fn(&str) -> String, "read-only"), (revoked, "42501")] {
+        let database = Cluster::shared().database();
+        let settings = || Settings::new().postgres(&database);
+        settings().start().stop();
+        let sql = wrong(&database.name);
+        database.superuser().batch_execute(&sql).expect("a wrong");
+        let ended = agrees(settings, &sql);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(line(&ended, word).0.starts_with("FAIL"), "{ended:?}");
+    }
+}
+
+/// Rows that nobody counted are found at once where the table is small, and by a count anywhere.
+#[test]
+fn a_total_that_is_not_the_rows_is_found() {
+    let database = Cluster::shared().database();
+    let settings = || Settings::new().postgres(&database);
+    let visitas = settings().start();
+    (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
+    let hidden = "SET session_replication_role = replica; INSERT INTO acessos SELECT FROM generate_series(1, 8)";
+    database.superuser().batch_execute(hidden).expect("rows that nobody sees");
+    let ended = check(settings());
+    let (line, todo) = line(&ended, "the total");
+    assert!(!line.starts_with("ok") && line.contains("11") && line.contains('3'), "{ended:?}");
+    assert!(todo.is_some_and(|todo| todo.contains("recount")), "{ended:?}");
+    assert_eq!(crate::support::audit::count(settings()).code, Some(1));
+}
+
+#[test]
+fn a_key_that_is_no_number_is_found() {
+    for command in [&["SET", "contador_cache", "many"][..], &["LPUSH", "contador_cache", "1"]] {
+        let redis = Redis::start();
+        redis.command(command);
+        let ended = check(Settings::new().redis(&redis));
+        let (line, todo) = line(&ended, "its counter");
+        assert!(line.starts_with("FAIL") && todo.is_some(), "{ended:?}");
+    }
+}
+
 #[test]
 fn the_embedded_store_is_looked_at_too() {
     let folder = Folder::new("store");

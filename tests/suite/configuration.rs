@@ -104,7 +104,7 @@ fn a_wrong_value_is_named_with_what_it_got_and_what_it_takes() {
         ("VISITS_PER_CLIENT", "0/1m", "60/1m"),
         ("VISITS_PER_CLIENT", "60/0s", "60/1m"),
         ("VISITS_PER_CLIENT", "sixty/1m", "60/1m"),
-        ("VISITS_PER_CLIENT", "60/1d", "60/1m"),
+        ("VISITS_PER_CLIENT", "60/1w", "60/1m"),
         ("TRUSTED_PROXIES", "proxy", "10.0.0.0/8"),
         ("TRUSTED_PROXIES", "10.0.0.0/33", "10.0.0.0/8"),
         ("DRAIN_DELAY", "-1", "seconds"),

@@ -285,7 +285,7 @@ fn a_check_leaves_the_store_as_a_crash_left_it() {
 }
 
 /// Whether it gets ready; else it has ended.
-fn is_ready(visitas: &mut Visitas) -> bool {
+pub fn is_ready(visitas: &mut Visitas) -> bool {
     loop {
         if visitas.stdout().find(Duration::from_millis(10), |line| line.contains(" ready at ")).is_some() {
             return true;

@@ -92,6 +92,34 @@ fn another_process_takes_the_place_of_a_batch_that_is_not_committed() {
     another_process_comes_in_between(Way::ToServer, 10);
 }
 
+/// The first answer is lost, and then the connection that is to find out is cut at one place after the other: in its
+/// handshake, before and after each of its statements, the one that decides among them. Others commit in the meantime.
+#[test]
+fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let proxy = Proxy::to(database.port());
+    let settings = Settings::new().set("WORKERS", 1).set("REQUEST_TIMEOUT", "15s");
+    let cut_off = settings.set("DATABASE_URL", database.url_at(proxy.port())).start();
+    let other = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let (mut client, mut rows, mut again) = (cut_off.connect(), 0, 0);
+    for place in (0..3600).step_by(150) {
+        let cuts = proxy.cuts();
+        proxy.cut_after(Way::ToClient, 0);
+        client.send(request("GET", "/", &[("Accept", "application/json")]));
+        within(LIMIT, "the first cut", || proxy.cuts() > cuts);
+        proxy.cut_after(Way::ToClient, place);
+        other.visit();
+        assert_eq!(client.read().status, 200, "{}", cut_off.said());
+        again += usize::from(proxy.cuts() > cuts + 1);
+        proxy.heal();
+        rows += 2;
+        assert_eq!(database.rows(), rows, "cut {place} bytes later\n{}", cut_off.said());
+        assert_eq!((cut_off.stats().total, other.stats().total), (rows, rows), "{place}");
+    }
+    assert!(again > 5, "only {again} connections were cut after the first: this proves little");
+}
+
 #[test]
 fn cut_again_and_again_under_load() {
     let _machine = machine();

@@ -137,9 +137,9 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Transactions of that kind until told to stop; how many there were, and the errors.
-fn write(database: &Database<'_>, kind: &Kind, stop: &AtomicBool) -> (usize, BTreeMap<String, usize>) {
-    let (mut sql, mut done, mut errors) = (database.sql(), 0, BTreeMap::new());
+/// Transactions of that kind until told to stop, counted in `done`; gives the errors.
+fn write(database: &Database<'_>, kind: &Kind, stop: &AtomicBool, done: &AtomicUsize) -> BTreeMap<String, usize> {
+    let (mut sql, mut errors) = (database.sql(), BTreeMap::new());
     while !stop.load(Ordering::Relaxed) {
         let own = "INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 5) RETURNING id";
         let transaction = |sql: &mut Sql| {
@@ -149,14 +149,14 @@ fn write(database: &Database<'_>, kind: &Kind, stop: &AtomicBool) -> (usize, BTr
             sql.batch_execute("COMMIT")
         };
         match transaction(&mut sql) {
-            Ok(()) => done += 1,
+            Ok(()) => drop(done.fetch_add(1, Ordering::Relaxed)),
             Err(error) => {
                 *errors.entry(format!("{}: {error:?}", kind.name)).or_default() += 1;
                 let _ = sql.batch_execute("ROLLBACK");
             }
         }
     }
-    (done, errors)
+    errors
 }
 
 /// Every writer has rows of its own, so nothing but visitas could make one wait for another.
@@ -170,21 +170,23 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
     // MERGE came with PostgreSQL 15.
     let has_merge = number(&database, "SELECT current_setting('server_version_num')::bigint") >= 150_000;
     let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| has_merge || !kind.name.starts_with("MERGE")).collect();
-    let ended: Vec<(usize, BTreeMap<String, usize>)> = thread::scope(|scope| {
+    let done: Vec<AtomicUsize> = kinds.iter().map(|_| AtomicUsize::new(0)).collect();
+    let errors: Vec<BTreeMap<String, usize>> = thread::scope(|scope| {
         let end = Ends(&stop);
-        let writers: Vec<_> = kinds.iter().map(|kind| scope.spawn(|| write(&database, kind, &stop))).collect();
+        let (database, stop) = (&database, &stop);
+        let writer = |(kind, done)| scope.spawn(move || write(database, kind, stop, done));
+        let writers: Vec<_> = kinds.iter().copied().zip(&done).map(writer).collect();
         let (before, began) = (visitas.stats().total, Instant::now());
-        within(LIMIT, "visits and time", || {
-            began.elapsed() > Duration::from_secs(2) && visitas.stats().total > before + 500
+        within(LIMIT, "visits, time, and transactions of every kind", || {
+            began.elapsed() > Duration::from_secs(2)
+                && visitas.stats().total > before + 500
+                && done.iter().all(|done| done.load(Ordering::Relaxed) > 3)
         });
         drop(end);
         writers.into_iter().map(|writer| writer.join().expect("a writer's account")).collect()
     });
     let tally = load.stop();
-    for (kind, (done, errors)) in kinds.iter().zip(&ended) {
-        assert!(errors.is_empty(), "{errors:#?}");
-        assert!(*done > 3, "{} came to {done} transactions", kind.name);
-    }
+    assert!(errors.iter().all(BTreeMap::is_empty), "{errors:#?}");
     assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
     total_is_rows(&visitas, &database);
     crate::history::is_exact(&visitas, &database);
@@ -247,6 +249,57 @@ fn traps(stranger: &str) -> String {
         sql += &format!("CREATE TEMPORARY TABLE {table} (id bigint, total bigint, momento timestamptz); ");
     }
     sql
+}
+
+/// The role that works puts a schema of its own before PostgreSQL's, for its own sessions, with operators of exactly the
+/// types that are used most. What runs with the owner's rights must not meet them.
+fn nothing_is_lent_to_the_worker(database: &Database<'_>, worker: &str, settings: impl Fn() -> Settings) {
+    let spy = "INSERT INTO spies.spied VALUES (current_user, 'FUNCTION')";
+    let mut sql = format!(
+        "CREATE SCHEMA spies AUTHORIZATION {worker}; GRANT USAGE ON SCHEMA spies TO PUBLIC; \
+         SET SESSION AUTHORIZATION {worker}; \
+         CREATE TABLE spies.spied (who name, what text); GRANT ALL ON spies.spied TO PUBLIC; "
+    );
+    let types = ["bigint", "integer", "oid", "text", "xid8", "timestamptz", "float8", "boolean", "name"];
+    let operators: [(&str, &str, &[&str]); 8] = [
+        ("+", "l OPERATOR(pg_catalog.+) r", &["bigint", "integer", "float8"]),
+        ("-", "l OPERATOR(pg_catalog.-) r", &["bigint", "integer", "float8"]),
+        ("%", "l OPERATOR(pg_catalog.%) r", &["bigint", "integer"]),
+        ("=", "l OPERATOR(pg_catalog.=) r", &types),
+        ("<>", "l OPERATOR(pg_catalog.<>) r", &types),
+        ("<", "l OPERATOR(pg_catalog.<) r", &types),
+        (">", "l OPERATOR(pg_catalog.>) r", &types),
+        (">=", "l OPERATOR(pg_catalog.>=) r", &types),
+    ];
+    for (operator, body, types) in operators {
+        for of in types {
+            let gives = if ["+", "-", "%"].contains(&operator) { *of } else { "boolean" };
+            let spy = spy.replace("FUNCTION", &format!("{operator} ({of}, {of})"));
+            sql += &format!(
+                "CREATE FUNCTION spies.\"{operator}\"(l {of}, r {of}) RETURNS {gives} LANGUAGE plpgsql AS \
+                 $$ BEGIN {spy}; RETURN {body}; EXCEPTION WHEN OTHERS THEN RETURN {body}; END $$; \
+                 CREATE OPERATOR spies.{operator} (FUNCTION = spies.\"{operator}\", LEFTARG = {of}, RIGHTARG = {of}); "
+            );
+        }
+    }
+    sql += &format!(
+        "CREATE FUNCTION spies.\"||\"(l text, r text) RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN {spy}; RETURN l OPERATOR(pg_catalog.||) r; EXCEPTION WHEN OTHERS THEN RETURN l; END $$; \
+         CREATE OPERATOR spies.|| (FUNCTION = spies.\"||\", LEFTARG = text, RIGHTARG = text); \
+         ALTER ROLE {worker} SET search_path = spies, pg_catalog, site"
+    );
+    database.superuser().batch_execute(&sql).expect("operators of the worker's");
+    let visitas = settings().start();
+    (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200, "{}", visitas.said()));
+    for path in ["/history?by=minute", "/history?by=day", "/stats"] {
+        assert_eq!(visitas.get(path).status, 200, "{path}: {}", visitas.said());
+    }
+    visitas.stop();
+    let spied =
+        format!("SELECT DISTINCT who::text || ': ' || what FROM spies.spied WHERE who <> '{worker}' ORDER BY 1");
+    let rows = database.superuser().query(&spied, &[]).expect("what was spied");
+    let spied: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(spied.is_empty(), "run with the rights of the owner: {spied:#?}");
 }
 
 /// PostgreSQL 14 as it ships lets everybody create things in `public`; later ones do where somebody granted it.
@@ -549,4 +602,6 @@ fn the_role_that_works_needs_no_right_on_a_table() {
     );
     let open: String = sql.query_one(&open, &[]).expect("functions").get(0);
     assert_eq!(open, "", "anybody may run these with the owner's rights");
+    visitas.stop();
+    nothing_is_lent_to_the_worker(&database, &worker, settings);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::ports::free_port;
 use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, clock, machine, within};
+use crate::support::{Cluster, Database, Load, Settings, Visitas, audit, clock, machine, within};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const STEPS: [(&str, &str, usize); 3] = [("minute", "1 minute", 60), ("hour", "1 hour", 48), ("day", "1 day", 90)];
@@ -30,7 +30,8 @@ pub fn sum(visitas: &Visitas, by: &str) -> u64 {
 fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTreeMap<String, u64> {
     let query = format!(
         "SELECT to_char(date_trunc('{by}', momento AT TIME ZONE 'UTC'), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) \
-         FROM acessos WHERE isfinite(momento) AND momento <= now() AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
+         FROM acessos WHERE isfinite(momento) AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
+             <= date_trunc('{by}', now() AT TIME ZONE 'UTC') AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
              > date_trunc('{by}', now() AT TIME ZONE 'UTC') - {count} * interval '{span}' GROUP BY 1"
     );
     let rows = database.superuser().query(&query, &[]).expect("the rows by time");
@@ -189,6 +190,79 @@ fn a_column_that_is_no_time_keeps_nobody_from_writing() {
     sql.batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id = 1")
         .expect("a foreign writer");
     assert_eq!(visitas.stats().total, 2);
+}
+
+/// A process whose clock is ten days ahead writes rows that are ten days ahead. What others have it must leave alone,
+/// minutes and hours too, which are kept for some days only.
+#[test]
+fn a_clock_ahead_takes_nothing_from_others() {
+    let _machine = machine();
+    let database = Cluster::shared().database();
+    let Some(ahead) = clock_ahead(Settings::new().postgres(&database)) else { return };
+    let visitas = Settings::new().postgres(&database).start();
+    let mut sql = database.sql();
+    (0..5).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
+    sql.batch_execute(
+        "INSERT INTO acessos (momento) SELECT now() - n * interval '7 minutes' FROM generate_series(1, 300) n",
+    )
+    .expect("rows of a day and a half");
+    is_exact(&visitas, &database);
+    let ahead = ahead.start();
+    for _ in 0..3 {
+        ahead.visit();
+        // More than wait to be folded, so that both processes fold.
+        for _ in 0..200 {
+            sql.batch_execute("INSERT INTO acessos (momento) VALUES (now() - interval '90 minutes')").expect("a row");
+        }
+        ahead.visit();
+        visitas.visit();
+        is_exact(&visitas, &database);
+    }
+    let future = "SELECT count(*) FROM acessos WHERE momento > now() + interval '9 days'";
+    let future: i64 = database.superuser().query_one(future, &[]).expect("rows to come").get(0);
+    assert_eq!(future, 6, "the clock was not ahead: this proves nothing");
+    let settings = ahead.stop();
+    let counted = audit::count(Settings::new().postgres(&database));
+    assert_eq!(counted.code, Some(0), "{counted:?}");
+    // Nor does a start with that clock.
+    settings.start().visit();
+    is_exact(&visitas, &database);
+    assert_eq!(visitas.stats().total, database.rows());
+}
+
+/// A column without a zone holds what its database's zone was when visitas took it over, whatever that becomes.
+#[test]
+fn moments_without_a_zone_keep_theirs() {
+    let database = Cluster::shared().database();
+    let zone = |zone: &str| {
+        let set = format!("ALTER DATABASE {} SET timezone = '{zone}'", database.name);
+        database.superuser().batch_execute(&set).expect("another zone");
+    };
+    zone("America/Sao_Paulo");
+    let table = "CREATE TABLE acessos (id bigserial PRIMARY KEY, momento timestamp DEFAULT now()); \
+        INSERT INTO acessos (momento) SELECT now() - n * interval '10 minutes' FROM generate_series(1, 3) n";
+    database.sql().batch_execute(table).expect("rows from before");
+    let visitas = Settings::new().postgres(&database).start();
+    (0..2).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
+    assert_eq!(["minute", "hour", "day"].map(|by| sum(&visitas, by)), [5, 5, 5]);
+    zone("Asia/Tokyo");
+    let visitas = visitas.stop().start();
+    assert_eq!(visitas.visit().total, 6);
+    assert_eq!(["minute", "hour", "day"].map(|by| sum(&visitas, by)), [6, 6, 6]);
+    let fresh = "SELECT count(*) FROM acessos WHERE momento AT TIME ZONE 'America/Sao_Paulo' \
+        BETWEEN now() - interval '5 minutes' AND now()";
+    let fresh: i64 = database.superuser().query_one(fresh, &[]).expect("moments").get(0);
+    assert_eq!(fresh, 3, "visits are stored in one zone");
+    let counted = audit::count(Settings::new().postgres(&database));
+    assert_eq!(counted.code, Some(0), "{counted:?}");
+    database
+        .sql()
+        .batch_execute("UPDATE acessos SET momento = momento - interval '2 hours' WHERE id = 1")
+        .expect("a row");
+    assert_eq!(["minute", "hour", "day"].map(|by| sum(&visitas, by)), [5, 6, 6]);
+    // Whatever was added for a row is what is taken away with it.
+    database.sql().batch_execute("DELETE FROM acessos").expect("no row left");
+    assert_eq!(["minute", "hour", "day"].map(|by| sum(&visitas, by)), [0, 0, 0]);
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Ledger for FakeLedger {
         let before = std::mem::replace(&mut self.batch, batch);
         Ok(match (std::mem::take(&mut self.forgotten), batch > before) {
             (true, _) => LastBatch::Unknown,
-            (false, true) => LastBatch::Committed(Totals { total, pruned: None }),
+            (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
             (false, false) => LastBatch::NotCommitted,
         })
     }
@@ -165,12 +165,12 @@ impl Ledger for FakeLedger {
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
         let total = self.call(|ledger| ledger.carry_out(arrivals))?;
         self.batch += 1;
-        Ok(Totals { total, pruned: None })
+        Ok(Totals { total, pruned: 0 })
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
         let total = self.call(|ledger| ledger.world.lock().rows.len() as u64)?;
-        Ok(Totals { total, pruned: None })
+        Ok(Totals { total, pruned: 0 })
     }
 
     fn history(&mut self, _now: SystemTime) -> Result<Vec<Bucket>, CommitError> {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::support::load::visits_at_once;
+use crate::support::wait::within_value;
 use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
 
 #[track_caller]
@@ -84,12 +85,12 @@ fn other_roles_and_other_search_paths_are_counted() {
     let mut sql = database.cluster.session(&database.name, &stranger, "p").expect("its session");
     sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 10)").expect("an insert");
     total_is(&visitas, &database, 11);
-    // A table and a function of the same names in the way of whoever looks them up in the session's own path.
+    // Tables of the same names in the way of whoever looks them up in the session's own path.
     sql.batch_execute(
-        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.visitas_changes (start int, total int)",
+        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.visitas_changes (start bigint, total bigint); \
+         CREATE TEMP TABLE visitas_changes (start bigint, total bigint); CREATE TEMP TABLE visitas_base (total bigint)",
     )
     .expect("another path");
-    sql.batch_execute("CREATE TEMP TABLE visitas_changes (start int, total int)").expect("a temporary table");
     sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())").expect("an insert");
     total_is(&visitas, &database, 13);
     sql.batch_execute("DELETE FROM public.acessos").expect("a delete");
@@ -174,6 +175,88 @@ fn the_total_survives_a_restart() {
     total_is(&visitas, &database, left);
     let counts = visitas.visit();
     assert_eq!((counts.total, counts.cache), (left + 1, Some(1)), "the in-process counter starts again");
+}
+
+/// The pages that `SELECT visitas_total()` touches, once the session knows what it needs of the catalogs.
+fn pages_of_a_total(database: &Database<'_>) -> u64 {
+    let mut sql = database.superuser();
+    let explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) SELECT visitas_total()";
+    let mut last = Vec::new();
+    for _ in 0..3 {
+        last = sql.query(explain, &[]).expect(explain).iter().map(|row| row.get::<_, String>(0)).collect();
+    }
+    let buffers = last.iter().find(|line| line.contains("Buffers:")).unwrap_or_else(|| panic!("no pages in {last:?}"));
+    let numbers = buffers.split([' ', ',']).filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
+    numbers.map(|number| number.parse::<u64>().expect("a number")).sum()
+}
+
+/// The pages that the sessions of visitas touch for so many visits, those of connecting included.
+fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u64 {
+    // From another database, so that what is asked here is not counted there.
+    let mut watcher = database.cluster.superuser(crate::support::postgres::DEFAULT_NAME);
+    let mut pages = || -> u64 {
+        // A session reports what it did when it ends; before PostgreSQL 15 to a process that takes its time.
+        database.terminate_sessions();
+        let count = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename = 'user_app'), \
+            (SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = $1)";
+        let mut same_since: Option<(i64, std::time::Instant)> = None;
+        within_value(Duration::from_secs(20), "the sessions to end", || {
+            let row = watcher.query_one(count, &[&database.name]).expect("statistics");
+            let (sessions, pages): (i64, i64) = (row.get(0), row.get(1));
+            let (_, since) = *same_since.insert(match same_since {
+                Some((before, since)) if before == pages => (before, since),
+                _ => (pages, std::time::Instant::now()),
+            });
+            let still = sessions == 0 && since.elapsed() > Duration::from_millis(1100);
+            if still { Ok(u64::try_from(pages).expect("a count")) } else { Err((sessions, pages)) }
+        })
+    };
+    let before = pages();
+    let mut client = visitas.connect();
+    for _ in 0..visits {
+        within(Duration::from_secs(20), "a visit", || client.try_visit().is_ok_and(|response| response.status == 200));
+    }
+    pages() - before
+}
+
+/// While somebody holds a snapshot nothing can be cleared away that was deleted or replaced since: whoever reads over it
+/// pays for it.
+#[test]
+fn a_visit_costs_the_same_beside_an_open_snapshot() {
+    let _machine = machine();
+    let cluster = Cluster::stopped();
+    // Its workers touch pages too.
+    cluster.configure("autovacuum = off");
+    cluster.restart();
+    let database = cluster.database();
+    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    database
+        .sql()
+        .batch_execute(
+            "CREATE PROCEDURE singles(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP \
+             INSERT INTO acessos DEFAULT VALUES; COMMIT; END LOOP; END $$",
+        )
+        .expect("a procedure");
+    let before = (pages_of_a_total(&database), pages_of_visits(&database, &visitas, 300));
+    let mut holder = database.superuser();
+    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM acessos").expect("a snapshot");
+    let mut sql = database.sql();
+    sql.batch_execute("SET synchronous_commit = off").expect("a setting");
+    sql.batch_execute("CALL singles(20000)").expect("20,000 rows of another's");
+    let mut watcher = database.superuser();
+    within_value(Duration::from_secs(20), "what they appended to be folded", || {
+        within(Duration::from_secs(20), "a visit", || visitas.try_visit().status == 200);
+        match watcher.query_one("SELECT count(*) FROM visitas_changes", &[]).expect("changes").get::<_, i64>(0) {
+            0..300 => Ok(()),
+            left => Err(left),
+        }
+    });
+    let total = pages_of_a_total(&database);
+    assert!(total <= 2 * before.0 + 20, "a total touches {total} pages, {} before", before.0);
+    drop(watcher);
+    let visits = pages_of_visits(&database, &visitas, 300);
+    assert!(visits <= before.1 * 3 / 2 + 500, "300 visits touch {visits} pages, {} before", before.1);
+    holder.batch_execute("COMMIT").expect("the snapshot was open to the end");
 }
 
 #[test]

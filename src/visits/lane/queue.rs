@@ -126,7 +126,7 @@ impl Queue {
             if history && (after_batch || state.waiting.is_empty()) {
                 state.refresh = false;
                 let mut tickets = std::mem::take(&mut state.readers);
-                tickets.sort_by_key(|ticket| ticket.deadline);
+                tickets.sort_unstable_by_key(|ticket| ticket.deadline);
                 return Next::History(state.begin(tickets));
             }
             if !state.waiting.is_empty() {

@@ -68,8 +68,8 @@ pub trait Pruner: Send {
 pub struct Totals {
     /// Visits: rows that are there, and rows that were deleted for their age.
     pub total: u64,
-    /// Of them, rows that were deleted for their age; `None` after a commit, which does not read it.
-    pub pruned: Option<u64>,
+    /// Of them, rows that were deleted for their age.
+    pub pruned: u64,
 }
 
 /// What became of the batch whose commit ended in doubt.
@@ -150,7 +150,8 @@ pub enum CommitError {
     Transient(String),
     /// Not committed: the ledger rejected it and would reject it again.
     Rejected(String),
-    /// Not committed: the connection was found closed before anything was sent.
+    /// Not committed, and nothing is wrong with the ledger: the connection was found closed before anything was sent, or
+    /// the ledger has to be opened anew.
     Idle(String),
     /// The connection was lost in mid-command, or the ledger could not tell.
     InDoubt(String),

@@ -142,7 +142,7 @@ mod tests {
         let look_up = |_: &str| {
             STARTED.fetch_add(1, Ordering::SeqCst);
             assert_eq!(RUNNING.fetch_add(1, Ordering::SeqCst), 0, "two look-ups at once");
-            thread::sleep(SOON * 10);
+            thread::sleep(SOON * 50);
             RUNNING.fetch_sub(1, Ordering::SeqCst);
             Ok(address(1))
         };
@@ -151,7 +151,7 @@ mod tests {
             let began = Instant::now();
             let error = resolver.resolve(name, SOON).expect_err("no answer in so short a time");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            assert!(began.elapsed() < SOON * 5, "it waited {:?}", began.elapsed());
+            assert!(began.elapsed() < SOON * 40, "it waited {:?}", began.elapsed());
         }
         assert_eq!(resolver.resolve("db", LONG).ok(), Some(address(1)), "the answer to the first call");
         assert_eq!(STARTED.load(Ordering::SeqCst), 1);

@@ -56,6 +56,9 @@ impl Redis {
             ),
             Some("READONLY") => format!("this is a replica, which takes no writes: name the primary ({error})"),
             Some("WRONGTYPE") => format!("{KEY} is no number there: delete or rename it ({error})"),
+            _ if error.to_string().contains("not an integer") => {
+                format!("{KEY} is no whole number there: delete or rename it ({error})")
+            }
             _ => error.to_string(),
         }
     }

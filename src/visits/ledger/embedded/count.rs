@@ -49,7 +49,6 @@ pub(super) fn count(
         other => other?,
     };
     let Totals { total, pruned } = totals(&visits)?;
-    let pruned = pruned.unwrap_or(0);
     let kept = i64::try_from(total - pruned).unwrap_or(i64::MAX);
     let now = Step::Minute.start_of(SystemTime::now());
     let mut found: BTreeMap<i64, i64> = BTreeMap::new();
@@ -85,7 +84,11 @@ fn set(database: &Database, right: &BTreeMap<i64, i64>) -> Result<(), Error> {
     let transaction = begin(database)?;
     {
         let mut history = transaction.open_table(HISTORY)?;
-        history.retain(|_, _| false)?;
+        loop {
+            let first = history.first()?.map(|(start, _)| start.value());
+            let Some(first) = first else { break };
+            history.remove(first)?;
+        }
         for (start, visits) in right {
             history.insert(start.max(&0).cast_unsigned(), *visits)?;
         }

@@ -95,7 +95,7 @@ mod tests {
         let day = 86_400;
         let visit = 100 * day + 3 * 3600 + 125;
         assert_eq!(bucket(visit, visit), visit - 5);
-        assert_eq!(bucket(visit, visit + day), visit - 5);
+        assert_eq!(bucket(visit, visit - 5 + day), visit - 5);
         assert_eq!(bucket(visit, visit + 2 * day), 100 * day + 3 * 3600);
         assert_eq!(bucket(visit, visit + 9 * day), 100 * day);
         assert_eq!(bucket(visit, visit - 9 * day), visit - 5, "a clock that was set back");

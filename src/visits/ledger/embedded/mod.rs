@@ -213,7 +213,7 @@ impl Embedded {
 /// The numbers of rows are never used again, so the last one is the total, whatever was deleted since.
 fn totals(visits: &impl ReadableTable<u64, i64>) -> Result<Totals, redb::Error> {
     let total = visits.last()?.map_or(0, |(number, _)| number.value());
-    Ok(Totals { total, pruned: Some(total.saturating_sub(visits.len()?)) })
+    Ok(Totals { total, pruned: total.saturating_sub(visits.len()?) })
 }
 
 /// Where in a transaction an error came.

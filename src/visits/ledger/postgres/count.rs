@@ -90,12 +90,12 @@ async fn try_correct(session: &Session, table: &Table, progress: Progress<'_>) -
 /// Begins a transaction, counts in its snapshot, and leaves it open.
 pub(super) async fn count(session: &Session, table: &Table, progress: Progress<'_>) -> Result<Counted, Failure> {
     let (client, schema) = (&session.client, &session.schema);
-    limited(STEP_TIMEOUT, async {
-        Ok(client
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp")
-            .await?)
-    })
-    .await?;
+    // The lock comes before the snapshot: TRUNCATE takes rows from a snapshot that was taken before it.
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp; \
+         LOCK TABLE {schema}.acessos IN ACCESS SHARE MODE"
+    );
+    limited(STEP_TIMEOUT, async { Ok(client.batch_execute(&begin).await?) }).await?;
     let sums = format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
     let row = query(session, &sums, &[]).await?.pop().ok_or(Failure::NoRow)?;
     let (total, since): (i64, f64) = (row.try_get(0)?, row.try_get(1)?);

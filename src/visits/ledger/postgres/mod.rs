@@ -209,7 +209,7 @@ impl Ledger for Postgres {
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
             Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
         }
-        result.map(|(total, _)| Totals { total, pruned: None })
+        result.map(|(totals, _)| totals)
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
@@ -268,13 +268,17 @@ fn classify(failure: Failure) -> CommitError {
         _ => return CommitError::InDoubt(text),
     };
     let Some(db) = error.as_db_error() else { return CommitError::InDoubt(text) };
-    // The server ends the session with these, and may have committed before.
-    if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
+    // The server ends the session with the first two, and may have committed before. A pooler that lost its server in the
+    // middle of a commit says so in an error of its own: of class 08, or without the routine that a server's error names.
+    let ends_session = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    if ends_session || db.code().code().starts_with("08") || db.routine().is_none() {
         return CommitError::InDoubt(text);
     }
     match db.code().code() {
         // The writer was closed, or a failover took its entries: the hand-over tells.
         "VI001" => CommitError::InDoubt(text),
+        // Nothing was written; the next opening takes the new table over.
+        "VI002" => CommitError::Idle(text),
         "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
         // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a statement that somebody cancelled
         // (PostgreSQL manual, appendix A).

@@ -123,15 +123,16 @@ $$;
 CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
         RAISE EXCEPTION 'visitas needs the isolation level READ COMMITTED' USING ERRCODE = 'VI004',
             HINT = 'ALTER ROLE ... SET default_transaction_isolation = ''read committed''';
     END IF;
-    RETURN pg_catalog.set_config(p_mark, 'on', true)
-        || pg_catalog.set_config('lock_timeout', '700ms', true)
-        || pg_catalog.set_config('client_min_messages', 'warning', true)
-        || pg_catalog.set_config('enable_seqscan', 'off', true)
-        || pg_catalog.set_config('enable_bitmapscan', 'off', true);
+    RETURN pg_catalog.concat(
+        pg_catalog.set_config(p_mark, 'on', true),
+        pg_catalog.set_config('lock_timeout', '700ms', true),
+        pg_catalog.set_config('client_min_messages', 'warning', true),
+        pg_catalog.set_config('enable_seqscan', 'off', true),
+        pg_catalog.set_config('enable_bitmapscan', 'off', true));
 END
 $$;
 
@@ -139,51 +140,63 @@ $$;
 -- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
 -- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
 --
--- Gives the total with the batch, and 1 where changes wait to be folded. This runs for every batch, so it has no settings
--- of its own (5 to 10 us each): functions are named in full, and operators are those of exactly these types, which
--- pg_catalog has, so that none of another schema can come first.
+-- Gives the total with the batch, how many of it were deleted for their age, and 1 where changes wait to be folded.
+--
+-- This runs for every batch, so it has no search_path of its own, which costs some 10 us. Every function and every operator
+-- is named in full instead: whatever path the caller has, nothing of his runs with the owner's rights.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
     p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    ours bigint := p_before + pg_catalog.cardinality(p_moments);
+    visits bigint := pg_catalog.cardinality(p_moments);
+    ours bigint := p_before OPERATOR(pg_catalog.+) visits;
     marked text := @schema@.visitas_mark('visitas.lane');
     inserted bigint;
     goes_on boolean;
     total bigint;
-    changes bigint;
+    pruned bigint;
+    changes bigint[];
 BEGIN
-    IF @acessos@::pg_catalog.regclass::pg_catalog.oid <> @table@::pg_catalog.oid THEN
+    IF @acessos@::pg_catalog.regclass::pg_catalog.oid OPERATOR(pg_catalog.<>) @table@::pg_catalog.oid THEN
         RAISE EXCEPTION 'acessos is another table than the one whose rows were counted' USING ERRCODE = 'VI002';
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
     VALUES (p_writer, p_number, ours, p_minute, p_minute_visits);
     INSERT INTO @schema@.acessos (momento) SELECT @moment@ FROM pg_catalog.unnest(p_moments) AS u(m);
     GET DIAGNOSTICS inserted = ROW_COUNT;
-    IF inserted <> pg_catalog.cardinality(p_moments) THEN
-        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows',
-            inserted, pg_catalog.cardinality(p_moments) USING ERRCODE = 'VI003';
+    IF inserted OPERATOR(pg_catalog.<>) visits THEN
+        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows', inserted, visits
+            USING ERRCODE = 'VI003';
     END IF;
-    IF pg_catalog.cardinality(p_past) > 0 THEN
+    IF pg_catalog.cardinality(p_past) OPERATOR(pg_catalog.>) 0 THEN
         INSERT INTO @schema@.visitas_changes (start, visits)
-        SELECT u.minute, u.visits FROM pg_catalog.unnest(p_past, p_past_visits) AS u(minute, visits);
+        SELECT p_past[i], p_past_visits[i] FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
     END IF;
     -- One statement, so one snapshot: what others fold or close meanwhile is in one place or the other.
-    SELECT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
-                      AND g.number = p_number - 1 AND g.total = p_before AND NOT g.closed),
-           b.total + ours + coalesce((
-               SELECT pg_catalog.sum((SELECT g.total FROM @schema@.visitas_log g
-                                       WHERE g.counter = '' AND g.writer = w.writer ORDER BY g.number DESC LIMIT 1))
-                 FROM @schema@.visitas_writers w WHERE w.writer <> p_writer)::bigint, 0),
-           (SELECT pg_catalog.sum(c.total) FROM @schema@.visitas_changes c
-             WHERE c.counter = '' AND c.xid >= b.horizon)::bigint
-      INTO goes_on, total, changes
-      FROM @schema@.visitas_base b WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1;
+    SELECT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
+                      AND g.writer OPERATOR(pg_catalog.=) p_writer
+                      AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
+                      AND g.total OPERATOR(pg_catalog.=) p_before AND NOT g.closed),
+           b.total OPERATOR(pg_catalog.+) ours OPERATOR(pg_catalog.+) coalesce((
+               SELECT pg_catalog.sum((
+                   SELECT g.total FROM @schema@.visitas_log g
+                    WHERE g.counter OPERATOR(pg_catalog.=) '' AND g.writer OPERATOR(pg_catalog.=) w.writer
+                    ORDER BY g.number DESC LIMIT 1))
+                 FROM @schema@.visitas_writers w WHERE w.writer OPERATOR(pg_catalog.<>) p_writer)::bigint, 0::bigint),
+           b.pruned,
+           (SELECT ARRAY[pg_catalog.sum(c.total)::bigint, pg_catalog.sum(c.pruned)::bigint]
+              FROM @schema@.visitas_changes c
+             WHERE c.counter OPERATOR(pg_catalog.=) '' AND c.xid OPERATOR(pg_catalog.>=) b.horizon)
+      INTO goes_on, total, pruned, changes
+      FROM @schema@.visitas_base b WHERE b.counter OPERATOR(pg_catalog.=) '' ORDER BY b.number DESC LIMIT 1;
     IF NOT goes_on THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
-    RETURN ARRAY[total + coalesce(changes, 0), CASE WHEN changes IS NULL THEN 0 ELSE 1 END];
+    IF changes[1] IS NULL THEN
+        RETURN ARRAY[total, pruned, 0];
+    END IF;
+    RETURN ARRAY[total OPERATOR(pg_catalog.+) changes[1], pruned OPERATOR(pg_catalog.+) changes[2], 1];
 END
 $$;
 
@@ -196,6 +209,9 @@ DECLARE
     last record;
     ours boolean;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a writer is closed in the isolation level READ COMMITTED' USING ERRCODE = 'VI004';
+    END IF;
     -- The lock against others who close it: only one of them deletes the row, and only that one adds the total.
     DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
     ours := FOUND;

@@ -249,9 +249,9 @@ impl Session {
         !self.client.is_closed()
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction. Gives the total with them, and whether
+    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals with them, and whether
     /// changes wait to be folded.
-    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(u64, bool), Failure> {
+    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(Totals, bool), Failure> {
         let Entry { writer, number, before, minute, minute_visits, past, past_visits, .. } = entry;
         let params: [&(dyn ToSql + Sync); 8] =
             [writer, number, before, &arrivals, minute, minute_visits, past, past_visits];
@@ -259,7 +259,7 @@ impl Session {
         let row = self.commit.run(&self.client, &params).await?;
         self.settled()?;
         match row.try_get::<_, Vec<i64>>(0)?[..] {
-            [total, unfolded] => Ok((u64::try_from(total).unwrap_or(0), unfolded != 0)),
+            [total, pruned, unfolded] => Ok((counts(total, pruned), unfolded != 0)),
             _ => Err(Failure::NoRow),
         }
     }
@@ -349,8 +349,12 @@ async fn process_id(client: &Client) -> Option<i32> {
 }
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
-    let count = |column| Ok::<_, Failure>(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0));
-    Ok(Totals { total: count(column)?, pruned: Some(count(column + 1)?) })
+    Ok(counts(row.try_get(column)?, row.try_get(column + 1)?))
+}
+
+/// Neither is below 0, but for rows that were taken from the table behind the triggers' back.
+fn counts(total: i64, pruned: i64) -> Totals {
+    Totals { total: u64::try_from(total).unwrap_or(0), pruned: u64::try_from(pruned).unwrap_or(0) }
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {
