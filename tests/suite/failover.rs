@@ -6,7 +6,6 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::support::load::Tally;
-use crate::support::patroni::Node;
 use crate::support::postgres::DEFAULT_NAME;
 use crate::support::rows::{Rows, TABLE};
 use crate::support::{Crowd, Load, Patroni, Settings, Visitas, machine, within};
@@ -47,7 +46,7 @@ struct Failover {
     to_leader: Duration,
     /// Until the last of the processes counted a visit again.
     to_visits: Duration,
-    /// Until the former leader follows the new one.
+    /// Until there was a standby again.
     to_standby: Duration,
 }
 
@@ -95,9 +94,9 @@ impl Web {
     }
 }
 
-/// Does that to the leader, waits for the other node to be the leader and for visits there, heals, and waits until the
-/// former leader is what `follows` waits for.
-fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, follows: fn(&Node, &Node)) -> Failover {
+/// Does that to the leader, waits for the other node to be the leader and for visits there, heals, and waits until there
+/// is a standby again.
+fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> Failover {
     let (leader, standby) = patroni.leader_and_standby();
     web.visits_go_on(LIMIT);
     let began = Instant::now();
@@ -111,19 +110,13 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, follows: fn(&Node, &Nod
     let (to_leader, elected) = (began.elapsed(), Instant::now());
     web.visits_go_on(BACK_LIMIT);
     let to_visits = elected.elapsed();
-    if to_visits > Duration::from_secs(2) {
-        for visitas in &web.processes {
-            eprintln!("{:#?}", visitas.stderr().all().iter().rev().take(8).collect::<Vec<_>>());
-        }
-        eprintln!("now {:?}", std::time::SystemTime::now());
-    }
     match fault {
         Fault::Killed => leader.restart(),
         Fault::Frozen => leader.thaw(),
         Fault::CutOff | Fault::CutOffFromPeers => leader.heal(),
     }
     let healed = Instant::now();
-    follows(leader, standby);
+    patroni.wait_whole(synchronous);
     Failover { fault, to_leader, to_visits, to_standby: healed.elapsed() }
 }
 
@@ -158,9 +151,7 @@ fn start() -> Option<Patroni> {
     let (leader, _) = patroni.leader_and_standby();
     let table = format!("SET ROLE {}; {TABLE}", crate::support::postgres::USER);
     leader.superuser(DEFAULT_NAME).batch_execute(&table).expect("a table of visits");
-    println!(
-        "| leader | to the next one | then to visits in each process | then until it follows |\n|---|---|---|---|"
-    );
+    println!("| leader | to the next one | then to visits in each process | then to a standby |\n|---|---|---|---|");
     Some(patroni)
 }
 
@@ -171,7 +162,7 @@ fn a_synchronous_failover_loses_nothing() {
     let Some(patroni) = start() else { return };
     let web = Web::start(&patroni);
     for fault in SYNCHRONOUS {
-        println!("{}", fail_over(&patroni, &web, fault, Node::wait_synchronous));
+        println!("{}", fail_over(&patroni, &web, fault, true));
     }
     let lost = account(&patroni, web);
     assert_eq!(lost, 0, "answered with 200, and no row");
@@ -185,7 +176,7 @@ fn an_asynchronous_failover_counts_nothing_twice() {
     patroni.nodes[0].patch_configuration(r#"{"synchronous_mode": false}"#);
     let web = Web::start(&patroni);
     for fault in ASYNCHRONOUS {
-        println!("{}", fail_over(&patroni, &web, fault, Node::wait_follows));
+        println!("{}", fail_over(&patroni, &web, fault, false));
     }
     account(&patroni, web);
 }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use ::postgres::{Client, Config, NoTls};
@@ -22,6 +23,8 @@ use super::wait::{within, within_value};
 
 /// A node that comes back is rewound or copied anew, on a machine that other programs load.
 const LIMIT: Duration = Duration::from_secs(90);
+/// Between two questions.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// What one request to Patroni's API may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
@@ -71,7 +74,7 @@ impl Patroni {
         first.patch_configuration(SHORT_WAITS);
         first.make_database();
         second.start(&patroni);
-        second.wait_synchronous(first);
+        all.wait_whole(true);
         Some(all)
     }
 
@@ -82,6 +85,25 @@ impl Patroni {
             [false, true] => Ok((&self.nodes[1], &self.nodes[0])),
             other => Err(other),
         })
+    }
+
+    /// Waits until there is a leader and the other node streams from it; until the leader's commits wait for that, where it
+    /// is to be `synchronous`.
+    pub fn wait_whole(&self, synchronous: bool) {
+        let role = if synchronous { "/synchronous" } else { "/replica" };
+        within_value(LIMIT, "a leader and a standby", || {
+            let (leader, standby) = match [&self.nodes[0], &self.nodes[1]].map(Node::is_primary) {
+                [true, false] => (&self.nodes[0], &self.nodes[1]),
+                [false, true] => (&self.nodes[1], &self.nodes[0]),
+                other => return Err(format!("leaders: {other:?}; {:#?}", self.said())),
+            };
+            if standby.state_is(role) && leader.has_standby() { Ok(()) } else { Err(format!("{:#?}", self.said())) }
+        });
+        self.nodes.iter().for_each(Node::watch);
+    }
+
+    fn said(&self) -> Vec<Vec<String>> {
+        self.nodes.iter().map(Node::said).collect()
     }
 
     /// The `DATABASE_URL` of a process by that name.
@@ -96,6 +118,10 @@ impl Patroni {
 
 impl Drop for Patroni {
     fn drop(&mut self) {
+        for node in &self.nodes {
+            let lines = node.process().as_ref().map(|process| process.stderr.all()).unwrap_or_default();
+            let _ = fs::write(format!("/tmp/repl/patroni-{}-{}.log", node.name, node.port), lines.join("\n"));
+        }
         self.nodes.iter().for_each(Node::end);
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -106,7 +132,7 @@ fn start_etcd(program: &Path, folder: &Path) -> (Process, u16) {
     let (client_url, peer_url) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
     let data = folder.join("etcd");
     let mut command = Command::new(program);
-    command.args(["--name", "etcd", "--log-level", "error", "--data-dir"]).arg(&data);
+    command.args(["--name", "etcd", "--log-level", "error", "--enable-v2", "--data-dir"]).arg(&data);
     command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
     command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
     command.args(["--initial-cluster", &format!("etcd={peer_url}")]);
@@ -154,9 +180,11 @@ impl Node {
             ("PATRONI_POSTGRESQL_DATA_DIR", in_folder("data")),
             ("PATRONI_POSTGRESQL_BIN_DIR", bin.parent().expect("a folder").display().to_string()),
             ("PATRONI_POSTGRESQL_PGPASS", in_folder("pgpass")),
-            ("PATRONI_ETCD3_HOSTS", at(self.to_etcd.port())),
+            // By the older API of etcd: before version 3.1 Patroni may keep an old view that it had by the newer one, for
+            // ever, after it was suspended or short of the processor.
+            ("PATRONI_ETCD_HOSTS", at(self.to_etcd.port())),
             // So that it goes on through the proxy and does not ask etcd for its own address.
-            ("PATRONI_ETCD3_USE_PROXIES", "true".to_owned()),
+            ("PATRONI_ETCD_USE_PROXIES", "true".to_owned()),
             ("PATRONI_SUPERUSER_USERNAME", SUPERUSER.to_owned()),
             ("PATRONI_SUPERUSER_PASSWORD", SUPERUSER_PASSWORD.to_owned()),
             ("PATRONI_REPLICATION_USERNAME", "replicator".to_owned()),
@@ -181,7 +209,12 @@ impl Node {
     }
 
     fn state_is(&self, path: &str) -> bool {
-        http(self.api, "GET", path, "").is_ok_and(|(status, _)| status == 200)
+        let is = http(self.api, "GET", path, "").is_ok_and(|(status, _)| status == 200);
+        if !is {
+            // Each question takes Patroni some milliseconds of the machine that the failover needs.
+            thread::sleep(BETWEEN);
+        }
+        is
     }
 
     /// Waits until it is the leader.
@@ -189,19 +222,17 @@ impl Node {
         self.wait_state("/primary");
     }
 
-    /// Waits until it streams and the leader's commits wait for it.
-    pub fn wait_synchronous(&self, leader: &Node) {
-        self.wait_follows(leader);
-        self.wait_state("/synchronous");
+    /// Whether a standby streams from it.
+    fn has_standby(&self) -> bool {
+        let streams =
+            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name LIKE 'db_' AND state = 'streaming')";
+        let row = self.try_superuser(DEFAULT_NAME).and_then(|mut sql| sql.query_one(streams, &[]));
+        row.is_ok_and(|row| row.get(0))
     }
 
-    /// Waits until it streams from that leader.
-    pub fn wait_follows(&self, leader: &Node) {
-        self.wait_state("/replica");
-        let mut sql = leader.superuser(DEFAULT_NAME);
-        let streams =
-            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')";
-        within(LIMIT, "a standby that streams", || sql.query_one(streams, &[&self.name]).expect("an answer").get(0));
+    /// Should this run be killed, PostgreSQL is ended too.
+    fn watch(&self) {
+        self.postmaster().into_iter().for_each(|pid| run::watch(pid, "QUIT"));
     }
 
     fn wait_state(&self, path: &str) {
@@ -210,8 +241,7 @@ impl Node {
             assert!(!ended, "Patroni does not run: {:#?}", self.said());
             if self.state_is(path) { Ok(()) } else { Err(self.said()) }
         });
-        // Should this run be killed, PostgreSQL is ended too.
-        self.postmaster().into_iter().for_each(|pid| run::watch(pid, "QUIT"));
+        self.watch();
     }
 
     /// The last that Patroni logged.
@@ -236,11 +266,13 @@ impl Node {
 
     /// A session of the superuser.
     pub fn superuser(&self, database: &str) -> Client {
+        within_value(LIMIT, "a session of the superuser", || self.try_superuser(database))
+    }
+
+    fn try_superuser(&self, database: &str) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.port).user(SUPERUSER).password(SUPERUSER_PASSWORD).dbname(database);
-        within_value(LIMIT, "a session of the superuser", || {
-            config.connect_timeout(Duration::from_secs(2)).application_name("suite").connect(NoTls)
-        })
+        config.connect_timeout(ANSWER_LIMIT).application_name("suite").connect(NoTls)
     }
 
     /// The postmaster's number.
