@@ -62,20 +62,15 @@ fn version() -> u8 {
 }
 
 fn serve() -> u8 {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(error) => return misconfigured(&error),
-    };
-    if let Err(error) = logging::start(config.log_format) {
-        eprintln!("visitas: the thread that logs cannot be started: {error}");
-        return FAILED;
-    }
-    let ended = server::run(&config);
-    if let Err(error) = &ended {
-        log::error!("{error}");
-    }
-    logging::finish(LAST_LINES);
-    if ended.is_ok() { DONE } else { FAILED }
+    with_config(|config| {
+        if let Err(error) = logging::start(config.log_format) {
+            eprintln!("visitas: the thread that logs cannot be started: {error}");
+            return false;
+        }
+        let ended = server::run(config).inspect_err(|error| log::error!("{error}"));
+        logging::finish(LAST_LINES);
+        ended.is_ok()
+    })
 }
 
 fn with_config(work: impl FnOnce(&Config) -> bool) -> u8 {
