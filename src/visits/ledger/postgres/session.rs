@@ -25,7 +25,8 @@ pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 // How soon the server finds that this process has vanished (PostgreSQL manual, "Client Connection Defaults").
-const KEEPALIVES: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3";
+const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; \
+     SET default_transaction_isolation = 'read committed'";
 
 /// Where the session is, and whether visits can be written there. Works in the schema where `acessos` is, wherever the
 /// search path finds it, so that all is in one place. That path may have a schema that strangers create in: every operator
@@ -217,8 +218,7 @@ impl Session {
         let pooled = process_id(&client).await != Some(pid);
         if !pooled {
             // Nothing depends on these: behind a pooler they would be left to its other clients.
-            client.batch_execute(KEEPALIVES).await?;
-            client.batch_execute("SET default_transaction_isolation = 'read committed'").await?;
+            client.batch_execute(SETTINGS).await?;
         }
         let commit = Call {
             text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
@@ -229,12 +229,10 @@ impl Session {
         Ok(Session { client, schema, pooled, warning, commit, peek, used: Instant::now() })
     }
 
-    /// Has the server parse what a lane runs often, where that is worth it.
+    /// Has the server parse what a lane runs for each batch, where that is worth it.
     pub(super) async fn prepare(&mut self) -> Result<(), Failure> {
         if !self.pooled {
-            for call in [&mut self.commit, &mut self.peek] {
-                call.prepared = Some(self.client.prepare_typed(&call.text, call.types).await?);
-            }
+            self.commit.prepared = Some(self.client.prepare_typed(&self.commit.text, self.commit.types).await?);
         }
         Ok(())
     }
