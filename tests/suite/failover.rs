@@ -18,8 +18,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// What an answer may be late by: so many programs share the machine.
 const LATE_AT_MOST: Duration = Duration::from_secs(3);
-/// From the moment that there is a leader until each process counts visits. Usually it is under two seconds.
-const BACK_LIMIT: Duration = Duration::from_secs(15);
+/// From the moment that there is a leader until each process counts visits. Usually it is a second or two.
+const BACK_LIMIT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// What happens to the leader.

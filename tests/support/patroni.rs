@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::postgres::{Client, Config, NoTls};
 
@@ -23,6 +23,7 @@ use super::wait::{within, within_value};
 
 /// A node that comes back is rewound or copied anew, on a machine that other programs load.
 const LIMIT: Duration = Duration::from_secs(90);
+const END_LIMIT: Duration = Duration::from_secs(20);
 /// Between two questions.
 const BETWEEN: Duration = Duration::from_millis(50);
 /// What one request to Patroni's API may take.
@@ -51,6 +52,8 @@ pub struct Node {
     patroni: Mutex<Option<Process>>,
     /// What is frozen: the processes that were there.
     frozen: Mutex<Vec<u32>>,
+    /// The postmaster that is ended should this run be killed.
+    watched: Mutex<Option<u32>>,
     to_etcd: Proxy,
     /// Patroni's API and PostgreSQL, as the other node reaches them.
     to_api: Proxy,
@@ -78,13 +81,19 @@ impl Patroni {
         Some(all)
     }
 
-    /// The leader and the other node.
+    /// The leader and the other node, where one says that it is.
+    fn roles(&self) -> Result<(&Node, &Node), String> {
+        let [one, other] = &self.nodes;
+        match (one.is_primary(), other.is_primary()) {
+            (true, false) => Ok((one, other)),
+            (false, true) => Ok((other, one)),
+            leaders => Err(format!("leaders: {leaders:?}; {:#?}", self.said())),
+        }
+    }
+
+    /// The leader and the other node, as soon as there is a leader.
     pub fn leader_and_standby(&self) -> (&Node, &Node) {
-        within_value(LIMIT, "a leader", || match [&self.nodes[0], &self.nodes[1]].map(Node::is_primary) {
-            [true, false] => Ok((&self.nodes[0], &self.nodes[1])),
-            [false, true] => Ok((&self.nodes[1], &self.nodes[0])),
-            other => Err(other),
-        })
+        within_value(LIMIT, "a leader", || self.roles())
     }
 
     /// Waits until there is a leader and the other node streams from it; until the leader's commits wait for that, where it
@@ -92,11 +101,7 @@ impl Patroni {
     pub fn wait_whole(&self, synchronous: bool) {
         let role = if synchronous { "/synchronous" } else { "/replica" };
         within_value(LIMIT, "a leader and a standby", || {
-            let (leader, standby) = match [&self.nodes[0], &self.nodes[1]].map(Node::is_primary) {
-                [true, false] => (&self.nodes[0], &self.nodes[1]),
-                [false, true] => (&self.nodes[1], &self.nodes[0]),
-                other => return Err(format!("leaders: {other:?}; {:#?}", self.said())),
-            };
+            let (leader, standby) = self.roles()?;
             if standby.state_is(role) && leader.has_standby() { Ok(()) } else { Err(format!("{:#?}", self.said())) }
         });
         self.nodes.iter().for_each(Node::watch);
@@ -118,10 +123,6 @@ impl Patroni {
 
 impl Drop for Patroni {
     fn drop(&mut self) {
-        for node in &self.nodes {
-            let lines = node.process().as_ref().map(|process| process.stderr.all()).unwrap_or_default();
-            let _ = fs::write(format!("/tmp/repl/patroni-{}-{}.log", node.name, node.port), lines.join("\n"));
-        }
         self.nodes.iter().for_each(Node::end);
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -158,6 +159,7 @@ impl Node {
             api,
             patroni: Mutex::default(),
             frozen: Mutex::default(),
+            watched: Mutex::default(),
             to_etcd: Proxy::to(etcd_port),
             to_api: Proxy::to(api),
             to_node: Proxy::to(port),
@@ -204,7 +206,7 @@ impl Node {
     }
 
     /// Whether Patroni says that it has the leader's lock and its PostgreSQL takes writes.
-    pub fn is_primary(&self) -> bool {
+    fn is_primary(&self) -> bool {
         self.state_is("/primary")
     }
 
@@ -232,7 +234,13 @@ impl Node {
 
     /// Should this run be killed, PostgreSQL is ended too.
     fn watch(&self) {
-        self.postmaster().into_iter().for_each(|pid| run::watch(pid, "QUIT"));
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let postmaster = self.postmaster();
+        if *watched != postmaster {
+            watched.into_iter().for_each(run::forget);
+            postmaster.into_iter().for_each(|pid| run::watch(pid, "QUIT"));
+            *watched = postmaster;
+        }
     }
 
     fn wait_state(&self, path: &str) {
@@ -302,14 +310,12 @@ impl Node {
     /// Ends it as a machine's crash does.
     pub fn kill(&self) {
         self.freeze();
-        self.frozen().drain(..).for_each(|pid| {
-            send_signal(pid, "KILL");
-            run::forget(pid);
-        });
+        self.frozen().drain(..).for_each(|pid| send_signal(pid, "KILL"));
         if let Some(mut process) = self.process().take() {
             process.wait(LIMIT);
         }
         within(LIMIT, "the end of a node", || self.postmaster().is_none());
+        self.watch();
     }
 
     /// Stops all of it where it stands, as a machine that is suspended does.
@@ -358,12 +364,16 @@ impl Node {
         self.thaw();
         if let Some(mut process) = self.process().take() {
             // Ends PostgreSQL too.
-            process.end("TERM", Duration::from_secs(20));
+            process.end("TERM", END_LIMIT);
         }
         if let Some(postmaster) = self.postmaster() {
             send_signal(postmaster, "QUIT");
-            run::forget(postmaster);
         }
+        let end = Instant::now() + END_LIMIT;
+        while self.postmaster().is_some() && Instant::now() < end {
+            thread::sleep(BETWEEN);
+        }
+        self.watch();
     }
 }
 
