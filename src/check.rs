@@ -1,4 +1,5 @@
-//! `visitas check`: tries the configuration and both stores, and prints a table of what it found and what to do.
+//! `visitas check`: tries the configuration and both stores, and prints a table of what it found
+//! and what to do.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,7 +9,9 @@ use crate::config::{Config, CounterPlace, LedgerPlace};
 use crate::server;
 use crate::visits::counter::diagnose_redis;
 use crate::visits::diagnose::{Check, Severity};
-use crate::visits::ledger::{Counted, diagnose_file, diagnose_postgres, recount_file, recount_postgres};
+use crate::visits::ledger::{
+    Counted, diagnose_file, diagnose_postgres, recount_file, recount_postgres,
+};
 
 /// Time for the counter's connection, and for each of its answers.
 const COUNTER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,7 +25,10 @@ const OTHER_DESCRIPTORS: usize = 64;
 pub fn run(config: &Config) -> bool {
     let mut checks = vec![
         Check::fine("configuration", "valid"),
-        Check::fine("listens on", format!("{}, with {} workers", config.listen, config.workers)),
+        Check::fine(
+            "listens on",
+            format!("{}, with {} workers", config.listen, config.workers),
+        ),
         descriptors(config),
         Check::fine("ledger", config.ledger.to_string()),
     ];
@@ -33,7 +39,9 @@ pub fn run(config: &Config) -> bool {
     let ledger = failures(&checks);
     checks.push(Check::fine("counter", config.counter.to_string()));
     match &config.counter {
-        CounterPlace::InProcess => checks.push(Check::fine("its counter", "begins at 0 at each start")),
+        CounterPlace::InProcess => {
+            checks.push(Check::fine("its counter", "begins at 0 at each start"))
+        }
         CounterPlace::Redis(place) => checks.extend(diagnose_redis(place, COUNTER_TIMEOUT)),
     }
     let all = failures(&checks);
@@ -44,21 +52,28 @@ pub fn run(config: &Config) -> bool {
 }
 
 fn failures(checks: &[Check]) -> usize {
-    checks.iter().filter(|check| check.severity == Severity::Failure).count()
+    checks
+        .iter()
+        .filter(|check| check.severity == Severity::Failure)
+        .count()
 }
 
-/// What so many failures of the ledger and of the counter come to: without a counter visits are served all the same.
+/// What so many failures of the ledger and of the counter come to: without a counter visits are
+/// served all the same.
 fn summary(ledger: usize, counter: usize) -> String {
     let things = |count: usize| format!("{count} thing{} to do", if count == 1 { "" } else { "s" });
     match (ledger, counter) {
         (0, 0) => "visits can be served\n".to_owned(),
-        (0, counter) => format!("visits can be served, but not counted in Redis: {}\n", things(counter)),
+        (0, counter) => format!(
+            "visits can be served, but not counted in Redis: {}\n",
+            things(counter)
+        ),
         (ledger, counter) => format!("visits cannot be served: {}\n", things(ledger + counter)),
     }
 }
 
-/// Compares the total and the history with the rows; prints what it found. With `correct` it sets both right. Says whether
-/// they agree now.
+/// Compares the total and the history with the rows; prints what it found. With `correct` it sets
+/// both right. Says whether they agree now.
 #[cold]
 pub fn count(config: &Config, correct: bool) -> bool {
     let counted = match &config.ledger {
@@ -76,7 +91,10 @@ pub fn count(config: &Config, correct: bool) -> bool {
 
 fn sentence(counted: &Counted, correct: bool) -> String {
     match (counted.agrees(), correct) {
-        (true, _) => format!("{} rows; the total and the history agree with them", counted.rows),
+        (true, _) => format!(
+            "{} rows; the total and the history agree with them",
+            counted.rows
+        ),
         (false, true) => format!("set right: {counted}"),
         (false, false) => format!("{counted}; run visitas recount to set it right"),
     }
@@ -97,13 +115,20 @@ fn progress() -> impl FnMut(i64, i64) {
 #[cold]
 fn descriptors(config: &Config) -> Check {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let allowed = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|hard| hard.parse::<usize>().ok());
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let allowed = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|hard| hard.parse::<usize>().ok());
     let wanted = config.max_connections + OTHER_DESCRIPTORS;
     match allowed {
         Some(allowed) if allowed < wanted => Check::warns(
             "connections",
-            format!("MAX_CONNECTIONS is {}, but only {allowed} descriptors may be open", config.max_connections),
+            format!(
+                "MAX_CONNECTIONS is {}, but only {allowed} descriptors may be open",
+                config.max_connections
+            ),
             format!("raise the limit (ulimit -n) to {wanted}, or lower MAX_CONNECTIONS"),
         ),
         _ => Check::fine("connections", format!("up to {}", config.max_connections)),
@@ -113,15 +138,28 @@ fn descriptors(config: &Config) -> Check {
 /// The checks in columns, and what to do below each that asks for it.
 #[cold]
 fn table(checks: &[Check]) -> String {
-    let width = checks.iter().map(|check| check.what.chars().count()).max().unwrap_or(0);
+    let width = checks
+        .iter()
+        .map(|check| check.what.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
-    for Check { severity, what, found, todo } in checks {
+    for Check {
+        severity,
+        what,
+        found,
+        todo,
+    } in checks
+    {
         let mark = match severity {
             Severity::Fine => "ok",
             Severity::Warning => "warn",
             Severity::Failure => "FAIL",
         };
-        let found: String = found.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let found: String = found
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         text += &format!("{mark:<4}  {what:<width$}  {found}\n");
         if !todo.is_empty() {
             text += &format!("{:4}  {:width$}  -> {todo}\n", "", "");
@@ -136,9 +174,18 @@ mod tests {
 
     #[test]
     fn the_table_says_what_to_do_below_what_it_is_about() {
-        let checks = [Check::fine("a", "b\nc"), Check::fails("long name", "broken", "mend it")];
-        assert_eq!(table(&checks), "ok    a          b c\nFAIL  long name  broken\n                 -> mend it\n");
+        let checks = [
+            Check::fine("a", "b\nc"),
+            Check::fails("long name", "broken", "mend it"),
+        ];
+        assert_eq!(
+            table(&checks),
+            "ok    a          b c\nFAIL  long name  broken\n                 -> mend it\n"
+        );
         assert_eq!(summary(1, 0), "visits cannot be served: 1 thing to do\n");
-        assert_eq!(summary(0, 2), "visits can be served, but not counted in Redis: 2 things to do\n");
+        assert_eq!(
+            summary(0, 2),
+            "visits can be served, but not counted in Redis: 2 things to do\n"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The environment, read and validated once: every setting of visitas, its default and what it takes.
+//! The environment, read and validated once: every setting of visitas, its default and what it
+//! takes.
 
 mod reader;
 mod stores;
@@ -27,15 +28,27 @@ pub struct Variable {
 }
 
 const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
-    Variable { name, default, meaning }
+    Variable {
+        name,
+        default,
+        meaning,
+    }
 }
 
 /// Every variable that visitas reads. No other one changes what it does.
 pub const VARIABLES: &[Variable] = &[
     variable("HOST", "0.0.0.0", "address or name to listen on"),
     variable("PORT", "5000", "TCP port to listen on (0: any free one)"),
-    variable("OPS_PORT", "unset: on PORT", "TCP port for /metrics, /livez and /readyz, which are then not on PORT"),
-    variable("DB_HOST", "unset: embedded store", "PostgreSQL host, or the folder of its Unix socket"),
+    variable(
+        "OPS_PORT",
+        "unset: on PORT",
+        "TCP port for /metrics, /livez and /readyz, which are then not on PORT",
+    ),
+    variable(
+        "DB_HOST",
+        "unset: embedded store",
+        "PostgreSQL host, or the folder of its Unix socket",
+    ),
     variable("DB_PORT", "5432", "PostgreSQL port"),
     variable("DB_USER", "user_app", "PostgreSQL role"),
     variable("DB_PASSWORD", "unset", "its password"),
@@ -49,29 +62,85 @@ pub const VARIABLES: &[Variable] = &[
     variable("REDIS_PORT", "6379", "Redis port"),
     variable("REDIS_USER", "unset: Redis' own", "Redis user"),
     variable("REDIS_PASSWORD", "unset", "its password"),
-    variable("REDIS_URL", "unset", "instead of the REDIS_* ones: redis://user:password@host:port/number"),
+    variable(
+        "REDIS_URL",
+        "unset",
+        "instead of the REDIS_* ones: redis://user:password@host:port/number",
+    ),
     variable("DB_PASSWORD_FILE", "unset", "file to read DB_PASSWORD from"),
-    variable("DATABASE_URL_FILE", "unset", "file to read DATABASE_URL from"),
-    variable("REDIS_PASSWORD_FILE", "unset", "file to read REDIS_PASSWORD from"),
+    variable(
+        "DATABASE_URL_FILE",
+        "unset",
+        "file to read DATABASE_URL from",
+    ),
+    variable(
+        "REDIS_PASSWORD_FILE",
+        "unset",
+        "file to read REDIS_PASSWORD from",
+    ),
     variable("REDIS_URL_FILE", "unset", "file to read REDIS_URL from"),
     variable("DATA_DIR", "./data", "folder of the embedded store"),
-    variable("KEEP_ROWS", "for ever", "delete rows older than this (90d, 12h); the total still counts them"),
-    variable("WORKERS", "cores the process may use", "coroutine workers; each four share a lane"),
-    variable("CONNECT_ATTEMPTS", "5", "tries to reach the ledger at start, then exit 1 (0: for ever)"),
+    variable(
+        "KEEP_ROWS",
+        "for ever",
+        "delete rows older than this (90d, 12h); the total still counts them",
+    ),
+    variable(
+        "WORKERS",
+        "cores the process may use",
+        "coroutine workers; each four share a lane",
+    ),
+    variable(
+        "CONNECT_ATTEMPTS",
+        "5",
+        "tries to reach the ledger at start, then exit 1 (0: for ever)",
+    ),
     variable("CONNECT_INTERVAL", "5s", "time between two of them"),
-    variable("REQUEST_TIMEOUT", "5s", "a visit's deadline, from its arrival to its answer"),
-    variable("HEADER_TIMEOUT", "10s", "time a request's head may take to arrive, and its body, and answers to be read"),
-    variable("IDLE_TIMEOUT", "60s", "time a connection may stay without a request"),
-    variable("MAX_CONNECTIONS", "16384", "open connections; above, the longest idle one is closed, or 503"),
-    variable("MAX_QUEUE", "65536", "visits that wait for a commit; above: 503"),
-    variable("VISITS_PER_CLIENT", "unset: any number", "visits that one address may make, as 60/1m; above: 429"),
+    variable(
+        "REQUEST_TIMEOUT",
+        "5s",
+        "a visit's deadline, from its arrival to its answer",
+    ),
+    variable(
+        "HEADER_TIMEOUT",
+        "10s",
+        "time a request's head may take to arrive, and its body, and answers to be read",
+    ),
+    variable(
+        "IDLE_TIMEOUT",
+        "60s",
+        "time a connection may stay without a request",
+    ),
+    variable(
+        "MAX_CONNECTIONS",
+        "16384",
+        "open connections; above, the longest idle one is closed, or 503",
+    ),
+    variable(
+        "MAX_QUEUE",
+        "65536",
+        "visits that wait for a commit; above: 503",
+    ),
+    variable(
+        "VISITS_PER_CLIENT",
+        "unset: any number",
+        "visits that one address may make, as 60/1m; above: 429",
+    ),
     variable(
         "TRUSTED_PROXIES",
         "unset: none",
         "addresses and networks whose Forwarded, X-Forwarded-For or PROXY header is believed",
     ),
-    variable("DRAIN_DELAY", "0", "time after SIGTERM in which connections are still accepted, with /readyz at 503"),
-    variable("DRAIN_TIMEOUT", "10s", "time to finish what was accepted, after SIGTERM or SIGINT"),
+    variable(
+        "DRAIN_DELAY",
+        "0",
+        "time after SIGTERM in which connections are still accepted, with /readyz at 503",
+    ),
+    variable(
+        "DRAIN_TIMEOUT",
+        "10s",
+        "time to finish what was accepted, after SIGTERM or SIGINT",
+    ),
     variable("LOG_FORMAT", "text", "text or json"),
     variable("ACCESS_LOG", "off", "on: one log line a request"),
 ];
@@ -110,7 +179,8 @@ pub struct Config {
     pub connect_interval: Duration,
     /// A visit's deadline, arrival to answer.
     pub request_timeout: Duration,
-    /// Time a request's head may take to arrive, from its first byte; again its body; again answers to be taken.
+    /// Time a request's head may take to arrive, from its first byte; again its body; again answers
+    /// to be taken.
     pub header_timeout: Duration,
     /// Time a connection may stay without a request.
     pub idle_timeout: Duration,
@@ -147,15 +217,21 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: got {}; it takes {}", self.variable, self.got, self.takes)
+        write!(
+            f,
+            "{}: got {}; it takes {}",
+            self.variable, self.got, self.takes
+        )
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-/// The longest time any timeout may be set to. Longer ones are typing errors (milliseconds for seconds).
+/// The longest time any timeout may be set to. Longer ones are typing errors (milliseconds for
+/// seconds).
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// The shortest deadline: the clock that enforces them ticks every 50 ms, so less would mean nothing.
+/// The shortest deadline: the clock that enforces them ticks every 50 ms, so less would mean
+/// nothing.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Rows that are deleted sooner than they are seen are of no use.
 const SHORTEST_KEPT: Duration = Duration::from_secs(1);
@@ -189,25 +265,46 @@ impl Config {
             ops: ops_address(&env, listen)?,
             ledger: stores::ledger(&env)?,
             counter: stores::counter(&env)?,
-            workers: env.whole("WORKERS", 1..=MOST_WORKERS)?.unwrap_or_else(cores),
-            connect_attempts: NonZeroUsize::new(env.whole("CONNECT_ATTEMPTS", 0..=1_000_000)?.unwrap_or(5)),
+            workers: env
+                .whole("WORKERS", 1..=MOST_WORKERS)?
+                .unwrap_or_else(cores),
+            connect_attempts: NonZeroUsize::new(
+                env.whole("CONNECT_ATTEMPTS", 0..=1_000_000)?.unwrap_or(5),
+            ),
             connect_interval: env
                 .duration("CONNECT_INTERVAL", Duration::ZERO..=LONGEST)?
                 .unwrap_or(Duration::from_secs(5)),
-            request_timeout: env.duration("REQUEST_TIMEOUT", SHORTEST..=LONGEST)?.unwrap_or(Duration::from_secs(5)),
-            header_timeout: env.duration("HEADER_TIMEOUT", SHORTEST..=LONGEST)?.unwrap_or(Duration::from_secs(10)),
-            idle_timeout: env.duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?.unwrap_or(Duration::from_secs(60)),
-            max_connections: env.whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?.unwrap_or(16_384),
+            request_timeout: env
+                .duration("REQUEST_TIMEOUT", SHORTEST..=LONGEST)?
+                .unwrap_or(Duration::from_secs(5)),
+            header_timeout: env
+                .duration("HEADER_TIMEOUT", SHORTEST..=LONGEST)?
+                .unwrap_or(Duration::from_secs(10)),
+            idle_timeout: env
+                .duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?
+                .unwrap_or(Duration::from_secs(60)),
+            max_connections: env
+                .whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?
+                .unwrap_or(16_384),
             max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?.unwrap_or(65_536),
             keep_rows: env.duration("KEEP_ROWS", SHORTEST_KEPT..=LONGEST_KEPT)?,
             visits_per_client: env.rate("VISITS_PER_CLIENT")?,
             trusted_proxies: env.networks("TRUSTED_PROXIES")?,
-            drain_delay: env.duration("DRAIN_DELAY", Duration::ZERO..=LONGEST)?.unwrap_or(Duration::ZERO),
-            drain_timeout: env.duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?.unwrap_or(Duration::from_secs(10)),
+            drain_delay: env
+                .duration("DRAIN_DELAY", Duration::ZERO..=LONGEST)?
+                .unwrap_or(Duration::ZERO),
+            drain_timeout: env
+                .duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?
+                .unwrap_or(Duration::from_secs(10)),
             log_format: env
-                .choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?
+                .choice(
+                    "LOG_FORMAT",
+                    &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                )?
                 .unwrap_or(LogFormat::Text),
-            access_log: env.choice("ACCESS_LOG", &[("off", false), ("on", true)])?.unwrap_or(false),
+            access_log: env
+                .choice("ACCESS_LOG", &[("off", false), ("on", true)])?
+                .unwrap_or(false),
         })
     }
 }
@@ -223,13 +320,18 @@ pub fn readyz_from_env() -> Result<SocketAddr, ConfigError> {
 }
 
 fn ops_address(env: &Reader<'_>, listen: SocketAddr) -> Result<Option<SocketAddr>, ConfigError> {
-    Ok(env.whole("OPS_PORT", 0..=u16::MAX)?.map(|port| SocketAddr::new(listen.ip(), port)))
+    Ok(env
+        .whole("OPS_PORT", 0..=u16::MAX)?
+        .map(|port| SocketAddr::new(listen.ip(), port)))
 }
 
 fn listen_address(env: &Reader<'_>) -> Result<SocketAddr, ConfigError> {
     let port = env.whole("PORT", 0..=u16::MAX)?.unwrap_or(5000);
     let host = env.text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned());
-    let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(&host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(&host);
     let mut found = (bare, port).to_socket_addrs().into_iter().flatten();
     found.next().ok_or_else(|| ConfigError {
         variable: "HOST",
@@ -240,7 +342,9 @@ fn listen_address(env: &Reader<'_>) -> Result<SocketAddr, ConfigError> {
 
 /// The cores this process may use: its affinity and its cgroup's quota, at least one.
 fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_WORKERS)
+    std::thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(MOST_WORKERS)
 }
 
 #[cfg(test)]
@@ -248,7 +352,11 @@ mod tests {
     use super::*;
 
     fn with(vars: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_lookup(&|name| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value)))
+        Config::from_lookup(&|name| {
+            vars.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| OsString::from(value))
+        })
     }
 
     #[test]
@@ -276,7 +384,9 @@ mod tests {
             ("ACCESS_LOG", "yes"),
         ] {
             let vars = [("DB_HOST", "db"), (name, value)];
-            let error = with(&vars).err().unwrap_or_else(|| unreachable!("{name}={value} was taken"));
+            let error = with(&vars)
+                .err()
+                .unwrap_or_else(|| unreachable!("{name}={value} was taken"));
             assert_eq!(error.variable, name);
             assert!(error.to_string().contains(value), "{error}");
         }
@@ -287,12 +397,17 @@ mod tests {
         for (name, value) in [
             ("DATABASE_URL", "postgres://user:s3cret@host:notaport/db"),
             ("DATABASE_URL", "host=h password=s3cret nonsense=1"),
-            ("DATABASE_URL", "postgres://user:s3cret@host/db?sslmode=require"),
+            (
+                "DATABASE_URL",
+                "postgres://user:s3cret@host/db?sslmode=require",
+            ),
             ("REDIS_URL", "redis://:s3cret@host:notaport"),
             ("REDIS_URL", "rediss://:s3cret@host"),
             ("REDIS_URL", "s3cret"),
         ] {
-            let error = with(&[(name, value)]).err().unwrap_or_else(|| unreachable!("{name} was taken"));
+            let error = with(&[(name, value)])
+                .err()
+                .unwrap_or_else(|| unreachable!("{name} was taken"));
             assert_eq!(error.variable, name);
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }

@@ -1,4 +1,5 @@
-//! `visitas healthcheck`: asks the local server whether it is ready, for images that hold nothing else to ask with.
+//! `visitas healthcheck`: asks the local server whether it is ready, for images that hold nothing
+//! else to ask with.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -13,9 +14,14 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// A sentence: nobody listens, or the server is not ready.
 pub fn check(listen: SocketAddr) -> Result<(), String> {
     let address = local(listen);
-    let answer = ask(address).map_err(|error| format!("no answer from http://{address}/readyz: {error}"))?;
+    let answer =
+        ask(address).map_err(|error| format!("no answer from http://{address}/readyz: {error}"))?;
     let status = answer.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(format!("http://{address}/readyz: {status}")) }
+    if status.split(' ').nth(1) == Some("200") {
+        Ok(())
+    } else {
+        Err(format!("http://{address}/readyz: {status}"))
+    }
 }
 
 /// Where a server that listens there can be reached from this machine.
@@ -32,7 +38,9 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(
+        format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer)?;
     Ok(answer)

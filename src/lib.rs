@@ -1,4 +1,5 @@
-//! visitas, a visit counter: a 200 is one committed row, counted exactly once. This file is the map of the crate.
+//! visitas, a visit counter: a 200 is one committed row, counted exactly once. This file is the map
+//! of the crate.
 //!
 //! ```text
 //! config       the environment, read and validated once

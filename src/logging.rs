@@ -1,4 +1,5 @@
-//! Log lines go to standard error by a thread of their own, so that nobody who logs waits for whoever reads them.
+//! Log lines go to standard error by a thread of their own, so that nobody who logs waits for
+//! whoever reads them.
 
 mod lines;
 
@@ -14,14 +15,18 @@ use crate::config::LogFormat;
 use crate::http::Access;
 pub(crate) use lines::rfc3339;
 
-/// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is logged: better than
-/// memory without bound, or a visit that waits for a full pipe.
+/// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is
+/// logged: better than memory without bound, or a visit that waits for a full pipe.
 const MOST_WAITING: usize = 1 << 20;
 
 /// Lines dropped since the start.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-static SINK: Sink = Sink { waiting: Mutex::new(Waiting::new()), wake: Condvar::new(), written: Condvar::new() };
+static SINK: Sink = Sink {
+    waiting: Mutex::new(Waiting::new()),
+    wake: Condvar::new(),
+    written: Condvar::new(),
+};
 
 /// What is on its way to standard error.
 struct Sink {
@@ -41,7 +46,12 @@ struct Waiting {
 
 impl Waiting {
     const fn new() -> Self {
-        Waiting { format: LogFormat::Text, text: String::new(), dropped: 0, writing: false }
+        Waiting {
+            format: LogFormat::Text,
+            text: String::new(),
+            dropped: 0,
+            writing: false,
+        }
     }
 }
 
@@ -63,14 +73,18 @@ impl Sink {
         let mut text = String::new();
         loop {
             let idle = |waiting: &mut Waiting| waiting.text.is_empty() && waiting.dropped == 0;
-            let mut waiting = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self
+                .wake
+                .wait_while(self.lock(), idle)
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut waiting.text, &mut text);
             let dropped = std::mem::take(&mut waiting.dropped);
             waiting.writing = true;
             let format = waiting.format;
             drop(waiting);
             if dropped > 0 {
-                let message = format!("{dropped} log lines were dropped: nobody read them fast enough");
+                let message =
+                    format!("{dropped} log lines were dropped: nobody read them fast enough");
                 text += &lines::event(format, SystemTime::now(), Level::Warn, &message);
             }
             // Nowhere is left to report a failure to.
@@ -88,14 +102,17 @@ impl Sink {
 
 impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The libraries log each connection at this level; what matters of theirs reaches us as errors.
+        // The libraries log each connection at this level; what matters of theirs reaches us as
+        // errors.
         metadata.level() <= Level::Info && metadata.target().starts_with("visitas")
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let message = record.args().to_string();
-            self.add(|format, now, text| *text += &lines::event(format, now, record.level(), &message));
+            self.add(|format, now, text| {
+                *text += &lines::event(format, now, record.level(), &message)
+            });
             self.wake.notify_one();
         }
     }
@@ -111,7 +128,9 @@ impl Log for Sink {
 /// When the thread that writes them cannot be started.
 pub fn start(format: LogFormat) -> io::Result<()> {
     SINK.lock().format = format;
-    thread::Builder::new().name("log".to_owned()).spawn(|| SINK.run())?;
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(|| SINK.run())?;
     // It is only called once, and an earlier logger would be as good.
     let _ = log::set_logger(&SINK);
     log::set_max_level(LevelFilter::Info);
@@ -139,5 +158,8 @@ pub fn flush() {
 pub fn finish(time: Duration) {
     SINK.flush();
     let unwritten = |waiting: &mut Waiting| !waiting.text.is_empty() || waiting.writing;
-    drop(SINK.written.wait_timeout_while(SINK.lock(), time, unwritten));
+    drop(
+        SINK.written
+            .wait_timeout_while(SINK.lock(), time, unwritten),
+    );
 }

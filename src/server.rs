@@ -21,26 +21,35 @@ use crate::http::{self, Server};
 use crate::logging;
 use crate::site::{self, Ops, Site, StoreNames};
 use crate::visits::counter::{Counter, Memory, Redis};
-use crate::visits::ledger::{Embedded, EmbeddedFile, EmbeddedPruner, Ledger, Postgres, PostgresPruner, Pruner};
+use crate::visits::ledger::{
+    Embedded, EmbeddedFile, EmbeddedPruner, Ledger, Postgres, PostgresPruner, Pruner,
+};
 use crate::visits::{self, Stores, Visits};
 
-/// Bytes of a connection's stack. A request is served in a third of it; pages not touched are not there. A debug
-/// build's frames are several times larger.
-const STACK_BYTES: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 32 * 1024 };
+/// Bytes of a connection's stack. A request is served in a third of it; pages not touched are not
+/// there. A debug build's frames are several times larger.
+const STACK_BYTES: usize = if cfg!(debug_assertions) {
+    256 * 1024
+} else {
+    32 * 1024
+};
 /// Stacks kept for reuse, made at start: each keeps one page resident.
 const STACKS_KEPT: usize = 64;
-/// The longest wait for one answer of the counter. A visit never waits longer for it; past this it does without.
+/// The longest wait for one answer of the counter. A visit never waits longer for it; past this it
+/// does without.
 const COUNTER_TIMEOUT: Duration = Duration::from_millis(500);
 /// And its share of a visit's deadline, since what queues meanwhile waits too.
 const COUNTER_SHARE: u32 = 4;
-/// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many workers can bring,
-/// and two lanes only make smaller batches that wait for each other's flush to disk.
+/// Workers that share a lane. One session of PostgreSQL takes several times the rows that so many
+/// workers can bring, and two lanes only make smaller batches that wait for each other's flush to
+/// disk.
 const WORKERS_A_LANE: usize = 4;
 /// Connections that `OPS_PORT` serves: a few scrapers and probes.
 const OPS_CONNECTIONS: usize = 64;
 /// Time for the stages to end once all connections are gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the memory that the kernel holds for connections is looked at, and how many times so often the process is.
+/// How often the memory that the kernel holds for connections is looked at, and how many times so
+/// often the process is.
 const MEASURE: Duration = Duration::from_millis(250);
 const PROCESS_EVERY: u32 = 4;
 /// How often a draining process looks whether it is done.
@@ -70,18 +79,27 @@ enum Event {
 /// A sentence that says what could not be done.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let (sender, events) = mpsc::channel();
-    // First of all, so that a signal is obeyed from the start: as process 1 it would be ignored else.
-    watch_signals(sender.clone()).map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
+    // First of all, so that a signal is obeyed from the start: as process 1 it would be ignored
+    // else.
+    watch_signals(sender.clone())
+        .map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
     clock::set(Duration::ZERO);
     capacity::prepare();
     start_workers(config.workers);
 
     check_folder(config)?;
     let listener = bind("PORT", config.listen)?;
-    let ops_listener = config.ops.map(|address| bind("OPS_PORT", address)).transpose()?;
+    let ops_listener = config
+        .ops
+        .map(|address| bind("OPS_PORT", address))
+        .transpose()?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let ops = ops_address.map_or(String::new(), |address| format!(", /metrics and health on http://{address}"));
+    let ops_address = ops_listener
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok());
+    let ops = ops_address.map_or(String::new(), |address| {
+        format!(", /metrics and health on http://{address}")
+    });
     log::info!(
         "listening on http://{address}{ops}; reaching for the ledger ({}) and the counter ({})",
         config.ledger,
@@ -93,17 +111,39 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         // Nobody listens any more once the process is stopping.
         let _ = sender.send(Event::Visits(event));
     };
-    let visits = Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
+    let visits =
+        Arc::new(Visits::start(&visits_options(config), &stores(config), tell).map_err(failed)?);
     // Once all threads are there, which take their part of the memory.
     let capacity = capacity(config)?;
     let front = Arc::new(http::Stats::new(config.workers));
     let settings = site_settings(config, capacity);
-    let site = Arc::new(Site::new(Arc::clone(&visits), Arc::clone(&front), store_names(config), settings));
-    let server =
-        Arc::new(Server::start(listener, http_options(config, capacity), Arc::clone(&site), front).map_err(failed)?);
-    let ops = ops_listener.map(|listener| start_ops(listener, config, capacity, &site)).transpose().map_err(failed)?;
+    let site = Arc::new(Site::new(
+        Arc::clone(&visits),
+        Arc::clone(&front),
+        store_names(config),
+        settings,
+    ));
+    let server = Arc::new(
+        Server::start(
+            listener,
+            http_options(config, capacity),
+            Arc::clone(&site),
+            front,
+        )
+        .map_err(failed)?,
+    );
+    let ops = ops_listener
+        .map(|listener| start_ops(listener, config, capacity, &site))
+        .transpose()
+        .map_err(failed)?;
     start_measuring(Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
-    start_clock(Arc::clone(&visits), Arc::clone(&site), Arc::clone(&server), ops).map_err(failed)?;
+    start_clock(
+        Arc::clone(&visits),
+        Arc::clone(&site),
+        Arc::clone(&server),
+        ops,
+    )
+    .map_err(failed)?;
 
     loop {
         match events.recv() {
@@ -121,13 +161,19 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 }
 
 fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    http::bind(address).map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))
+    http::bind(address)
+        .map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))
 }
 
-/// A folder that cannot be written to is said before anything else is tried: most often it is a mount of another user's.
+/// A folder that cannot be written to is said before anything else is tried: most often it is a
+/// mount of another user's.
 fn check_folder(config: &Config) -> Result<(), RunError> {
-    let LedgerPlace::Embedded { folder } = &config.ledger else { return Ok(()) };
-    let Err(error) = access(folder.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) else { return Ok(()) };
+    let LedgerPlace::Embedded { folder } = &config.ledger else {
+        return Ok(());
+    };
+    let Err(error) = access(folder.as_path(), AccessFlags::W_OK | AccessFlags::X_OK) else {
+        return Ok(());
+    };
     // What is missing is made later.
     if error == Errno::ENOENT {
         return Ok(());
@@ -138,23 +184,31 @@ fn check_folder(config: &Config) -> Result<(), RunError> {
     )))
 }
 
-/// Lets every connection finish what it began, at most for `DRAIN_TIMEOUT`; a second signal hurries it.
+/// Lets every connection finish what it began, at most for `DRAIN_TIMEOUT`; a second signal hurries
+/// it.
 fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &Server<Site>) {
     site.drain();
     if !config.drain_delay.is_zero() {
-        log::info!("stopping: /readyz says so, and connections are accepted for {:?} still", config.drain_delay);
+        log::info!(
+            "stopping: /readyz says so, and connections are accepted for {:?} still",
+            config.drain_delay
+        );
         let until = Instant::now() + config.drain_delay;
         // A second signal ends the delay.
-        while !matches!(events.recv_timeout(until.saturating_duration_since(Instant::now())), Ok(Event::Stop) | Err(_))
-        {
-        }
+        while !matches!(
+            events.recv_timeout(until.saturating_duration_since(Instant::now())),
+            Ok(Event::Stop) | Err(_)
+        ) {}
     }
     log::info!("stopping: finishing what was accepted");
     server.drain();
     let until = Instant::now() + config.drain_timeout;
     while !server.is_done() {
         if Instant::now() >= until {
-            log::warn!("stopping before all connections were done: {:?} are over", config.drain_timeout);
+            log::warn!(
+                "stopping before all connections were done: {:?} are over",
+                config.drain_timeout
+            );
             return;
         }
         if matches!(events.recv_timeout(DRAIN_LOOK), Ok(Event::Stop)) {
@@ -173,7 +227,9 @@ fn announce(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
         config.ledger,
         config.counter,
         if workers == 1 { "" } else { "s" },
-        ops.map_or(String::new(), |address| format!(", ops at http://{address}"))
+        ops.map_or(String::new(), |address| format!(
+            ", ops at http://{address}"
+        ))
     );
     // A closed standard output is no reason to stop.
     let _ = io::stdout().lock().write_all(line.as_bytes());
@@ -181,24 +237,30 @@ fn announce(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
 
 fn watch_signals(sender: mpsc::Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if sender.send(Event::Stop).is_err() {
-                return;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                if sender.send(Event::Stop).is_err() {
+                    return;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 
 fn start_workers(workers: usize) {
     let may = may::config();
-    may.set_workers(workers).set_stack_size(STACK_BYTES / size_of::<usize>()).set_pool_capacity(STACKS_KEPT);
+    may.set_workers(workers)
+        .set_stack_size(STACK_BYTES / size_of::<usize>())
+        .set_pool_capacity(STACKS_KEPT);
     // Pinned workers lose where others use the same cores: the kernel knows better.
     may.set_worker_pin(false);
-    // The workers are started by the first coroutine. Here they get the program's name; elsewhere, some thread's.
+    // The workers are started by the first coroutine. Here they get the program's name; elsewhere,
+    // some thread's.
     for worker in 0..workers {
-        // SAFETY: it never yields, so it keeps no thread-local value over a wait, and needs little stack.
+        // SAFETY: it never yields, so it keeps no thread-local value over a wait, and needs little
+        // stack.
         let spawned = unsafe { coroutine::Builder::new().id(worker).spawn(interrupt_nobody) };
         if let Err(error) = spawned {
             log::debug!("worker {worker} keeps the usual scheduling: {error}");
@@ -206,18 +268,33 @@ fn start_workers(workers: usize) {
     }
 }
 
-/// From now on the calling thread, when it is woken, lets the others on its core come to their end first (sched(7),
-/// `SCHED_BATCH`). Clients and stores on this machine then get more done between two switches, and so does a worker, which
-/// finds more to do at once. Where a core is free it runs at once as ever.
+/// From now on the calling thread, when it is woken, lets the others on its core come to their end
+/// first (sched(7), `SCHED_BATCH`). Clients and stores on this machine then get more done between
+/// two switches, and so does a worker, which finds more to do at once. Where a core is free it runs
+/// at once as ever.
 fn interrupt_nobody() {
-    // The kernel's `sched_param`: musl's has more, and its function does nothing, so the call goes by its number.
+    // The kernel's `sched_param`: musl's has more, and its function does nothing, so the call goes
+    // by its number.
     let priority: libc::c_int = 0;
     // SAFETY: the call reads that one number. Where the system refuses it, nothing has changed.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const priority) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_BATCH,
+            &raw const priority,
+        )
+    };
 }
 
-/// Health and metrics on a port of their own. It serves until the end, so that a drain can be watched.
-fn start_ops(listener: TcpListener, config: &Config, capacity: Capacity, site: &Arc<Site>) -> io::Result<Server<Ops>> {
+/// Health and metrics on a port of their own. It serves until the end, so that a drain can be
+/// watched.
+fn start_ops(
+    listener: TcpListener,
+    config: &Config,
+    capacity: Capacity,
+    site: &Arc<Site>,
+) -> io::Result<Server<Ops>> {
     let options = http::Options {
         max_connections: OPS_CONNECTIONS,
         max_refusals: OPS_CONNECTIONS,
@@ -241,7 +318,9 @@ fn start_clock(
         ops.iter().for_each(Server::tick);
         logging::flush();
     };
-    thread::Builder::new().name("clock".to_owned()).spawn(move || clock::run(tick))?;
+    thread::Builder::new()
+        .name("clock".to_owned())
+        .spawn(move || clock::run(tick))?;
     Ok(())
 }
 
@@ -256,7 +335,9 @@ fn start_measuring(site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()>
             thread::sleep(MEASURE);
         }
     };
-    thread::Builder::new().name("measure".to_owned()).spawn(measure)?;
+    thread::Builder::new()
+        .name("measure".to_owned())
+        .spawn(measure)?;
     Ok(())
 }
 
@@ -287,9 +368,13 @@ fn capacity(config: &Config) -> Result<Capacity, RunError> {
     if let Some(bound) = capacity.bound {
         let (asked, most) = (config.max_connections, capacity.connections);
         if most == 0 {
-            return Err(RunError(format!("the system allows too few {bound} to serve a single connection")));
+            return Err(RunError(format!(
+                "the system allows too few {bound} to serve a single connection"
+            )));
         }
-        log::warn!("at most {most} connections are served, not the {asked} of MAX_CONNECTIONS: too few {bound}");
+        log::warn!(
+            "at most {most} connections are served, not the {asked} of MAX_CONNECTIONS: too few {bound}"
+        );
     }
     Ok(capacity)
 }
@@ -311,7 +396,11 @@ fn http_options(config: &Config, capacity: Capacity) -> http::Options {
         max_connections: capacity.connections,
         max_refusals: capacity.refusals,
         max_held: capacity.held_bytes,
-        has_stack: if capacity.scarce_addresses { has_stack } else { || true },
+        has_stack: if capacity.scarce_addresses {
+            has_stack
+        } else {
+            || true
+        },
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -345,7 +434,10 @@ fn stores(config: &Config) -> Stores {
         LedgerPlace::Embedded { folder } => {
             let file = EmbeddedFile::new(folder);
             let same = Arc::clone(&file);
-            (Box::new(move || Box::new(Embedded::new(&file))), Box::new(move || Box::new(EmbeddedPruner::new(&same))))
+            (
+                Box::new(move || Box::new(Embedded::new(&file))),
+                Box::new(move || Box::new(EmbeddedPruner::new(&same))),
+            )
         }
         LedgerPlace::Postgres(place) => {
             let (place, same) = (place.clone(), place.clone());
@@ -366,5 +458,11 @@ fn stores(config: &Config) -> Stores {
         }
     };
     let counter_name = names.counter.unwrap_or("in-process counter");
-    Stores { ledger_name: names.ledger, counter_name, ledger, counter, pruner }
+    Stores {
+        ledger_name: names.ledger,
+        counter_name,
+        ledger,
+        counter,
+        pruner,
+    }
 }

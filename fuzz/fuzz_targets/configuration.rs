@@ -17,7 +17,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut variables: HashMap<&str, OsString> = HashMap::new();
     variables.insert("DB_PASSWORD", OsString::from(PASSWORD));
     variables.insert("REDIS_PASSWORD", OsString::from(PASSWORD));
-    // Each line sets the variable that its first byte numbers. Names are not resolved and files not read here.
+    // Each line sets the variable that its first byte numbers. Names are not resolved and files not
+    // read here.
     for line in input.split(|byte| *byte == b'\n') {
         let Some((number, value)) = line.split_first() else { continue };
         let name = VARIABLES[usize::from(*number) % VARIABLES.len()].name;

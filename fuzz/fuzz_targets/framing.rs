@@ -1,4 +1,5 @@
-//! A stream of requests in pieces: the state machine finds the requests that a slow, obvious reading of the whole finds.
+//! A stream of requests in pieces: the state machine finds the requests that a slow, obvious
+//! reading of the whole finds.
 
 #![no_main]
 

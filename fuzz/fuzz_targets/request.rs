@@ -1,4 +1,5 @@
-//! A request's head: whatever comes, it is read the same way however much of it is there, and within its limits.
+//! A request's head: whatever comes, it is read the same way however much of it is there, and
+//! within its limits.
 
 #![no_main]
 

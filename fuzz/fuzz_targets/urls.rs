@@ -1,4 +1,5 @@
-//! The URLs of both stores: any text is a place or an error that never repeats what may hold a password.
+//! The URLs of both stores: any text is a place or an error that never repeats what may hold a
+//! password.
 
 #![no_main]
 
@@ -9,7 +10,8 @@ use visitas::config::Config;
 const PASSWORD: &str = "xyzzy-plugh";
 
 libfuzzer_sys::fuzz_target!(|input: &str| {
-    // The password shows where it is no password. An address is read without its tabs and line ends.
+    // The password shows where it is no password. An address is read without its tabs and line
+    // ends.
     if input.replace(['\t', '\n', '\r'], "").contains(PASSWORD) {
         return;
     }

@@ -25,7 +25,10 @@ pub(super) fn cgroup_limit() -> Option<usize> {
 pub fn socket_bytes() -> usize {
     let unified = |group: &&Group| group.limits == UNIFIED;
     let groups = groups(Path::new("/"));
-    let stat = groups.iter().find(unified).and_then(|group| fs::read_to_string(group.folder.join("memory.stat")).ok());
+    let stat = groups
+        .iter()
+        .find(unified)
+        .and_then(|group| fs::read_to_string(group.folder.join("memory.stat")).ok());
     stat.and_then(|stat| field(&stat, "sock ")).unwrap_or(0)
 }
 
@@ -33,21 +36,30 @@ pub fn socket_bytes() -> usize {
 const UNIFIED: &[&str] = &["memory.max", "memory.high"];
 const VERSION_1: &[&str] = &["memory.limit_in_bytes"];
 
-/// The process's groups that are to be seen, the innermost first (cgroups(7)). In a container the path may be one of
-/// the host's, and the container's own group stands where the file system is mounted.
+/// The process's groups that are to be seen, the innermost first (cgroups(7)). In a container the
+/// path may be one of the host's, and the container's own group stands where the file system is
+/// mounted.
 fn groups(root: &Path) -> Vec<Group> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut groups = Vec::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, ':');
-        let (_, Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (_, Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
         let (mount, limits) = match controllers {
             "" => (root.join("sys/fs/cgroup"), UNIFIED),
-            _ if controllers.split(',').any(|one| one == "memory") => (root.join("sys/fs/cgroup/memory"), VERSION_1),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                (root.join("sys/fs/cgroup/memory"), VERSION_1)
+            }
             _ => continue,
         };
         let own = Path::new(path.trim_start_matches('/'));
-        for folder in own.ancestors().map(|path| mount.join(path)).filter(|folder| folder.is_dir()) {
+        for folder in own
+            .ancestors()
+            .map(|path| mount.join(path))
+            .filter(|folder| folder.is_dir())
+        {
             groups.push(Group { folder, limits });
         }
     }
@@ -56,9 +68,19 @@ fn groups(root: &Path) -> Vec<Group> {
 
 impl Group {
     fn limit(&self) -> Option<usize> {
-        let limit = |name: &&str| fs::read_to_string(self.folder.join(name)).ok()?.trim().parse::<usize>().ok();
+        let limit = |name: &&str| {
+            fs::read_to_string(self.folder.join(name))
+                .ok()?
+                .trim()
+                .parse::<usize>()
+                .ok()
+        };
         // "max" is no number.
-        self.limits.iter().filter_map(limit).filter(|limit| *limit < NO_LIMIT).min()
+        self.limits
+            .iter()
+            .filter_map(limit)
+            .filter(|limit| *limit < NO_LIMIT)
+            .min()
     }
 }
 
@@ -68,22 +90,35 @@ pub(super) fn addresses_left() -> Option<usize> {
     let left = |(resource, used): &(Resource, &str)| {
         let (soft, _) = getrlimit(*resource).ok()?;
         let used = 1024 * field(&status, used).unwrap_or(0);
-        (soft != RLIM_INFINITY).then(|| usize::try_from(soft).ok())?.map(|most| most.saturating_sub(used))
+        (soft != RLIM_INFINITY)
+            .then(|| usize::try_from(soft).ok())?
+            .map(|most| most.saturating_sub(used))
     };
-    [(Resource::RLIMIT_AS, "VmSize:"), (Resource::RLIMIT_DATA, "VmData:")].iter().filter_map(left).min()
+    [
+        (Resource::RLIMIT_AS, "VmSize:"),
+        (Resource::RLIMIT_DATA, "VmData:"),
+    ]
+    .iter()
+    .filter_map(left)
+    .min()
 }
 
 /// Whether so many more bytes could be mapped now, where that is limited.
 pub fn has_addresses(bytes: usize) -> bool {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping touches no other, and nobody has its address but the call that removes it.
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping touches no other, and nobody has its address but the call that removes
+    // it.
     unsafe {
         let mapped = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
         mapped != libc::MAP_FAILED && libc::munmap(mapped, bytes) == 0
     }
 }
 
-/// Leaves the addresses to connections where they are limited. To be called before other threads are started.
+/// Leaves the addresses to connections where they are limited. To be called before other threads
+/// are started.
 pub fn prepare() {
     // glibc takes 64 MB of addresses for the heap of each thread (mallopt(3)); musl has one heap.
     #[cfg(target_env = "gnu")]
@@ -105,11 +140,14 @@ mod tests {
 
     /// A system with these files, and the smallest limit found in it.
     fn limit(name: &str, files: &[(&str, &str)]) -> Option<usize> {
-        let root = std::env::temp_dir().join(format!("visitas-cgroup-{}-{name}", std::process::id()));
+        let root =
+            std::env::temp_dir().join(format!("visitas-cgroup-{}-{name}", std::process::id()));
         for (path, text) in files {
             let path = root.join(path);
-            let written =
-                path.parent().map(fs::create_dir_all).and_then(|made| made.and_then(|()| fs::write(&path, text)).ok());
+            let written = path
+                .parent()
+                .map(fs::create_dir_all)
+                .and_then(|made| made.and_then(|()| fs::write(&path, text)).ok());
             assert!(written.is_some(), "{path:?}");
         }
         let found = groups(&root).iter().filter_map(Group::limit).min();
@@ -128,17 +166,32 @@ mod tests {
         assert_eq!(limit("v2", &files), Some(268_435_456));
         assert_eq!(limit("v2-high", &files[..3]), Some(300_000_000));
         assert_eq!(limit("v2-none", &files[..2]), None);
-        assert_eq!(limit("v2-root", &[files[0], ("sys/fs/cgroup/memory.max", "1048576\n")]), Some(1_048_576));
+        assert_eq!(
+            limit(
+                "v2-root",
+                &[files[0], ("sys/fs/cgroup/memory.max", "1048576\n")]
+            ),
+            Some(1_048_576)
+        );
     }
 
     #[test]
     fn version_1_has_the_containers_own_where_it_is_mounted() {
         let files = [
-            ("proc/self/cgroup", "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/docker/1\n"),
+            (
+                "proc/self/cgroup",
+                "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/docker/1\n",
+            ),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"),
         ];
         assert_eq!(limit("v1", &files), Some(268_435_456));
-        let none = [files[0], ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")];
+        let none = [
+            files[0],
+            (
+                "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+        ];
         assert_eq!(limit("v1-none", &none), None);
     }
 }

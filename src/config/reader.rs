@@ -1,4 +1,5 @@
-//! Typed reading of single environment variables, with an error that names the variable, what it holds and what it takes.
+//! Typed reading of single environment variables, with an error that names the variable, what it
+//! holds and what it takes.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use super::ConfigError;
 use crate::http::Networks;
 
-/// The longest value an error repeats, in characters: enough to recognise it, short enough for a log line.
+/// The longest value an error repeats, in characters: enough to recognise it, short enough for a
+/// log line.
 const QUOTED_AT_MOST: usize = 80;
 
 /// So many in so long.
@@ -27,7 +29,8 @@ const LONGEST_RATE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The highest number of a rate.
 const HIGHEST_RATE: u32 = 1_000_000;
 
-/// An environment to read from. An empty variable counts as unset, as `VAR: ${VAR:-}` in a compose file makes it.
+/// An environment to read from. An empty variable counts as unset, as `VAR: ${VAR:-}` in a compose
+/// file makes it.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<OsString>,
 }
@@ -39,7 +42,9 @@ impl<'a> Reader<'a> {
 
     /// The variable as text.
     pub(super) fn text(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(value) = (self.lookup)(variable) else { return Ok(None) };
+        let Some(value) = (self.lookup)(variable) else {
+            return Ok(None);
+        };
         match value.into_string() {
             Ok(text) if text.is_empty() => Ok(None),
             Ok(text) => Ok(Some(text)),
@@ -47,9 +52,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A variable that may hold a password: from itself, or from the file that its `_FILE` twin names.
-    pub(super) fn secret(&self, variable: &'static str, twin: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(path) = self.text(twin)? else { return self.text(variable) };
+    /// A variable that may hold a password: from itself, or from the file that its `_FILE` twin
+    /// names.
+    pub(super) fn secret(
+        &self,
+        variable: &'static str,
+        twin: &'static str,
+    ) -> Result<Option<String>, ConfigError> {
+        let Some(path) = self.text(twin)? else {
+            return self.text(variable);
+        };
         if self.text(variable)?.is_some() {
             return Err(error(
                 twin,
@@ -62,22 +74,34 @@ impl<'a> Reader<'a> {
             .map_err(|reason| error(twin, format!("{} ({reason})", quoted(&path)), readable))?;
         let value = content.trim_end_matches(['\r', '\n']);
         if value.is_empty() {
-            return Err(error(twin, format!("{} (an empty file)", quoted(&path)), readable));
+            return Err(error(
+                twin,
+                format!("{} (an empty file)", quoted(&path)),
+                readable,
+            ));
         }
         Ok(Some(value.to_owned()))
     }
 
     /// A whole number in `range`.
-    pub(super) fn whole<T>(&self, variable: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, ConfigError>
+    pub(super) fn whole<T>(
+        &self,
+        variable: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<T>, ConfigError>
     where
         T: FromStr + PartialOrd + Display,
     {
-        let Some(text) = self.text(variable)? else { return Ok(None) };
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
         match text.trim().parse::<T>() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
-            _ => {
-                Err(error(variable, quoted(&text), format!("a whole number from {} to {}", range.start(), range.end())))
-            }
+            _ => Err(error(
+                variable,
+                quoted(&text),
+                format!("a whole number from {} to {}", range.start(), range.end()),
+            )),
         }
     }
 
@@ -87,7 +111,9 @@ impl<'a> Reader<'a> {
         variable: &'static str,
         range: RangeInclusive<Duration>,
     ) -> Result<Option<Duration>, ConfigError> {
-        let Some(text) = self.text(variable)? else { return Ok(None) };
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
         match parse_duration(text.trim()) {
             Some(duration) if range.contains(&duration) => Ok(Some(duration)),
             _ => Err(error(
@@ -104,16 +130,21 @@ impl<'a> Reader<'a> {
 
     /// A number and a time, as `60/1m`.
     pub(super) fn rate(&self, variable: &'static str) -> Result<Option<Rate>, ConfigError> {
-        let Some(text) = self.text(variable)? else { return Ok(None) };
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
         let takes = "a number from 1 to 1000000, a slash and a time of at most 24h, as in 60/1m (units ms, s, m, h)";
-        parse_rate(text.trim()).map(Some).ok_or_else(|| error(variable, quoted(&text), takes))
+        parse_rate(text.trim())
+            .map(Some)
+            .ok_or_else(|| error(variable, quoted(&text), takes))
     }
 
     /// Addresses and networks; none where it is unset.
     pub(super) fn networks(&self, variable: &'static str) -> Result<Networks, ConfigError> {
         let text = self.text(variable)?.unwrap_or_default();
         let takes = "addresses and networks with commas between them, as in 10.0.0.0/8, 192.168.1.7, fd00::/8";
-        text.parse().map_err(|()| error(variable, quoted(&text), takes))
+        text.parse()
+            .map_err(|()| error(variable, quoted(&text), takes))
     }
 
     /// One of a few words.
@@ -122,7 +153,9 @@ impl<'a> Reader<'a> {
         variable: &'static str,
         choices: &[(&str, T)],
     ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.text(variable)? else { return Ok(None) };
+        let Some(text) = self.text(variable)? else {
+            return Ok(None);
+        };
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.trim()) {
             return Ok(Some(*value));
         }
@@ -141,7 +174,10 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => (text, 1.0),
     };
     // `f64` would also read `inf`, `nan` and `1e9`, none of which anybody means here.
-    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+    if !number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
         return None;
     }
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
@@ -156,8 +192,16 @@ fn parse_rate(text: &str) -> Option<Rate> {
     fits.then_some(Rate { count, time })
 }
 
-pub(super) fn error(variable: &'static str, got: impl Into<String>, takes: impl Into<String>) -> ConfigError {
-    ConfigError { variable, got: got.into(), takes: takes.into() }
+pub(super) fn error(
+    variable: &'static str,
+    got: impl Into<String>,
+    takes: impl Into<String>,
+) -> ConfigError {
+    ConfigError {
+        variable,
+        got: got.into(),
+        takes: takes.into(),
+    }
 }
 
 /// The value in quotes, control characters escaped, cut where it is long.
@@ -169,9 +213,16 @@ pub(super) fn quoted(value: &str) -> String {
     format!("\"{}\"", cut.escape_debug())
 }
 
-/// The text with its control characters escaped: a URL may hold any, and what is printed is one line.
+/// The text with its control characters escaped: a URL may hold any, and what is printed is one
+/// line.
 pub(super) fn printable(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().collect()
+        } else {
+            String::from(c)
+        }
+    };
     text.chars().map(escaped).collect()
 }
 
@@ -187,15 +238,35 @@ mod tests {
         assert_eq!(parse_duration("2s"), Some(Duration::from_secs(2)));
         assert_eq!(parse_duration("1.5m"), Some(Duration::from_secs(90)));
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
-        assert_eq!(parse_duration("400d"), Some(Duration::from_secs(400 * 86_400)));
-        for wrong in ["", "s", "ms", "-1", "1e3", "inf", "nan", "5w", "1.2.3", "5 s", "99999999999999999999999"] {
+        assert_eq!(
+            parse_duration("400d"),
+            Some(Duration::from_secs(400 * 86_400))
+        );
+        for wrong in [
+            "",
+            "s",
+            "ms",
+            "-1",
+            "1e3",
+            "inf",
+            "nan",
+            "5w",
+            "1.2.3",
+            "5 s",
+            "99999999999999999999999",
+        ] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn a_rate_is_a_number_in_a_time() {
-        let rate = |count, ms| Some(Rate { count, time: Duration::from_millis(ms) });
+        let rate = |count, ms| {
+            Some(Rate {
+                count,
+                time: Duration::from_millis(ms),
+            })
+        };
         for (text, expected) in [
             ("60/1m", rate(60, 60_000)),
             ("1/1s", rate(1, 1000)),
@@ -205,8 +276,20 @@ mod tests {
         ] {
             assert_eq!(parse_rate(text), expected, "{text}");
         }
-        for wrong in ["", "60", "60/", "/1m", "0/1m", "+5/1m", "5/0s", "5/1w", "5/25h", "5/1sm", "5/1mm", "2000000/1s"]
-        {
+        for wrong in [
+            "",
+            "60",
+            "60/",
+            "/1m",
+            "0/1m",
+            "+5/1m",
+            "5/0s",
+            "5/1w",
+            "5/25h",
+            "5/1sm",
+            "5/1mm",
+            "2000000/1s",
+        ] {
             assert_eq!(parse_rate(wrong), None, "{wrong}");
         }
     }

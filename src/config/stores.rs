@@ -38,7 +38,10 @@ impl fmt::Display for LedgerPlace {
                 format!(
                     "postgres at {}/{}",
                     hosts(config),
-                    config.get_dbname().or(config.get_user()).unwrap_or_default()
+                    config
+                        .get_dbname()
+                        .or(config.get_user())
+                        .unwrap_or_default()
                 )
             }
         }))
@@ -47,23 +50,36 @@ impl fmt::Display for LedgerPlace {
 
 fn hosts(config: &tokio_postgres::Config) -> String {
     let host = |(index, host): (usize, &Host)| {
-        let port = config.get_ports().get(index).or(config.get_ports().first()).copied().unwrap_or(5432);
+        let port = config
+            .get_ports()
+            .get(index)
+            .or(config.get_ports().first())
+            .copied()
+            .unwrap_or(5432);
         match host {
             Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
             Host::Tcp(name) => format!("{name}:{port}"),
             Host::Unix(folder) => format!("{}:{port}", folder.display()),
         }
     };
-    config.get_hosts().iter().enumerate().map(host).collect::<Vec<String>>().join(",")
+    config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(host)
+        .collect::<Vec<String>>()
+        .join(",")
 }
 
 impl fmt::Display for CounterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CounterPlace::InProcess => f.write_str("in process"),
-            CounterPlace::Redis(info) => {
-                f.write_str(&printable(&format!("redis at {}/{}", info.addr(), info.redis_settings().db())))
-            }
+            CounterPlace::Redis(info) => f.write_str(&printable(&format!(
+                "redis at {}/{}",
+                info.addr(),
+                info.redis_settings().db()
+            ))),
         }
     }
 }
@@ -79,13 +95,30 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     }
     let password = env.secret("DB_PASSWORD", "DB_PASSWORD_FILE")?;
     let port = env.whole("DB_PORT", 1..=u16::MAX)?.unwrap_or(5432);
-    let user = env.text("DB_USER")?.unwrap_or_else(|| "user_app".to_owned());
-    let name = env.text("DB_NAME")?.unwrap_or_else(|| "desafio3_db".to_owned());
+    let user = env
+        .text("DB_USER")?
+        .unwrap_or_else(|| "user_app".to_owned());
+    let name = env
+        .text("DB_NAME")?
+        .unwrap_or_else(|| "desafio3_db".to_owned());
     let Some(host) = env.text("DB_HOST")? else {
-        let parts = ["DB_PORT", "DB_USER", "DB_PASSWORD", "DB_PASSWORD_FILE", "DB_NAME"];
-        no_parts(env, "DB_HOST", &parts, "a PostgreSQL host; without one rows go to DATA_DIR, so unset the others")?;
+        let parts = [
+            "DB_PORT",
+            "DB_USER",
+            "DB_PASSWORD",
+            "DB_PASSWORD_FILE",
+            "DB_NAME",
+        ];
+        no_parts(
+            env,
+            "DB_HOST",
+            &parts,
+            "a PostgreSQL host; without one rows go to DATA_DIR, so unset the others",
+        )?;
         let folder = env.text("DATA_DIR")?.unwrap_or_else(|| "./data".to_owned());
-        return Ok(LedgerPlace::Embedded { folder: PathBuf::from(folder) });
+        return Ok(LedgerPlace::Embedded {
+            folder: PathBuf::from(folder),
+        });
     };
     let mut config = tokio_postgres::Config::new();
     config.host(host).port(port).user(user).dbname(name);
@@ -96,7 +129,13 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
 }
 
 fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
-    let refuse = |why: &str, takes: &str| Err(error("DATABASE_URL", format!("{} ({why})", hidden(url)), takes));
+    let refuse = |why: &str, takes: &str| {
+        Err(error(
+            "DATABASE_URL",
+            format!("{} ({why})", hidden(url)),
+            takes,
+        ))
+    };
     let url = match session_attrs(url) {
         Ok(url) => url,
         Err(word) => {
@@ -112,24 +151,34 @@ fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
         return refuse("it names no host", POSTGRES_ADDRESS);
     }
     if config.get_ssl_mode() == SslMode::Require {
-        return refuse("sslmode=require", "an address without TLS: this binary has none built in");
+        return refuse(
+            "sslmode=require",
+            "an address without TLS: this binary has none built in",
+        );
     }
     Ok(LedgerPlace::Postgres(Box::new(config)))
 }
 
-/// The address without `target_session_attrs`, of which the library knows three of libpq's six words (PostgreSQL manual,
-/// "Connection Strings"). Whatever it says, visits go to a server that takes writes.
+/// The address without `target_session_attrs`, of which the library knows three of libpq's six
+/// words (PostgreSQL manual, "Connection Strings"). Whatever it says, visits go to a server that
+/// takes writes.
 ///
 /// # Errors
 /// The word, where it asks for a server that takes none.
 fn session_attrs(url: &str) -> Result<String, String> {
     const NAME: &str = "target_session_attrs";
-    let Some(at) = url.find(NAME) else { return Ok(url.to_owned()) };
+    let Some(at) = url.find(NAME) else {
+        return Ok(url.to_owned());
+    };
     let after = url[at + NAME.len()..].trim_start();
-    let Some(value) = after.strip_prefix('=') else { return Ok(url.to_owned()) };
+    let Some(value) = after.strip_prefix('=') else {
+        return Ok(url.to_owned());
+    };
     let value = value.trim_start();
     let quoted = value.trim_start_matches('\'');
-    let end = quoted.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(quoted.len());
+    let end = quoted
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .unwrap_or(quoted.len());
     let word = &quoted[..end];
     if !["any", "read-write", "primary"].contains(&word) {
         return Err(word.to_owned());
@@ -147,14 +196,24 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
     let port = env.whole("REDIS_PORT", 1..=u16::MAX)?.unwrap_or(6379);
     let user = env.text("REDIS_USER")?;
     let Some(host) = env.text("REDIS_HOST")? else {
-        let parts = ["REDIS_PORT", "REDIS_USER", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"];
+        let parts = [
+            "REDIS_PORT",
+            "REDIS_USER",
+            "REDIS_PASSWORD",
+            "REDIS_PASSWORD_FILE",
+        ];
         let takes = "a Redis host; without one the counter is in this process, so unset the others";
         no_parts(env, "REDIS_HOST", &parts, takes)?;
         return Ok(CounterPlace::InProcess);
     };
     let address = ConnectionAddr::Tcp(host, port).into_connection_info();
-    let info =
-        address.map_err(|_| error("REDIS_HOST", "an address Redis cannot have", "a host name or an IP address"))?;
+    let info = address.map_err(|_| {
+        error(
+            "REDIS_HOST",
+            "an address Redis cannot have",
+            "a host name or an IP address",
+        )
+    })?;
     let mut login = RedisConnectionInfo::default();
     if let Some(user) = user {
         login = login.set_username(user);
@@ -162,11 +221,19 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
     if let Some(password) = password {
         login = login.set_password(password);
     }
-    Ok(CounterPlace::Redis(Box::new(info.set_redis_settings(login))))
+    Ok(CounterPlace::Redis(Box::new(
+        info.set_redis_settings(login),
+    )))
 }
 
-/// Who names a part of an address and no host has most likely lost the host: the store would be another, without a word.
-fn no_parts(env: &Reader<'_>, host: &'static str, parts: &[&'static str], takes: &str) -> Result<(), ConfigError> {
+/// Who names a part of an address and no host has most likely lost the host: the store would be
+/// another, without a word.
+fn no_parts(
+    env: &Reader<'_>,
+    host: &'static str,
+    parts: &[&'static str],
+    takes: &str,
+) -> Result<(), ConfigError> {
     let mut set = Vec::new();
     for part in parts {
         if env.text(part)?.is_some() {
@@ -177,13 +244,21 @@ fn no_parts(env: &Reader<'_>, host: &'static str, parts: &[&'static str], takes:
     if set.is_empty() {
         Ok(())
     } else {
-        Err(error(host, format!("nothing, while {} {verb} set", set.join(", ")), takes))
+        Err(error(
+            host,
+            format!("nothing, while {} {verb} set", set.join(", ")),
+            takes,
+        ))
     }
 }
 
 fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    let is_one_of = |schemes: &[&str]| schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let is_one_of = |schemes: &[&str]| {
+        schemes
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+    };
     if is_one_of(&["rediss", "valkeys"]) {
         return Err(error(
             "REDIS_URL",
@@ -199,12 +274,16 @@ fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
              a name that follows the primary",
         ));
     }
-    // The library would parse any other scheme before it refuses it, and a host in http: or file: by the rules for
-    // international names, which are not built in.
+    // The library would parse any other scheme before it refuses it, and a host in http: or file:
+    // by the rules for international names, which are not built in.
     let known = is_one_of(&["redis", "valkey", "redis+unix", "valkey+unix", "unix"]);
     match known.then(|| url.into_connection_info()) {
         Some(Ok(info)) => Ok(CounterPlace::Redis(Box::new(info))),
-        _ => Err(error("REDIS_URL", format!("{} (not such an address)", hidden(url)), REDIS_ADDRESS)),
+        _ => Err(error(
+            "REDIS_URL",
+            format!("{} (not such an address)", hidden(url)),
+            REDIS_ADDRESS,
+        )),
     }
 }
 
@@ -212,7 +291,9 @@ fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
 fn hidden(url: &str) -> String {
     let length = url.chars().count();
     match url.split_once("://") {
-        Some((scheme, _)) if scheme.len() < 12 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+        Some((scheme, _))
+            if scheme.len() < 12 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
+        {
             format!("\"{scheme}://…\", {length} characters")
         }
         _ => format!("{length} characters, hidden since they may hold a password"),

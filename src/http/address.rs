@@ -24,7 +24,9 @@ impl Networks {
     /// Whether the address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         let bits = bits(address);
-        self.0.iter().any(|network| (bits ^ network.bits) & mask(network.length) == 0)
+        self.0
+            .iter()
+            .any(|network| (bits ^ network.bits) & mask(network.length) == 0)
     }
 }
 
@@ -34,7 +36,10 @@ impl FromStr for Networks {
 
     fn from_str(text: &str) -> Result<Networks, ()> {
         let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
-        words.map(str::parse).collect::<Result<Vec<Network>, ()>>().map(Networks)
+        words
+            .map(str::parse)
+            .collect::<Result<Vec<Network>, ()>>()
+            .map(Networks)
     }
 }
 
@@ -42,18 +47,25 @@ impl FromStr for Network {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Network, ()> {
-        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let (address, length) = text
+            .split_once('/')
+            .map_or((text, None), |(address, length)| (address, Some(length)));
         let address: IpAddr = address.parse().map_err(|_| ())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let length = match length {
-            Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => length.parse().map_err(|_| ())?,
+            Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+                length.parse().map_err(|_| ())?
+            }
             Some(_) => return Err(()),
             None => longest,
         };
         if length > longest {
             return Err(());
         }
-        Ok(Network { bits: bits(address), length: 128 - longest + length })
+        Ok(Network {
+            bits: bits(address),
+            length: 128 - longest + length,
+        })
     }
 }
 
@@ -79,23 +91,61 @@ mod tests {
 
     #[test]
     fn addresses_are_in_the_networks_they_begin_with() {
-        let networks: Networks = "10.0.0.0/8, 192.168.1.7 fd00::/8,2001:db8::1".parse().unwrap_or_default();
-        for inside in ["10.1.2.3", "192.168.1.7", "::ffff:10.9.9.9", "fdff::1", "2001:db8::1"] {
-            assert!(inside.parse().is_ok_and(|address| networks.contain(address)), "{inside}");
+        let networks: Networks = "10.0.0.0/8, 192.168.1.7 fd00::/8,2001:db8::1"
+            .parse()
+            .unwrap_or_default();
+        for inside in [
+            "10.1.2.3",
+            "192.168.1.7",
+            "::ffff:10.9.9.9",
+            "fdff::1",
+            "2001:db8::1",
+        ] {
+            assert!(
+                inside
+                    .parse()
+                    .is_ok_and(|address| networks.contain(address)),
+                "{inside}"
+            );
         }
-        for outside in ["11.0.0.1", "192.168.1.8", "fe00::1", "2001:db8::2", "::10.1.2.3", "::1"] {
-            assert!(outside.parse().is_ok_and(|address| !networks.contain(address)), "{outside}");
+        for outside in [
+            "11.0.0.1",
+            "192.168.1.8",
+            "fe00::1",
+            "2001:db8::2",
+            "::10.1.2.3",
+            "::1",
+        ] {
+            assert!(
+                outside
+                    .parse()
+                    .is_ok_and(|address| !networks.contain(address)),
+                "{outside}"
+            );
         }
         let all: Networks = "0.0.0.0/0".parse().unwrap_or_default();
         assert!("1.2.3.4".parse().is_ok_and(|address| all.contain(address)));
         assert!("2001::".parse().is_ok_and(|address| !all.contain(address)));
         let every: Networks = "::/0".parse().unwrap_or_default();
-        assert!("1.2.3.4".parse().is_ok_and(|address| every.contain(address)));
+        assert!(
+            "1.2.3.4"
+                .parse()
+                .is_ok_and(|address| every.contain(address))
+        );
     }
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for wrong in ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8", "*"] {
+        for wrong in [
+            "proxy",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::1/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "*",
+        ] {
             assert_eq!(wrong.parse::<Networks>(), Err(()), "{wrong}");
         }
     }

@@ -1,12 +1,13 @@
-//! The end of a request's body: no route takes one, so it is read, bounded, and dropped, and never taken for a request.
+//! The end of a request's body: no route takes one, so it is read, bounded, and dropped, and never
+//! taken for a request.
 
 use super::framing::Body;
 use super::reject::Reject;
 
 /// The most bytes of a body that are read and dropped to keep a connection; a longer one ends it.
 pub(super) const MAX_BODY: u64 = 64 * 1024;
-/// The most bytes that sizes, extensions and trailer fields of one chunked body may take: a body of single bytes still
-/// passes, while nobody has the server read megabytes for a body of nothing.
+/// The most bytes that sizes, extensions and trailer fields of one chunked body may take: a body of
+/// single bytes still passes, while nobody has the server read megabytes for a body of nothing.
 pub(super) const MAX_CHUNK_FRAMING: u64 = 64 * 1024;
 /// A chunk's size has at most so many digits, leading zeros too, so that it always fits.
 const MAX_SIZE_DIGITS: u8 = 15;
@@ -18,8 +19,13 @@ pub(super) enum Skipper {
     Done,
     /// That many bytes.
     Length(u64),
-    /// Chunks (RFC 9112, section 7.1), of which so many bytes of data and of framing were dropped so far.
-    Chunked { state: Chunk, data: u64, framing: u64 },
+    /// Chunks (RFC 9112, section 7.1), of which so many bytes of data and of framing were dropped
+    /// so far.
+    Chunked {
+        state: Chunk,
+        data: u64,
+        framing: u64,
+    },
 }
 
 /// Where in a chunked body the next byte stands. Every line ends with CR and LF, as in a head.
@@ -58,7 +64,11 @@ impl Skipper {
             Body::None => Ok(Skipper::Done),
             Body::Length(length) if length > MAX_BODY => Err(Reject::BodyTooLarge),
             Body::Length(length) => Ok(Skipper::Length(length)),
-            Body::Chunked => Ok(Skipper::Chunked { state: Chunk::Size { size: 0, digits: 0 }, data: 0, framing: 0 }),
+            Body::Chunked => Ok(Skipper::Chunked {
+                state: Chunk::Size { size: 0, digits: 0 },
+                data: 0,
+                framing: 0,
+            }),
         }
     }
 
@@ -84,7 +94,14 @@ impl Skipper {
     }
 
     fn skip_chunks(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let Skipper::Chunked { state, data, framing } = self else { return Ok(0) };
+        let Skipper::Chunked {
+            state,
+            data,
+            framing,
+        } = self
+        else {
+            return Ok(0);
+        };
         let mut at = 0;
         while at < bytes.len() {
             if let Chunk::Data { left } = state {
@@ -107,7 +124,9 @@ impl Skipper {
                     *self = Skipper::Done;
                     return Ok(at);
                 }
-                Some(Chunk::Data { left }) if *data + left > MAX_BODY => return Err(Reject::BodyTooLarge),
+                Some(Chunk::Data { left }) if *data + left > MAX_BODY => {
+                    return Err(Reject::BodyTooLarge);
+                }
                 Some(Chunk::Data { left }) => {
                     *data += left;
                     *state = Chunk::Data { left };
@@ -126,9 +145,14 @@ fn at_most(left: u64, length: usize) -> usize {
 /// One byte outside of a chunk's data: the next state, or none at the end of the body.
 fn step(state: Chunk, byte: u8) -> Result<Option<Chunk>, Reject> {
     let next = match (state, byte) {
-        (Chunk::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
+        (Chunk::Size { size, digits }, _)
+            if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS =>
+        {
             let digit = u64::from(char::from(byte).to_digit(16).unwrap_or(0));
-            Chunk::Size { size: size << 4 | digit, digits: digits + 1 }
+            Chunk::Size {
+                size: size << 4 | digit,
+                digits: digits + 1,
+            }
         }
         (Chunk::Size { digits: 0, .. }, _) => return Err(Reject::Chunk),
         (Chunk::Size { size, .. }, b'\r') => Chunk::SizeEnd { size },
@@ -217,28 +241,55 @@ mod tests {
             "0\r\n\rx",
         ] {
             let mut skipper = chunked();
-            assert_eq!(skipper.skip(body.as_bytes()), Err(Reject::Chunk), "{body:?}");
+            assert_eq!(
+                skipper.skip(body.as_bytes()),
+                Err(Reject::Chunk),
+                "{body:?}"
+            );
             let bytes = body.as_bytes().iter();
             let mut one_by_one = chunked();
-            let outcome: Result<Vec<usize>, Reject> = bytes.map(|byte| one_by_one.skip(&[*byte])).collect();
+            let outcome: Result<Vec<usize>, Reject> =
+                bytes.map(|byte| one_by_one.skip(&[*byte])).collect();
             assert_eq!(outcome, Err(Reject::Chunk), "{body:?} byte by byte");
         }
     }
 
     #[test]
     fn bodies_are_bounded() {
-        assert_eq!(Skipper::new(Body::Length(MAX_BODY)), Ok(Skipper::Length(MAX_BODY)));
-        assert_eq!(Skipper::new(Body::Length(MAX_BODY + 1)), Err(Reject::BodyTooLarge));
-        assert_eq!(chunked().skip(b"fffffffffffffff\r\n"), Err(Reject::BodyTooLarge));
+        assert_eq!(
+            Skipper::new(Body::Length(MAX_BODY)),
+            Ok(Skipper::Length(MAX_BODY))
+        );
+        assert_eq!(
+            Skipper::new(Body::Length(MAX_BODY + 1)),
+            Err(Reject::BodyTooLarge)
+        );
+        assert_eq!(
+            chunked().skip(b"fffffffffffffff\r\n"),
+            Err(Reject::BodyTooLarge)
+        );
         let mut many = chunked();
-        let sent = b"8000\r\n".iter().copied().chain([b'x'; 0x8000]).chain(*b"\r\n").collect::<Vec<u8>>();
+        let sent = b"8000\r\n"
+            .iter()
+            .copied()
+            .chain([b'x'; 0x8000])
+            .chain(*b"\r\n")
+            .collect::<Vec<u8>>();
         assert!(many.skip(&sent).is_ok() && many.skip(&sent).is_ok());
         assert_eq!(many.skip(b"1\r\n"), Err(Reject::BodyTooLarge));
         let endless = [b"1;".as_slice(), &[b'x'; MAX_CHUNK_FRAMING as usize]].concat();
         assert_eq!(chunked().skip(&endless), Err(Reject::BodyTooLarge));
-        let trailers = [b"0\r\n".as_slice(), &b"a:b\r\n".repeat(MAX_CHUNK_FRAMING as usize / 5)].concat();
+        let trailers = [
+            b"0\r\n".as_slice(),
+            &b"a:b\r\n".repeat(MAX_CHUNK_FRAMING as usize / 5),
+        ]
+        .concat();
         assert_eq!(chunked().skip(&trailers), Err(Reject::BodyTooLarge));
         let bytes = b"1\r\nx\r\n".repeat(13_000);
-        assert_eq!(chunked().skip(&bytes), Ok(bytes.len()), "a body of single bytes");
+        assert_eq!(
+            chunked().skip(&bytes),
+            Ok(bytes.len()),
+            "a body of single bytes"
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! The memory that connections may hold while they wait: unfinished heads, and answers that are not taken.
+//! The memory that connections may hold while they wait: unfinished heads, and answers that are not
+//! taken.
 //!
-//! A connection that has nothing to wait for with holds nothing, so the price of this is paid by those alone that make
-//! the server wait. Beyond three quarters of the budget the clock has the oldest of them evicted; beyond all of it a
-//! connection is refused instead of waited for.
+//! A connection that has nothing to wait for with holds nothing, so the price of this is paid by
+//! those alone that make the server wait. Beyond three quarters of the budget the clock has the
+//! oldest of them evicted; beyond all of it a connection is refused instead of waited for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -26,16 +27,29 @@ pub(super) struct Held<'a> {
 impl Budget {
     /// A budget of that many bytes.
     pub(super) fn new(limit: usize) -> Budget {
-        Budget { limit, held: AtomicUsize::new(0), kernel: AtomicUsize::new(0), scarce: AtomicBool::new(false) }
+        Budget {
+            limit,
+            held: AtomicUsize::new(0),
+            kernel: AtomicUsize::new(0),
+            scarce: AtomicBool::new(false),
+        }
     }
 
     /// Takes that many bytes until the guard is dropped; `None` where they are not there.
     pub(super) fn hold(&self, bytes: usize) -> Option<Held<'_>> {
         if bytes == 0 {
-            return Some(Held { budget: self, bytes: 0 });
+            return Some(Held {
+                budget: self,
+                bytes: 0,
+            });
         }
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes + self.kernel.load(Ordering::Relaxed);
-        let guard = Held { budget: self, bytes };
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed)
+            + bytes
+            + self.kernel.load(Ordering::Relaxed);
+        let guard = Held {
+            budget: self,
+            bytes,
+        };
         if held > self.limit / 4 * 3 {
             self.scarce.store(true, Ordering::Relaxed);
         }

@@ -1,12 +1,13 @@
 //! Buffers that a worker lends to its connections: a connection that waits holds none.
 //!
-//! Each worker has its own pool, in a thread-local. That is sound and useful because a connection's coroutine runs on
-//! one worker only, and no borrow of the pool lasts over a wait.
+//! Each worker has its own pool, in a thread-local. That is sound and useful because a connection's
+//! coroutine runs on one worker only, and no borrow of the pool lasts over a wait.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 
-/// Bytes of a buffer: more than a browser's request takes, so that one read nearly always has all of it.
+/// Bytes of a buffer: more than a browser's request takes, so that one read nearly always has all
+/// of it.
 const SIZE: usize = 8 * 1024;
 /// Buffers a worker keeps: about as many as connections that have part of a request at any moment.
 const KEPT: usize = 32;
@@ -86,14 +87,18 @@ impl Input {
 /// That many zeros, or an error: what a client sends is no reason to abort.
 fn zeroed(size: usize) -> io::Result<Box<[u8]>> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
+    bytes
+        .try_reserve_exact(size)
+        .map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
     bytes.resize(size, 0);
     Ok(bytes.into_boxed_slice())
 }
 
 /// An empty output buffer of the worker's.
 pub(super) fn take_output() -> Vec<u8> {
-    OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
+    OUTPUTS
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(SIZE))
 }
 
 /// Gives an output buffer back to the worker.
@@ -121,7 +126,9 @@ mod tests {
         let sent: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
         let mut received = 0;
         while received < sent.len() {
-            let room = input.room(48 * 1024).unwrap_or_else(|error| unreachable!("{error}"));
+            let room = input
+                .room(48 * 1024)
+                .unwrap_or_else(|error| unreachable!("{error}"));
             let length = room.len().min(sent.len() - received);
             room[..length].copy_from_slice(&sent[received..received + length]);
             input.received(length);

@@ -25,7 +25,8 @@ const MAX_OUTPUT: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// The same while the process stops, which must not wait for clients that never will.
 const LINGER_DRAINING: Duration = Duration::from_millis(200);
-/// The most bytes read and dropped meanwhile: a client that still sends would else lose the answer to a reset.
+/// The most bytes read and dropped meanwhile: a client that still sends would else lose the answer
+/// to a reset.
 const MAX_LINGER_BYTES: usize = 256 * 1024;
 
 /// Of the connections that may be open, the part that may follow a feed: one in so many.
@@ -34,7 +35,8 @@ const FOLLOWING_SHARE: usize = 4;
 const FOLLOWING_TIMES: u32 = 60;
 
 /// The header fields of an answer to whom there is no room for now.
-const REFUSAL_FIELDS: &str = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
+const REFUSAL_FIELDS: &str =
+    "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n";
 
 /// What happens after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,28 +70,74 @@ struct Logged {
 }
 
 impl Logged {
-    fn new(report: fn(&Access<'_>), client: IpAddr, request: &Request<'_>, arrival: Duration) -> Self {
+    fn new(
+        report: fn(&Access<'_>),
+        client: IpAddr,
+        request: &Request<'_>,
+        arrival: Duration,
+    ) -> Self {
         let (method, target) = (request.method.name().to_owned(), request.target.to_owned());
-        let agent = request.fields("user-agent").next().map(|agent| String::from_utf8_lossy(agent).into_owned());
-        Logged { report, client, method, target, agent, arrival, arrived: Instant::now() }
+        let agent = request
+            .fields("user-agent")
+            .next()
+            .map(|agent| String::from_utf8_lossy(agent).into_owned());
+        Logged {
+            report,
+            client,
+            method,
+            target,
+            agent,
+            arrival,
+            arrived: Instant::now(),
+        }
     }
 
     /// What can be said of a request that was refused: its first line, if that much came.
     fn refused(report: fn(&Access<'_>), client: IpAddr, bytes: &[u8], arrival: Duration) -> Self {
-        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
-        let line =
-            String::from_utf8_lossy(&line.unwrap_or_default()[..line.map_or(0, |line| line.len().min(MAX_LINE))]);
-        let mut words = line.splitn(3, ' ').map(|word| if word.is_empty() { "-" } else { word }.to_owned());
+        let line = bytes
+            .split(|byte| matches!(byte, b'\r' | b'\n'))
+            .find(|line| !line.is_empty());
+        let line = String::from_utf8_lossy(
+            &line.unwrap_or_default()[..line.map_or(0, |line| line.len().min(MAX_LINE))],
+        );
+        let mut words = line
+            .splitn(3, ' ')
+            .map(|word| if word.is_empty() { "-" } else { word }.to_owned());
         let mut next = || words.next().unwrap_or_else(|| "-".to_owned());
         let (method, target) = (next(), next());
-        Logged { report, client, method, target, agent: None, arrival, arrived: Instant::now() }
+        Logged {
+            report,
+            client,
+            method,
+            target,
+            agent: None,
+            arrival,
+            arrived: Instant::now(),
+        }
     }
 
     fn report(&self, status: Status, bytes: usize) {
-        let Logged { report, client, method, target, agent, arrival, arrived } = self;
+        let Logged {
+            report,
+            client,
+            method,
+            target,
+            agent,
+            arrival,
+            arrived,
+        } = self;
         let took = arrived.elapsed();
         let agent = agent.as_deref();
-        report(&Access { client: *client, method, target, agent, status, bytes, arrival: *arrival, took });
+        report(&Access {
+            client: *client,
+            method,
+            target,
+            agent,
+            status,
+            bytes,
+            arrival: *arrival,
+            took,
+        });
     }
 }
 
@@ -111,8 +159,14 @@ struct Connection<S: Service> {
     incomplete: bool,
 }
 
-/// Serves a connection until it ends. To be called in a coroutine on worker `worker`, which watches the socket.
-pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place: Place, worker: usize) {
+/// Serves a connection until it ends. To be called in a coroutine on worker `worker`, which watches
+/// the socket.
+pub(super) fn serve<S: Service>(
+    shared: Arc<Shared<S>>,
+    socket: TcpStream,
+    place: Place,
+    worker: usize,
+) {
     match Socket::new(socket, Arc::clone(&place.entry)) {
         Ok(socket) => {
             let session = shared.service.session(worker);
@@ -131,7 +185,12 @@ pub(super) fn serve<S: Service>(shared: Arc<Shared<S>>, socket: TcpStream, place
                 incomplete: true,
             };
             connection.run();
-            let Connection { shared, place, socket, .. } = connection;
+            let Connection {
+                shared,
+                place,
+                socket,
+                ..
+            } = connection;
             drop(socket);
             shared.registry.leave(&place);
         }
@@ -152,9 +211,22 @@ pub(super) fn refuse<S: Service>(shared: &Arc<Shared<S>>, socket: TcpStream, pla
     }
     let mut output = Vec::new();
     let (head_only, draining) = (request::is_head(input.unread()), shared.registry.draining());
-    let envelope = Envelope { head_only, close: true, old_version: false, draining };
-    let answer = Answer { out: &mut output, envelope, answered: &mut None };
-    answer.send(Status::ServiceUnavailable, REFUSAL_FIELDS, b"Too many connections are open. Please try again.\n");
+    let envelope = Envelope {
+        head_only,
+        close: true,
+        old_version: false,
+        draining,
+    };
+    let answer = Answer {
+        out: &mut output,
+        envelope,
+        answered: &mut None,
+    };
+    answer.send(
+        Status::ServiceUnavailable,
+        REFUSAL_FIELDS,
+        b"Too many connections are open. Please try again.\n",
+    );
     if let Some(report) = shared.options.access_log {
         let logged = Logged::refused(report, place.peer, input.unread(), Duration::ZERO);
         logged.report(Status::ServiceUnavailable, output.len());
@@ -216,8 +288,8 @@ impl<S: Service> Connection<S> {
         self.perform(planned)
     }
 
-    /// Takes a head from the input; none while it is not complete. The request borrows the input, so what it asks for is
-    /// found out before anything waits.
+    /// Takes a head from the input; none while it is not complete. The request borrows the input,
+    /// so what it asks for is found out before anything waits.
     fn parse(&mut self) -> Result<Option<Plan<S::Task>>, Reject> {
         if self.may_be_proxied && !self.take_preface()? {
             return Ok(None);
@@ -246,7 +318,9 @@ impl<S: Service> Connection<S> {
     }
 
     fn plan(&self, request: &Request<'_>) -> Plan<S::Task> {
-        let Shared { options, service, .. } = &*self.shared;
+        let Shared {
+            options, service, ..
+        } = &*self.shared;
         let client = proxied::client(&options.trusted_proxies, self.client, request);
         let task = service.plan(request, client);
         Plan {
@@ -254,7 +328,9 @@ impl<S: Service> Connection<S> {
             task,
             framing: request.framing,
             head_only: request.method == Method::Head,
-            logged: options.access_log.map(|report| Logged::new(report, client, request, self.arrival())),
+            logged: options
+                .access_log
+                .map(|report| Logged::new(report, client, request, self.arrival())),
         }
     }
 
@@ -265,7 +341,13 @@ impl<S: Service> Connection<S> {
 
     /// Does what the request asks for, and answers it.
     fn perform(&mut self, plan: Plan<S::Task>) -> io::Result<Next> {
-        let Plan { task, framing, head_only, kind, logged } = plan;
+        let Plan {
+            task,
+            framing,
+            head_only,
+            kind,
+            logged,
+        } = plan;
         self.began = None;
         let waits = self.shared.service.waits(&task);
         if waits {
@@ -275,20 +357,48 @@ impl<S: Service> Connection<S> {
         }
         self.socket.turn.count();
         self.place.entry.enter(Phase::Serving, None);
-        let Connection { shared, session, output, place, input, .. } = self;
+        let Connection {
+            shared,
+            session,
+            output,
+            place,
+            input,
+            ..
+        } = self;
         // What came behind the request waits with it.
         let Some(held) = shared.budget.hold(if waits { input.size() } else { 0 }) else {
             return Ok(self.reject(Reject::Crowded, head_only, logged));
         };
         let close = framing.persistence == Persistence::Close || place.entry.is_asked();
         let draining = shared.registry.draining();
-        let envelope = Envelope { head_only, close, old_version: framing.old_version, draining };
+        let envelope = Envelope {
+            head_only,
+            close,
+            old_version: framing.old_version,
+            draining,
+        };
         let (before, mut answered) = (output.len(), None);
-        shared.service.perform(session, task, Answer { out: output, envelope, answered: &mut answered });
+        shared.service.perform(
+            session,
+            task,
+            Answer {
+                out: output,
+                envelope,
+                answered: &mut answered,
+            },
+        );
         drop(held);
         let length = output.len() - before;
-        // A service that answered nothing has a defect, which must not become a connection that hangs.
-        let Some(Answered { status, close, follows }) = answered else { return Ok(Next::Close) };
+        // A service that answered nothing has a defect, which must not become a connection that
+        // hangs.
+        let Some(Answered {
+            status,
+            close,
+            follows,
+        }) = answered
+        else {
+            return Ok(Next::Close);
+        };
         self.shared.stats.answered(self.worker, kind, status);
         if let Some(logged) = logged {
             logged.report(status, length);
@@ -315,19 +425,24 @@ impl<S: Service> Connection<S> {
         if feed.join(self.worker, &self.place.entry, most) {
             self.shared.stats.evicted(Phase::Following);
         }
-        let ended = self.flush().and_then(|()| self.send_messages(feed, &mut seen));
+        let ended = self
+            .flush()
+            .and_then(|()| self.send_messages(feed, &mut seen));
         feed.leave(self.worker, &self.place.entry);
         ended
     }
 
     fn send_messages(&mut self, feed: &Feed, seen: &mut u64) -> io::Result<()> {
         let mut dropped = 0;
-        let until_ms = clock::monotonic_ms() + milliseconds(self.shared.options.idle_timeout * FOLLOWING_TIMES);
+        let until_ms = clock::monotonic_ms()
+            + milliseconds(self.shared.options.idle_timeout * FOLLOWING_TIMES);
         loop {
             let message = feed.latest();
             if message.number != *seen {
                 *seen = message.number;
-                self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
+                self.place
+                    .entry
+                    .enter(Phase::Writing, Some(self.shared.options.header_timeout));
                 self.socket.write_all(&message.bytes)?;
             }
             self.place.entry.enter_until(Phase::Following, until_ms);
@@ -359,17 +474,22 @@ impl<S: Service> Connection<S> {
         if waiting == 0 {
             self.input.rest();
             self.began = None;
-            self.place.entry.enter(Phase::Idle, Some(options.idle_timeout));
+            self.place
+                .entry
+                .enter(Phase::Idle, Some(options.idle_timeout));
             if self.shared.registry.is_draining() {
                 return Ok(Next::Close);
             }
         } else if self.place.entry.phase() != Phase::Reading {
-            self.place.entry.enter(Phase::Reading, Some(options.header_timeout));
+            self.place
+                .entry
+                .enter(Phase::Reading, Some(options.header_timeout));
             self.began = Some(Instant::now());
         }
         let read = self.read_some();
         if !matches!(read, Ok(1..)) && !request::has_begun(self.input.unread()) {
-            // The client went away, or was idle for too long, or the connection is lost: there is no request to answer.
+            // The client went away, or was idle for too long, or the connection is lost: there is
+            // no request to answer.
             return Ok(Next::Drop);
         }
         let length = match self.unless_refused(read)? {
@@ -391,12 +511,19 @@ impl<S: Service> Connection<S> {
     }
 
     #[inline(never)]
-    fn skip(&mut self, mut body: Skipper, expects_continue: bool) -> io::Result<Result<(), Reject>> {
+    fn skip(
+        &mut self,
+        mut body: Skipper,
+        expects_continue: bool,
+    ) -> io::Result<Result<(), Reject>> {
         if expects_continue && self.input.unread().is_empty() {
-            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.output
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.flush()?;
-        self.place.entry.enter(Phase::Reading, Some(self.shared.options.header_timeout));
+        self.place
+            .entry
+            .enter(Phase::Reading, Some(self.shared.options.header_timeout));
         self.began.get_or_insert_with(Instant::now);
         loop {
             match body.skip(self.input.unread()) {
@@ -415,7 +542,8 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Receives what is there into the input, waiting for it with nothing but what was received before.
+    /// Receives what is there into the input, waiting for it with nothing but what was received
+    /// before.
     fn read_some(&mut self) -> io::Result<usize> {
         loop {
             if self.socket.is_readable() {
@@ -435,12 +563,14 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// A read that ended because the client's time was up, or because others need the memory, is a reason to refuse the
-    /// request.
+    /// A read that ended because the client's time was up, or because others need the memory, is a
+    /// reason to refuse the request.
     fn unless_refused(&self, read: io::Result<usize>) -> io::Result<Result<usize, Reject>> {
         let entry = &self.place.entry;
         match read.as_ref().map_err(io::Error::kind) {
-            Err(ErrorKind::TimedOut) if entry.is_overdue() || entry.is_evicted() => Ok(Err(Reject::Slow)),
+            Err(ErrorKind::TimedOut) if entry.is_overdue() || entry.is_evicted() => {
+                Ok(Err(Reject::Slow))
+            }
             Err(ErrorKind::OutOfMemory) => Ok(Err(Reject::Crowded)),
             _ => read.map(Ok),
         }
@@ -457,18 +587,31 @@ impl<S: Service> Connection<S> {
     fn reject(&mut self, reject: Reject, head_only: bool, logged: Option<Logged>) -> Next {
         let (status, sentence) = reject.answer();
         let draining = self.shared.registry.draining();
-        let envelope = Envelope { head_only, close: true, old_version: false, draining };
+        let envelope = Envelope {
+            head_only,
+            close: true,
+            old_version: false,
+            draining,
+        };
         let fields = match reject {
             Reject::Crowded => REFUSAL_FIELDS,
             _ => "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n",
         };
         let body = [sentence.as_bytes(), b"\n"].concat();
         let before = self.output.len();
-        Answer { out: &mut self.output, envelope, answered: &mut None }.send(status, fields, &body);
+        Answer {
+            out: &mut self.output,
+            envelope,
+            answered: &mut None,
+        }
+        .send(status, fields, &body);
         self.shared.stats.answered(self.worker, Kind::Other, status);
         if let Some(report) = self.shared.options.access_log {
-            let refused = || Logged::refused(report, self.client, self.input.unread(), self.arrival());
-            logged.unwrap_or_else(refused).report(status, self.output.len() - before);
+            let refused =
+                || Logged::refused(report, self.client, self.input.unread(), self.arrival());
+            logged
+                .unwrap_or_else(refused)
+                .report(status, self.output.len() - before);
         }
         Next::Close
     }
@@ -478,7 +621,9 @@ impl<S: Service> Connection<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        self.place.entry.enter(Phase::Writing, Some(self.shared.options.header_timeout));
+        self.place
+            .entry
+            .enter(Phase::Writing, Some(self.shared.options.header_timeout));
         let written = self.write_output();
         give_output(std::mem::take(&mut self.output));
         if written.is_err() {
@@ -492,31 +637,41 @@ impl<S: Service> Connection<S> {
         if written == self.output.len() {
             return Ok(());
         }
-        let held = self.shared.budget.hold(self.output.capacity() + self.input.size());
+        let held = self
+            .shared
+            .budget
+            .hold(self.output.capacity() + self.input.size());
         let _held = held.ok_or(ErrorKind::OutOfMemory)?;
         self.socket.wait()?;
         self.socket.write_all(&self.output[written..])
     }
 
-    /// An orderly close (RFC 9112, section 9.6): all is written, our side ends, and what the client still sends is read
-    /// for a while, since a reset would take the answer from it.
+    /// An orderly close (RFC 9112, section 9.6): all is written, our side ends, and what the client
+    /// still sends is read for a while, since a reset would take the answer from it.
     fn close(&mut self) {
         if self.flush().is_err() {
             return;
         }
         // Others need the room now.
         if !self.place.entry.is_evicted() {
-            self.place.entry.enter(Phase::Writing, Some(linger_time(&self.shared)));
+            self.place
+                .entry
+                .enter(Phase::Writing, Some(linger_time(&self.shared)));
             linger(&mut self.socket);
         }
     }
 }
 
 fn linger_time<S>(shared: &Shared<S>) -> Duration {
-    if shared.registry.is_draining() { LINGER_DRAINING } else { LINGER }
+    if shared.registry.is_draining() {
+        LINGER_DRAINING
+    } else {
+        LINGER
+    }
 }
 
-/// Ends our side of the stream and waits for the client to end its own, bounded in bytes here and in time by the sweep.
+/// Ends our side of the stream and waits for the client to end its own, bounded in bytes here and
+/// in time by the sweep.
 fn linger(socket: &mut Socket) {
     if socket.finish().is_err() {
         return;

@@ -1,7 +1,7 @@
 //! What the header fields decide about the message's frame: its body, and the connection after it.
 //!
-//! RFC 9112, sections 6 and 9.3. Where a message could be read in two ways it is refused, so that no other server on the
-//! way can have read it differently.
+//! RFC 9112, sections 6 and 9.3. Where a message could be read in two ways it is refused, so that
+//! no other server on the way can have read it differently.
 
 use super::reject::Reject;
 use super::target;
@@ -32,7 +32,8 @@ pub(super) enum Persistence {
     Close,
 }
 
-/// The fields that matter here, in one pass, so that every rule that depends on a count sees every field.
+/// The fields that matter here, in one pass, so that every rule that depends on a count sees every
+/// field.
 #[derive(Debug, Default)]
 struct Seen<'b> {
     host: Option<&'b [u8]>,
@@ -60,7 +61,9 @@ pub(super) fn framing<'b>(
                 seen.keep |= has_token(field.value, "keep-alive");
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => seen.length(field.value)?,
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => seen.coding(field.value, old_version)?,
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                seen.coding(field.value, old_version)?
+            }
             _ => {}
         }
     }
@@ -75,31 +78,55 @@ pub(super) fn framing<'b>(
         (false, Some(length)) => Body::Length(length),
     };
     let close = seen.close || (old_version && !seen.keep);
-    let persistence = if close { Persistence::Close } else { Persistence::Keep };
+    let persistence = if close {
+        Persistence::Close
+    } else {
+        Persistence::Keep
+    };
     // RFC 9110, section 10.1.1: an expectation in an HTTP/1.0 request is ignored.
     let expects_continue = seen.expects_continue && !old_version;
-    Ok((Framing { body, persistence, expects_continue, old_version }, seen.host))
+    Ok((
+        Framing {
+            body,
+            persistence,
+            expects_continue,
+            old_version,
+        },
+        seen.host,
+    ))
 }
 
 impl<'b> Seen<'b> {
     fn host(&mut self, value: &'b [u8]) -> Result<(), Reject> {
         let first = self.host.replace(value).is_none();
-        if first && target::is_host(value) { Ok(()) } else { Err(Reject::Host) }
+        if first && target::is_host(value) {
+            Ok(())
+        } else {
+            Err(Reject::Host)
+        }
     }
 
     fn expect(&mut self, value: &[u8]) -> Result<(), Reject> {
         self.expects_continue = true;
-        if value.eq_ignore_ascii_case(b"100-continue") { Ok(()) } else { Err(Reject::Expectation) }
+        if value.eq_ignore_ascii_case(b"100-continue") {
+            Ok(())
+        } else {
+            Err(Reject::Expectation)
+        }
     }
 
     /// RFC 9110, section 8.6: digits only, no sign, no list; and once, even where two say the same.
     fn length(&mut self, value: &[u8]) -> Result<(), Reject> {
         let length = decimal(value).ok_or(Reject::Length)?;
-        if self.length.replace(length).is_none() { Ok(()) } else { Err(Reject::Length) }
+        if self.length.replace(length).is_none() {
+            Ok(())
+        } else {
+            Err(Reject::Length)
+        }
     }
 
-    /// Section 6.1: HTTP/1.0 has no transfer codings. Section 6.3: where chunked is not the last one the end of the body
-    /// cannot be found. A second field is refused whatever it holds.
+    /// Section 6.1: HTTP/1.0 has no transfer codings. Section 6.3: where chunked is not the last
+    /// one the end of the body cannot be found. A second field is refused whatever it holds.
     fn coding(&mut self, value: &[u8], old_version: bool) -> Result<(), Reject> {
         if self.chunked > 0 || old_version {
             return Err(Reject::LastCoding);
@@ -111,13 +138,18 @@ impl<'b> Seen<'b> {
         let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
         let mut last_first = value.rsplit(|byte| *byte == b',');
         let ends_chunked = last_first.next().is_some_and(is_chunked);
-        Err(if ends_chunked && !last_first.any(is_chunked) { Reject::UnknownCoding } else { Reject::LastCoding })
+        Err(if ends_chunked && !last_first.any(is_chunked) {
+            Reject::UnknownCoding
+        } else {
+            Reject::LastCoding
+        })
     }
 }
 
 /// Whether a comma-separated list has this token, in any case.
 fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    list.split(|byte| *byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 fn decimal(value: &[u8]) -> Option<u64> {

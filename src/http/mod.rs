@@ -1,7 +1,8 @@
 //! Bytes <-> requests: listener, connection, request, response. Knows nothing of what is served.
 //!
-//! One coroutine a connection, on the worker that also watches its socket. A [`Service`] decides from the request alone
-//! what it asks for ([`Service::plan`]), and then does it ([`Service::perform`]), which may wait.
+//! One coroutine a connection, on the worker that also watches its socket. A [`Service`] decides
+//! from the request alone what it asks for ([`Service::plan`]), and then does it
+//! ([`Service::perform`]), which may wait.
 
 mod address;
 mod body;
@@ -46,8 +47,8 @@ pub trait Service: Send + Sync + 'static {
     /// A session for the calling coroutine, which only ever runs on worker `worker`.
     fn session(&self, worker: usize) -> Self::Session;
 
-    /// What the request asks for, by the client at that address. Must not wait: the request's bytes are the worker's, not
-    /// the connection's.
+    /// What the request asks for, by the client at that address. Must not wait: the request's bytes
+    /// are the worker's, not the connection's.
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Self::Task;
 
     /// What the answer is counted as.
@@ -86,7 +87,8 @@ pub struct Options {
     pub max_held: usize,
     /// Whether there is memory for one more connection's stack.
     pub has_stack: fn() -> bool,
-    /// For a request's head to arrive, from its first byte; again for its body; and for answers to be taken.
+    /// For a request's head to arrive, from its first byte; again for its body; and for answers to
+    /// be taken.
     pub header_timeout: Duration,
     /// For the next request to begin.
     pub idle_timeout: Duration,
@@ -147,18 +149,31 @@ impl<S: Service> Server<S> {
     ///
     /// # Errors
     /// When the thread that accepts cannot be started.
-    pub fn start(listener: TcpListener, options: Options, service: Arc<S>, stats: Arc<Stats>) -> io::Result<Server<S>> {
+    pub fn start(
+        listener: TcpListener,
+        options: Options,
+        service: Arc<S>,
+        stats: Arc<Stats>,
+    ) -> io::Result<Server<S>> {
         let registry = Registry::new(options.workers, Arc::clone(&stats), options.header_timeout);
         let budget = Budget::new(options.max_held);
-        let shared = Arc::new(Shared { service, options, registry, stats, budget });
+        let shared = Arc::new(Shared {
+            service,
+            options,
+            registry,
+            stats,
+            budget,
+        });
         listener::start(listener, &shared)?;
         Ok(Server { shared })
     }
 
-    /// Ends what has passed its deadline, and who holds memory while that is scarce. To be called at each tick of the
-    /// clock.
+    /// Ends what has passed its deadline, and who holds memory while that is scarce. To be called
+    /// at each tick of the clock.
     pub fn tick(&self) {
-        let Shared { registry, budget, .. } = &*self.shared;
+        let Shared {
+            registry, budget, ..
+        } = &*self.shared;
         if budget.take_scarce() {
             registry.evict((registry.open() / RELIEF_SHARE).max(1), Shortage::Memory);
         } else {
@@ -166,7 +181,8 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Tells how many bytes the kernel holds for connections out of the memory that this process is given.
+    /// Tells how many bytes the kernel holds for connections out of the memory that this process is
+    /// given.
     pub fn set_kernel_bytes(&self, bytes: usize) {
         self.shared.budget.set_kernel(bytes);
     }
@@ -176,7 +192,8 @@ impl<S: Service> Server<S> {
         self.shared.budget.held()
     }
 
-    /// Accepts no more connections, closes the idle ones, and the others after the request under way.
+    /// Accepts no more connections, closes the idle ones, and the others after the request under
+    /// way.
     pub fn drain(&self) {
         self.shared.registry.drain();
     }

@@ -1,5 +1,5 @@
-//! The client's address as a trusted proxy tells it: by the PROXY protocol before the first request, or by
-//! `X-Forwarded-For` or `Forwarded` (RFC 7239) in each.
+//! The client's address as a trusted proxy tells it: by the PROXY protocol before the first
+//! request, or by `X-Forwarded-For` or `Forwarded` (RFC 7239) in each.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,8 @@ use super::request::Request;
 
 /// The longest line of version 1, with its end.
 const MAX_LINE: usize = 107;
-/// The longest header of version 2 that is taken: addresses, and a few kilobytes of what a proxy knows of TLS.
+/// The longest header of version 2 that is taken: addresses, and a few kilobytes of what a proxy
+/// knows of TLS.
 const MAX_HEADER: usize = 4096;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -20,13 +21,19 @@ pub(super) enum Preface {
     None,
     /// Perhaps one: more bytes will say.
     Incomplete,
-    /// One of that length; the client's address, unless the proxy speaks for itself or does not know it.
+    /// One of that length; the client's address, unless the proxy speaks for itself or does not
+    /// know it.
     Header(usize, Option<IpAddr>),
 }
 
 /// Reads the header at the beginning of a connection.
 pub(super) fn preface(bytes: &[u8]) -> Result<Preface, Reject> {
-    let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);
+    let begins = |with: &[u8]| {
+        bytes
+            .iter()
+            .zip(with)
+            .all(|(byte, expected)| byte == expected)
+    };
     match bytes {
         _ if begins(SIGNATURE) => version_2(bytes),
         _ if begins(b"PROXY ") => version_1(bytes),
@@ -36,9 +43,16 @@ pub(super) fn preface(bytes: &[u8]) -> Result<Preface, Reject> {
 
 fn version_1(bytes: &[u8]) -> Result<Preface, Reject> {
     let Some(end) = bytes.iter().take(MAX_LINE).position(|byte| *byte == b'\n') else {
-        return if bytes.len() < MAX_LINE { Ok(Preface::Incomplete) } else { Err(Reject::Proxy) };
+        return if bytes.len() < MAX_LINE {
+            Ok(Preface::Incomplete)
+        } else {
+            Err(Reject::Proxy)
+        };
     };
-    let line = std::str::from_utf8(&bytes[..end]).ok().and_then(|line| line.strip_suffix('\r')).ok_or(Reject::Proxy)?;
+    let line = std::str::from_utf8(&bytes[..end])
+        .ok()
+        .and_then(|line| line.strip_suffix('\r'))
+        .ok_or(Reject::Proxy)?;
     let mut words = line.split(' ').skip(1);
     let (family, source) = (words.next(), words.next().map(str::parse::<IpAddr>));
     let source = match (family, source) {
@@ -51,34 +65,51 @@ fn version_1(bytes: &[u8]) -> Result<Preface, Reject> {
 }
 
 fn version_2(bytes: &[u8]) -> Result<Preface, Reject> {
-    let Some([command, family, high, low]) = bytes.get(12..16) else { return Ok(Preface::Incomplete) };
+    let Some([command, family, high, low]) = bytes.get(12..16) else {
+        return Ok(Preface::Incomplete);
+    };
     let length = 16 + usize::from(u16::from_be_bytes([*high, *low]));
     if command >> 4 != 2 || command & 15 > 1 || length > MAX_HEADER {
         return Err(Reject::Proxy);
     }
-    let Some(rest) = bytes.get(16..length) else { return Ok(Preface::Incomplete) };
+    let Some(rest) = bytes.get(16..length) else {
+        return Ok(Preface::Incomplete);
+    };
     let source = match (command & 15, family) {
-        (1, 0x11) => Some(rest.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()).ok_or(Reject::Proxy)?),
-        (1, 0x21) => Some(rest.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()).ok_or(Reject::Proxy)?),
+        (1, 0x11) => Some(
+            rest.first_chunk::<4>()
+                .map(|octets| Ipv4Addr::from(*octets).into())
+                .ok_or(Reject::Proxy)?,
+        ),
+        (1, 0x21) => Some(
+            rest.first_chunk::<16>()
+                .map(|octets| Ipv6Addr::from(*octets).into())
+                .ok_or(Reject::Proxy)?,
+        ),
         _ => None,
     };
     Ok(Preface::Header(length, source.map(canonical)))
 }
 
-/// The address that the request's fields tell, as far as those who wrote them are trusted. Proxies append, so the last
-/// address that is no trusted proxy's is the client's.
+/// The address that the request's fields tell, as far as those who wrote them are trusted. Proxies
+/// append, so the last address that is no trusted proxy's is the client's.
 pub(super) fn client(trusted: &Networks, peer: IpAddr, request: &Request<'_>) -> IpAddr {
     if trusted.is_empty() || !trusted.contain(peer) {
         return peer;
     }
-    let members = |name| request.fields(name).flat_map(|value| value.split(|byte| *byte == b','));
+    let members = |name| {
+        request
+            .fields(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+    };
     let by_list: Vec<&[u8]> = members("x-forwarded-for").collect();
     let by_pairs: Vec<&[u8]> = members("forwarded").collect();
     let by_list = last(trusted, peer, by_list.into_iter().map(Some));
     let by_pairs = last(trusted, peer, by_pairs.into_iter().map(for_parameter));
     match (by_list, by_pairs) {
         (Some(client), None) | (None, Some(client)) => client,
-        // A proxy that writes one of them and passes the other on: whoever sent that one must gain nothing by it.
+        // A proxy that writes one of them and passes the other on: whoever sent that one must gain
+        // nothing by it.
         (Some(client), Some(other)) if client == other => client,
         _ => peer,
     }
@@ -96,7 +127,9 @@ fn last<'b>(
     let mut client = peer;
     for member in members.rev() {
         // What is no address was written by one that is trusted: it has nothing better.
-        let Some(address) = member.and_then(address) else { break };
+        let Some(address) = member.and_then(address) else {
+            break;
+        };
         client = address;
         if !trusted.contain(address) {
             break;
@@ -108,16 +141,29 @@ fn last<'b>(
 /// The value of `for` in one element of Forwarded (RFC 7239, section 4), without its quotes.
 fn for_parameter(element: &[u8]) -> Option<&[u8]> {
     let pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let value =
-        pairs.filter(|pair| pair.len() > 4 && pair[..4].eq_ignore_ascii_case(b"for=")).map(|pair| &pair[4..]).next()?;
-    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    let value = pairs
+        .filter(|pair| pair.len() > 4 && pair[..4].eq_ignore_ascii_case(b"for="))
+        .map(|pair| &pair[4..])
+        .next()?;
+    Some(
+        value
+            .strip_prefix(b"\"")
+            .and_then(|value| value.strip_suffix(b"\""))
+            .unwrap_or(value),
+    )
 }
 
 /// An address, or one in brackets, with a port or without.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(canonical)
 }
 
@@ -143,24 +189,48 @@ mod tests {
             ("", "10.0.0.1"),
             ("X-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4"),
             ("X-Forwarded-For: 6.6.6.6, 1.2.3.4, 10.9.9.9\r\n", "1.2.3.4"),
-            ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4"),
+            (
+                "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n",
+                "1.2.3.4",
+            ),
             ("X-Forwarded-For: 10.7.7.7, 10.9.9.9\r\n", "10.7.7.7"),
             ("X-Forwarded-For: 6.6.6.6, unknown\r\n", "10.0.0.1"),
-            ("X-Forwarded-For: 6.6.6.6, unknown, 10.9.9.9\r\n", "10.9.9.9"),
+            (
+                "X-Forwarded-For: 6.6.6.6, unknown, 10.9.9.9\r\n",
+                "10.9.9.9",
+            ),
             ("X-Forwarded-For: 1.2.3.4:5678\r\n", "1.2.3.4"),
             ("X-Forwarded-For: 2001:db8::7\r\n", "2001:db8::7"),
             ("X-Forwarded-For: ::ffff:1.2.3.4\r\n", "1.2.3.4"),
-            ("Forwarded: for=1.2.3.4;proto=http;by=10.0.0.1\r\n", "1.2.3.4"),
-            ("Forwarded: for=6.6.6.6, For=\"[2001:db8::7]:4711\"\r\n", "2001:db8::7"),
+            (
+                "Forwarded: for=1.2.3.4;proto=http;by=10.0.0.1\r\n",
+                "1.2.3.4",
+            ),
+            (
+                "Forwarded: for=6.6.6.6, For=\"[2001:db8::7]:4711\"\r\n",
+                "2001:db8::7",
+            ),
             ("Forwarded: for=6.6.6.6, for=_hidden\r\n", "10.0.0.1"),
             ("Forwarded: proto=http\r\n", "10.0.0.1"),
-            ("Forwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4"),
-            ("Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n", "10.0.0.1"),
+            (
+                "Forwarded: for=1.2.3.4\r\nX-Forwarded-For: 1.2.3.4\r\n",
+                "1.2.3.4",
+            ),
+            (
+                "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n",
+                "10.0.0.1",
+            ),
         ] {
             assert_eq!(told(PEER, fields), expected, "{fields}");
         }
         let stranger = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
-        assert_eq!(told(stranger, "X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"), "9.9.9.9");
+        assert_eq!(
+            told(
+                stranger,
+                "X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"
+            ),
+            "9.9.9.9"
+        );
     }
 
     fn version_2_header(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
@@ -171,29 +241,58 @@ mod tests {
     #[test]
     fn a_header_is_read_wherever_it_is_cut() {
         let address = |text: &str| text.parse::<IpAddr>().ok();
-        let v4 = [[1, 2, 3, 4].as_slice(), &[10, 0, 0, 1], &[0, 80, 0, 81], b"tlv"].concat();
+        let v4 = [
+            [1, 2, 3, 4].as_slice(),
+            &[10, 0, 0, 1],
+            &[0, 80, 0, 81],
+            b"tlv",
+        ]
+        .concat();
         let v6: Vec<u8> = (0..36).collect();
         for (header, expected) in [
-            (b"PROXY TCP4 1.2.3.4 10.0.0.1 5678 80\r\n".to_vec(), address("1.2.3.4")),
-            (b"PROXY TCP6 2001:db8::7 ::1 5678 80\r\n".to_vec(), address("2001:db8::7")),
+            (
+                b"PROXY TCP4 1.2.3.4 10.0.0.1 5678 80\r\n".to_vec(),
+                address("1.2.3.4"),
+            ),
+            (
+                b"PROXY TCP6 2001:db8::7 ::1 5678 80\r\n".to_vec(),
+                address("2001:db8::7"),
+            ),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
             (version_2_header(0x21, 0x11, &v4), address("1.2.3.4")),
-            (version_2_header(0x21, 0x21, &v6), address("1:203:405:607:809:a0b:c0d:e0f")),
+            (
+                version_2_header(0x21, 0x21, &v6),
+                address("1:203:405:607:809:a0b:c0d:e0f"),
+            ),
             (version_2_header(0x21, 0x31, &[0; 216]), None),
             (version_2_header(0x20, 0x00, &[]), None),
         ] {
             for cut in 1..header.len() {
-                assert_eq!(preface(&header[..cut]), Ok(Preface::Incomplete), "{header:?} cut at {cut}");
+                assert_eq!(
+                    preface(&header[..cut]),
+                    Ok(Preface::Incomplete),
+                    "{header:?} cut at {cut}"
+                );
             }
             let followed = [header.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
-            assert_eq!(preface(&followed), Ok(Preface::Header(header.len(), expected)), "{header:?}");
+            assert_eq!(
+                preface(&followed),
+                Ok(Preface::Header(header.len(), expected)),
+                "{header:?}"
+            );
         }
     }
 
     #[test]
     fn other_bytes_are_none_and_broken_headers_are_refused() {
-        for other in [b"GET / HTTP/1.1\r\n".as_slice(), b"POST", b"\r\n\r\nGET", b"PROXYX", b"\r\nG"] {
+        for other in [
+            b"GET / HTTP/1.1\r\n".as_slice(),
+            b"POST",
+            b"\r\n\r\nGET",
+            b"PROXYX",
+            b"\r\nG",
+        ] {
             assert_eq!(preface(other), Ok(Preface::None), "{other:?}");
         }
         for broken in [

@@ -1,13 +1,17 @@
-//! A slow and obvious reading of requests, to hold the fast one against: in tests, and when fuzzing.
+//! A slow and obvious reading of requests, to hold the fast one against: in tests, and when
+//! fuzzing.
 //!
-//! It has the whole stream at once, works on lines, and shares no code with what it checks but the limits.
+//! It has the whole stream at once, works on lines, and shares no code with what it checks but the
+//! limits.
 
 use std::net::Ipv6Addr;
 
 use super::body::{MAX_BODY, MAX_CHUNK_FRAMING, Skipper};
 use super::buffers::Input;
 use super::framing::Persistence;
-use super::request::{self, MAX_EMPTY_LINES, MAX_FIELDS, MAX_FIELDS_BYTES, MAX_HEAD, MAX_LINE, Request};
+use super::request::{
+    self, MAX_EMPTY_LINES, MAX_FIELDS, MAX_FIELDS_BYTES, MAX_HEAD, MAX_LINE, Request,
+};
 
 /// One request, and what its head decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,20 +33,31 @@ pub enum End {
     Refused,
 }
 
-/// Panics unless both readings of the stream, which reaches the fast one in pieces of these lengths in turn, are the same.
+/// Panics unless both readings of the stream, which reaches the fast one in pieces of these lengths
+/// in turn, are the same.
 pub fn check(stream: &[u8], pieces: &[usize]) {
     let (slow, fast) = (read_slowly(stream), read_fast(stream, pieces));
-    assert!(slow == fast, "in pieces of {pieces:?}: {}\nslow: {slow:?}\nfast: {fast:?}", stream.escape_ascii());
+    assert!(
+        slow == fast,
+        "in pieces of {pieces:?}: {}\nslow: {slow:?}\nfast: {fast:?}",
+        stream.escape_ascii()
+    );
 }
 
-/// As [`check`], from one input of the fuzzer: a byte that says how the stream is cut, and the stream.
+/// As [`check`], from one input of the fuzzer: a byte that says how the stream is cut, and the
+/// stream.
 pub fn check_input(input: &[u8]) {
-    let Some((cut, stream)) = input.split_first() else { return };
-    check(stream, &[usize::from(*cut), 1 + usize::from(cut >> 4), usize::MAX]);
+    let Some((cut, stream)) = input.split_first() else {
+        return;
+    };
+    check(
+        stream,
+        &[usize::from(*cut), 1 + usize::from(cut >> 4), usize::MAX],
+    );
 }
 
-/// Panics unless a head is found in every text that begins with it, and in no text that is shorter, and is within the
-/// limits.
+/// Panics unless a head is found in every text that begins with it, and in no text that is shorter,
+/// and is within the limits.
 pub fn check_head(bytes: &[u8]) {
     let read = |bytes: &[u8]| {
         request::parse(bytes, |parsed| {
@@ -54,7 +69,9 @@ pub fn check_head(bytes: &[u8]) {
     let step = 1 + bytes.len() / 64;
     for length in (0..bytes.len()).filter(|length| length % step == 0 || length + 8 > bytes.len()) {
         match (&whole, read(&bytes[..length])) {
-            (Ok(Some((_, end))), part) if length < *end => assert_eq!(part, Ok(None), "{length} of {end}"),
+            (Ok(Some((_, end))), part) if length < *end => {
+                assert_eq!(part, Ok(None), "{length} of {end}")
+            }
             (Ok(Some(_)), part) => assert_eq!(part, whole, "{length}"),
             (Ok(None), part) => assert_eq!(part, Ok(None), "{length}"),
             (Err(_), part) => assert!(!matches!(part, Ok(Some(_))), "{length}"),
@@ -74,8 +91,15 @@ pub fn read_fast(stream: &[u8], pieces: &[usize]) -> (Vec<Message>, End) {
     let mut lengths = pieces.iter().copied().cycle();
     let mut input = Input::default();
     let mut receive = |input: &mut Input| {
-        let room = input.room(MAX_HEAD + 1).unwrap_or_else(|error| unreachable!("{error}"));
-        let length = lengths.next().unwrap_or(usize::MAX).max(1).min(room.len()).min(left.len());
+        let room = input
+            .room(MAX_HEAD + 1)
+            .unwrap_or_else(|error| unreachable!("{error}"));
+        let length = lengths
+            .next()
+            .unwrap_or(usize::MAX)
+            .max(1)
+            .min(room.len())
+            .min(left.len());
         room[..length].copy_from_slice(&left[..length]);
         input.received(length);
         left = &left[length..];
@@ -84,7 +108,9 @@ pub fn read_fast(stream: &[u8], pieces: &[usize]) -> (Vec<Message>, End) {
     loop {
         let head = loop {
             let parsed = request::parse(input.unread(), |parsed| {
-                parsed.map(|whole| whole.map(|(request, length)| (Message::of(&request), request.framing, length)))
+                parsed.map(|whole| {
+                    whole.map(|(request, length)| (Message::of(&request), request.framing, length))
+                })
             });
             match parsed {
                 Ok(Some(head)) => break head,
@@ -102,7 +128,9 @@ pub fn read_fast(stream: &[u8], pieces: &[usize]) -> (Vec<Message>, End) {
         };
         let (message, framing, length) = head;
         input.consume(length);
-        let Ok(mut body) = Skipper::new(framing.body) else { return (messages, End::Refused) };
+        let Ok(mut body) = Skipper::new(framing.body) else {
+            return (messages, End::Refused);
+        };
         while !body.is_done() {
             match body.skip(input.unread()) {
                 Ok(length) => input.consume(length),
@@ -126,7 +154,10 @@ impl Message {
             method: request.method.name().to_owned(),
             target: request.target.to_owned(),
             path: request.path().to_owned(),
-            fields: request.all_fields().map(|(name, value)| (name.to_lowercase(), value.to_vec())).collect(),
+            fields: request
+                .all_fields()
+                .map(|(name, value)| (name.to_lowercase(), value.to_vec()))
+                .collect(),
             closes: framing.persistence == Persistence::Close,
             expects_continue: framing.expects_continue,
         }
@@ -147,9 +178,16 @@ pub fn read_slowly(mut stream: &[u8]) -> (Vec<Message>, End) {
                 }
             }
             None => {
-                let only_empty_lines =
-                    stream.len() < 2 * (MAX_EMPTY_LINES + 1) && b"\r\n".repeat(1 + MAX_EMPTY_LINES).starts_with(stream);
-                return (messages, if only_empty_lines { End::Clean } else { End::Refused });
+                let only_empty_lines = stream.len() < 2 * (MAX_EMPTY_LINES + 1)
+                    && b"\r\n".repeat(1 + MAX_EMPTY_LINES).starts_with(stream);
+                return (
+                    messages,
+                    if only_empty_lines {
+                        End::Clean
+                    } else {
+                        End::Refused
+                    },
+                );
             }
         }
     }
@@ -164,7 +202,10 @@ fn one(stream: &[u8]) -> Option<(Message, &[u8])> {
     let head_end = stream.windows(4).position(|four| four == b"\r\n\r\n")?;
     let (head, rest) = (&stream[..head_end], &stream[head_end + 4..]);
     let lines = lines(head);
-    if lines.iter().any(|line| line.iter().any(|byte| b"\r\n\0".contains(byte))) {
+    if lines
+        .iter()
+        .any(|line| line.iter().any(|byte| b"\r\n\0".contains(byte)))
+    {
         return None;
     }
     let (request_line, field_lines) = lines.split_first()?;
@@ -173,18 +214,31 @@ fn one(stream: &[u8]) -> Option<(Message, &[u8])> {
         return None;
     }
     let words: Vec<&str> = std::str::from_utf8(request_line).ok()?.split(' ').collect();
-    let [method, target, version] = words[..] else { return None };
+    let [method, target, version] = words[..] else {
+        return None;
+    };
     let old = match version {
         "HTTP/1.0" => true,
         "HTTP/1.1" => false,
         _ => return None,
     };
-    if !is_token(method.as_bytes()) || !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+    if !is_token(method.as_bytes())
+        || !target
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    {
         return None;
     }
-    let fields: Vec<(String, Vec<u8>)> = field_lines.iter().map(|line| field(line)).collect::<Option<_>>()?;
+    let fields: Vec<(String, Vec<u8>)> = field_lines
+        .iter()
+        .map(|line| field(line))
+        .collect::<Option<_>>()?;
     let values = |wanted: &str| -> Vec<&[u8]> {
-        fields.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_slice()).collect()
+        fields
+            .iter()
+            .filter(|(name, _)| name == wanted)
+            .map(|(_, value)| value.as_slice())
+            .collect()
     };
     let host = match values("host")[..] {
         [] if old => None,
@@ -193,17 +247,27 @@ fn one(stream: &[u8]) -> Option<(Message, &[u8])> {
     };
     let path = path(method, target, host)?;
     let expectations = values("expect");
-    if !expectations.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+    if !expectations
+        .iter()
+        .all(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    {
         return None;
     }
     let connection: Vec<String> = values("connection")
         .iter()
         .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(|token| String::from_utf8_lossy(token).trim_matches([' ', '\t']).to_lowercase())
+        .map(|token| {
+            String::from_utf8_lossy(token)
+                .trim_matches([' ', '\t'])
+                .to_lowercase()
+        })
         .collect();
     let says = |token: &str| connection.iter().any(|known| known == token);
     let closes = says("close") || (old && !says("keep-alive"));
-    let rest = match (&values("transfer-encoding")[..], &values("content-length")[..]) {
+    let rest = match (
+        &values("transfer-encoding")[..],
+        &values("content-length")[..],
+    ) {
         ([], []) => rest,
         ([], [length]) => without_length(rest, length)?,
         ([coding], []) if !old && coding.eq_ignore_ascii_case(b"chunked") => without_chunks(rest)?,
@@ -211,7 +275,17 @@ fn one(stream: &[u8]) -> Option<(Message, &[u8])> {
     };
     let expects_continue = !expectations.is_empty() && !old;
     let (method, target) = (method.to_owned(), target.to_owned());
-    Some((Message { method, target, path, fields, closes, expects_continue }, rest))
+    Some((
+        Message {
+            method,
+            target,
+            path,
+            fields,
+            closes,
+            expects_continue,
+        },
+        rest,
+    ))
 }
 
 fn lines(text: &[u8]) -> Vec<&[u8]> {
@@ -227,13 +301,20 @@ fn lines(text: &[u8]) -> Vec<&[u8]> {
 
 fn is_token(bytes: &[u8]) -> bool {
     let separators = b"()<>@,;:\\\"/[]?={}";
-    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_graphic() && !separators.contains(byte))
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && !separators.contains(byte))
 }
 
 fn field(line: &[u8]) -> Option<(String, Vec<u8>)> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, mut value) = (&line[..colon], &line[colon + 1..]);
-    if !is_token(name) || value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if !is_token(name)
+        || value
+            .iter()
+            .any(|byte| byte.is_ascii_control() && *byte != b'\t')
+    {
         return None;
     }
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
@@ -257,7 +338,9 @@ fn host(value: &[u8]) -> Option<(String, Option<u16>)> {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
             let first_is_plain = pieces.next().is_some_and(|piece| piece.chars().all(plain));
             let encoded = |piece: &str| {
-                let code = piece.get(..2).is_some_and(|code| code.chars().all(|c| c.is_ascii_hexdigit()));
+                let code = piece
+                    .get(..2)
+                    .is_some_and(|code| code.chars().all(|c| c.is_ascii_hexdigit()));
                 code && piece.chars().skip(2).all(plain)
             };
             (first_is_plain && pieces.all(encoded)).then_some((name.to_owned(), port))?
@@ -281,7 +364,9 @@ fn path(method: &str, target: &str, host_field: Option<(String, Option<u16>)>) -
         _ if target.starts_with('/') => Some(before_query(target)),
         _ => {
             let lower = target.to_lowercase();
-            let scheme = ["http://", "https://"].into_iter().find(|scheme| lower.starts_with(scheme))?;
+            let scheme = ["http://", "https://"]
+                .into_iter()
+                .find(|scheme| lower.starts_with(scheme))?;
             let default_port = if scheme == "http://" { 80 } else { 443 };
             let rest = &target[scheme.len()..];
             let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -290,7 +375,11 @@ fn path(method: &str, target: &str, host_field: Option<(String, Option<u16>)>) -
                 other == name && other_port.unwrap_or(default_port) == port.unwrap_or(default_port)
             });
             let path = before_query(path);
-            same.then_some(if path.is_empty() { "/".to_owned() } else { path })
+            same.then_some(if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path
+            })
         }
     }
 }
@@ -307,13 +396,24 @@ fn without_chunks(body: &[u8]) -> Option<&[u8]> {
     let (mut rest, mut data) = (body, 0);
     loop {
         let (line, after) = line(rest)?;
-        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let digits = line
+            .iter()
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
         let size = u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
         let extension = line[digits..].trim_ascii_start();
         let trimmed = line[digits..].len() - extension.len();
-        let space_is_blank = line[digits..digits + trimmed].iter().all(|byte| b" \t".contains(byte));
-        let text = extension.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
-        let valid = if extension.is_empty() { trimmed == 0 } else { extension[0] == b';' };
+        let space_is_blank = line[digits..digits + trimmed]
+            .iter()
+            .all(|byte| b" \t".contains(byte));
+        let text = extension
+            .iter()
+            .all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+        let valid = if extension.is_empty() {
+            trimmed == 0
+        } else {
+            extension[0] == b';'
+        };
         data += size;
         if digits > 15 || !space_is_blank || !text || !valid || data > MAX_BODY {
             return None;
@@ -435,17 +535,30 @@ mod tests {
     /// One message: nearly always of valid parts, or there would be little behind it to be read.
     fn message(dice: &mut Dice) -> Vec<u8> {
         let mut text = "\r\n".repeat([0, 1, 4, 5][dice.below(40).saturating_sub(36)]);
-        let line_end =
-            |dice: &mut Dice| if dice.below(100) == 0 { dice.of(&["\n", "\r", "\r\r\n", "\n\r"]) } else { "\r\n" };
+        let line_end = |dice: &mut Dice| {
+            if dice.below(100) == 0 {
+                dice.of(&["\n", "\r", "\r\r\n", "\n\r"])
+            } else {
+                "\r\n"
+            }
+        };
         let common = dice.below(8) > 0;
-        text += if common { LINES[dice.below(4)] } else { LINES[dice.below(LINES.len())] };
+        text += if common {
+            LINES[dice.below(4)]
+        } else {
+            LINES[dice.below(LINES.len())]
+        };
         text += line_end(dice);
         if dice.below(20) > 0 {
             text += FIELDS[dice.below(2)];
             text += line_end(dice);
         }
         for _ in 0..dice.below(3) {
-            text += if dice.below(8) > 0 { FIELDS[21] } else { FIELDS[dice.below(FIELDS.len())] };
+            text += if dice.below(8) > 0 {
+                FIELDS[21]
+            } else {
+                FIELDS[dice.below(FIELDS.len())]
+            };
             text += line_end(dice);
         }
         if let Some(framing) = [6, 12].get(dice.below(4)) {
@@ -467,7 +580,12 @@ mod tests {
             match dice.below(3) {
                 0 => bytes[at] = u8::try_from(dice.below(256)).unwrap_or(0),
                 1 => drop(bytes.remove(at)),
-                _ => bytes.insert(at, *dice.of(&[&b'\r', &b'\n', &b' ', &b'\0', &b'0', &b';', &b':', &b',', &0xff])),
+                _ => bytes.insert(
+                    at,
+                    *dice.of(&[
+                        &b'\r', &b'\n', &b' ', &b'\0', &b'0', &b';', &b':', &b',', &0xff,
+                    ]),
+                ),
             }
         }
         bytes
@@ -478,7 +596,9 @@ mod tests {
         let mut dice = Dice(0x5eed_5eed_5eed_5eed);
         let (mut whole, mut refused) = (0, 0);
         for _ in 0..20_000 {
-            let stream: Vec<u8> = (0..1 + dice.below(3)).flat_map(|_| message(&mut dice)).collect();
+            let stream: Vec<u8> = (0..1 + dice.below(3))
+                .flat_map(|_| message(&mut dice))
+                .collect();
             let pieces: Vec<usize> = (0..1 + dice.below(4)).map(|_| 1 + dice.below(40)).collect();
             check(&stream, &[usize::MAX]);
             check(&stream, &pieces);
@@ -487,14 +607,19 @@ mod tests {
             refused += usize::from(end == End::Refused);
         }
         // What is generated must be worth reading.
-        assert!(whole > 10_000 && (5_000..15_000).contains(&refused), "{whole} requests, {refused} refusals");
+        assert!(
+            whole > 10_000 && (5_000..15_000).contains(&refused),
+            "{whole} requests, {refused} refusals"
+        );
     }
 
     #[test]
     fn both_readings_are_the_same_wherever_a_stream_is_cut() {
         let mut dice = Dice(0x0c07_0c07_0c07_0c07);
         for _ in 0..200 {
-            let stream: Vec<u8> = (0..1 + dice.below(2)).flat_map(|_| message(&mut dice)).collect();
+            let stream: Vec<u8> = (0..1 + dice.below(2))
+                .flat_map(|_| message(&mut dice))
+                .collect();
             check(&stream, &[1]);
             (1..stream.len()).for_each(|cut| check(&stream, &[cut, usize::MAX]));
             (0..stream.len()).for_each(|end| check(&stream[..end], &[usize::MAX]));
@@ -504,7 +629,10 @@ mod tests {
     #[test]
     fn both_readings_are_the_same_at_the_limits() {
         let head = |line: usize, fields: usize, count: usize| {
-            let line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(line - "GET / HTTP/1.1".len()));
+            let line = format!(
+                "GET /{} HTTP/1.1\r\n",
+                "a".repeat(line - "GET / HTTP/1.1".len())
+            );
             let many = "X:\r\n".repeat(count - 2);
             let last = fields - "Host: a\r\n".len() - many.len() - "X: \r\n\r\n".len();
             format!("{line}Host: a\r\n{many}X: {}\r\n\r\n", "a".repeat(last))
@@ -513,7 +641,12 @@ mod tests {
             for fields in [MAX_FIELDS_BYTES - 1, MAX_FIELDS_BYTES, MAX_FIELDS_BYTES + 1] {
                 for count in [MAX_FIELDS, MAX_FIELDS + 1] {
                     let stream = head(line, fields, count).repeat(2);
-                    for pieces in [vec![usize::MAX], vec![line, 1, 1, 1, usize::MAX], vec![1000], vec![8192, 1]] {
+                    for pieces in [
+                        vec![usize::MAX],
+                        vec![line, 1, 1, 1, usize::MAX],
+                        vec![1000],
+                        vec![8192, 1],
+                    ] {
                         check(stream.as_bytes(), &pieces);
                     }
                 }
@@ -522,20 +655,34 @@ mod tests {
         let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         for size in [MAX_BODY - 1, MAX_BODY, MAX_BODY + 1] {
             let data = "x".repeat(size as usize);
-            check(format!("{chunked}{size:x}\r\n{data}\r\n0\r\n\r\n").as_bytes(), &[5000]);
-            check(format!("POST / HTTP/1.0\r\nContent-Length: {size}\r\n\r\n{data}").as_bytes(), &[5000]);
+            check(
+                format!("{chunked}{size:x}\r\n{data}\r\n0\r\n\r\n").as_bytes(),
+                &[5000],
+            );
+            check(
+                format!("POST / HTTP/1.0\r\nContent-Length: {size}\r\n\r\n{data}").as_bytes(),
+                &[5000],
+            );
             let framing = "x".repeat(size as usize - "0;\r\n\r\n".len());
             check(format!("{chunked}0;{framing}\r\n\r\n").as_bytes(), &[5000]);
         }
     }
 
-    /// What fuzzing found worth keeping: `fuzz/corpus/framing`, each file a byte for the pieces and then the stream.
+    /// What fuzzing found worth keeping: `fuzz/corpus/framing`, each file a byte for the pieces and
+    /// then the stream.
     #[test]
     fn both_readings_of_the_kept_corpus_are_the_same() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/framing");
         let files = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let inputs: Vec<Vec<u8>> = files.filter_map(|file| fs::read(file.path()).ok()).collect();
-        assert!(inputs.len() > 20, "only {} inputs in {}", inputs.len(), folder.display());
+        let inputs: Vec<Vec<u8>> = files
+            .filter_map(|file| fs::read(file.path()).ok())
+            .collect();
+        assert!(
+            inputs.len() > 20,
+            "only {} inputs in {}",
+            inputs.len(),
+            folder.display()
+        );
         inputs.iter().for_each(|input| check_input(input));
     }
 }

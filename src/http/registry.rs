@@ -1,8 +1,8 @@
-//! The open connections and their deadlines. A sweep at each tick wakes those that are overdue, so that no connection
-//! needs a timer.
+//! The open connections and their deadlines. A sweep at each tick wakes those that are overdue, so
+//! that no connection needs a timer.
 //!
-//! Nobody but a connection's own coroutine touches its socket: the sweep has the connection's worker wake it, and it
-//! finds out for itself that its time is up.
+//! Nobody but a connection's own coroutine touches its socket: the sweep has the connection's
+//! worker wake it, and it finds out for itself that its time is up.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,10 +33,17 @@ pub(super) enum Phase {
 
 impl Phase {
     /// All of them, each at its own number.
-    pub(super) const ALL: [Phase; 5] = [Phase::Idle, Phase::Reading, Phase::Serving, Phase::Writing, Phase::Following];
+    pub(super) const ALL: [Phase; 5] = [
+        Phase::Idle,
+        Phase::Reading,
+        Phase::Serving,
+        Phase::Writing,
+        Phase::Following,
+    ];
 }
 
-/// Why connections are evicted, and so which of them go first. Among those of one phase the oldest goes first.
+/// Why connections are evicted, and so which of them go first. Among those of one phase the oldest
+/// goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shortage {
     /// Of places, descriptors or mappings: who does nothing makes room.
@@ -49,16 +56,30 @@ impl Shortage {
     /// The rank at which a connection in that phase goes, the lowest first; `None`: never.
     fn rank(self, phase: Phase) -> Option<u8> {
         let order = match self {
-            Shortage::Places => [Phase::Idle, Phase::Following, Phase::Reading, Phase::Writing],
-            Shortage::Memory => [Phase::Reading, Phase::Idle, Phase::Following, Phase::Writing],
+            Shortage::Places => [
+                Phase::Idle,
+                Phase::Following,
+                Phase::Reading,
+                Phase::Writing,
+            ],
+            Shortage::Memory => [
+                Phase::Reading,
+                Phase::Idle,
+                Phase::Following,
+                Phase::Writing,
+            ],
         };
-        order.iter().position(|one| *one == phase).map(|rank| rank as u8)
+        order
+            .iter()
+            .position(|one| *one == phase)
+            .map(|rank| rank as u8)
     }
 }
 
 /// A client gets this long to take an answer before its connection is evicted, in milliseconds.
 const WRITING_MS: u64 = 1000;
-/// Entries that are looked at under one lock, so that a worker that closes a connection never waits for all of them.
+/// Entries that are looked at under one lock, so that a worker that closes a connection never waits
+/// for all of them.
 const CHUNK: usize = 256;
 
 /// What a connection was asked to do, whatever its deadline.
@@ -85,7 +106,10 @@ pub(super) struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("worker", &self.worker).field("phase", &self.phase()).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("worker", &self.worker)
+            .field("phase", &self.phase())
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,9 +120,13 @@ impl Entry {
         let _ = self.waker.set(waker);
     }
 
-    /// The connection does something else from now on, for at most `time` (none: as long as it takes).
+    /// The connection does something else from now on, for at most `time` (none: as long as it
+    /// takes).
     pub(super) fn enter(&self, phase: Phase, time: Option<Duration>) {
-        self.enter_until(phase, time.map_or(0, |time| clock::monotonic_ms() + milliseconds(time)));
+        self.enter_until(
+            phase,
+            time.map_or(0, |time| clock::monotonic_ms() + milliseconds(time)),
+        );
     }
 
     /// The same, until a time on the coarse clock in milliseconds (0: as long as it takes).
@@ -129,7 +157,13 @@ impl Entry {
         match self.asked.load(Ordering::Relaxed) {
             0 => self.is_overdue(),
             1 => self.is_overdue() || matches!(self.phase(), Phase::Idle | Phase::Following),
-            2 => self.is_overdue() || matches!(self.phase(), Phase::Idle | Phase::Following | Phase::Reading),
+            2 => {
+                self.is_overdue()
+                    || matches!(
+                        self.phase(),
+                        Phase::Idle | Phase::Following | Phase::Reading
+                    )
+            }
             _ => true,
         }
     }
@@ -171,7 +205,8 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
 #[derive(Debug)]
 pub(super) struct Registry {
     entries: Mutex<Entries>,
-    /// For each worker, whether it was told to wake some of its connections and has not done so yet.
+    /// For each worker, whether it was told to wake some of its connections and has not done so
+    /// yet.
     waking: Arc<[AtomicBool]>,
     stats: Arc<Stats>,
     /// Connections beyond the limit, being told so.
@@ -228,7 +263,12 @@ impl Registry {
             entries.places.push(None);
         }
         entries.places[index] = Some(Arc::clone(&entry));
-        Place { index, peer, refused, entry }
+        Place {
+            index,
+            peer,
+            refused,
+            entry,
+        }
     }
 
     /// Takes a connection out, whose socket is closed.
@@ -257,12 +297,15 @@ impl Registry {
         }
     }
 
-    /// Lends every entry, with its index. The lock is given up now and then: one that comes meanwhile may be missed.
+    /// Lends every entry, with its index. The lock is given up now and then: one that comes
+    /// meanwhile may be missed.
     fn each(&self, mut lend: impl FnMut(usize, &Arc<Entry>)) {
         let mut from = 0;
         loop {
             let entries = self.lock();
-            let Some(chunk) = entries.places.get(from..) else { return };
+            let Some(chunk) = entries.places.get(from..) else {
+                return;
+            };
             if chunk.is_empty() {
                 return;
             }
@@ -275,9 +318,11 @@ impl Registry {
         }
     }
 
-    /// Has the worker wake these connections of its own: a coroutine that another thread woke would run there.
+    /// Has the worker wake these connections of its own: a coroutine that another thread woke would
+    /// run there.
     fn wake(&self, worker: usize, entries: Vec<Arc<Entry>>) {
-        // What is skipped because the worker is still at the last ones is found again by the next sweep.
+        // What is skipped because the worker is still at the last ones is found again by the next
+        // sweep.
         if entries.is_empty() || self.waking[worker].swap(true, Ordering::AcqRel) {
             return;
         }
@@ -299,10 +344,11 @@ impl Registry {
         let now = clock::monotonic_ms();
         self.each(|index, entry| {
             let (phase, deadline) = (entry.phase(), entry.deadline_ms.load(Ordering::Relaxed));
-            // All of one phase have the same time, so the one whose time is up first is there for the longest. One
-            // without a deadline was only just accepted.
+            // All of one phase have the same time, so the one whose time is up first is there for
+            // the longest. One without a deadline was only just accepted.
             let is_due = !entry.is_asked() && deadline != 0;
-            let is_due = is_due && (phase != Phase::Writing || now >= self.began_ms(deadline) + WRITING_MS);
+            let is_due =
+                is_due && (phase != Phase::Writing || now >= self.began_ms(deadline) + WRITING_MS);
             if let (true, Some(rank)) = (is_due, shortage.rank(phase)) {
                 candidates.push((rank, deadline, index));
             }
@@ -315,7 +361,10 @@ impl Registry {
         for (rank, _, index) in candidates {
             let entry = self.lock().places.get(index).cloned().flatten();
             // Another one may be there by now, or it may be served.
-            let Some(entry) = entry.filter(|entry| shortage.rank(entry.phase()) == Some(rank)) else { continue };
+            let Some(entry) = entry.filter(|entry| shortage.rank(entry.phase()) == Some(rank))
+            else {
+                continue;
+            };
             let phase = entry.phase();
             entry.ask(match phase {
                 Phase::Idle | Phase::Following | Phase::Reading => Asked::Evict,
@@ -378,7 +427,11 @@ impl Registry {
     }
 
     fn counter(&self, refused: bool) -> &AtomicUsize {
-        if refused { &self.refusing } else { &self.stats.open }
+        if refused {
+            &self.refusing
+        } else {
+            &self.stats.open
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -1,7 +1,7 @@
 //! A request's head, from its first byte to the empty line that ends it.
 //!
-//! The rules are RFC 9112's for an origin server, as docs/http.md lists them. `httparse` has the grammar; what it takes
-//! and the RFC need not is refused here.
+//! The rules are RFC 9112's for an origin server, as docs/http.md lists them. `httparse` has the
+//! grammar; what it takes and the RFC need not is refused here.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -10,15 +10,16 @@ use super::framing::{Framing, framing};
 use super::reject::Reject;
 use super::target::Target;
 
-/// A request line longer than this is refused: browsers and proxies send up to 8 KiB (RFC 9112, section 3, asks for at
-/// least 8000 octets).
+/// A request line longer than this is refused: browsers and proxies send up to 8 KiB (RFC 9112,
+/// section 3, asks for at least 8000 octets).
 pub(super) const MAX_LINE: usize = 8 * 1024;
-/// Header fields that take more than this are refused. Cookies for a whole domain rarely reach half of it.
+/// Header fields that take more than this are refused. Cookies for a whole domain rarely reach half
+/// of it.
 pub(super) const MAX_FIELDS_BYTES: usize = 32 * 1024;
 /// More header fields than this are refused. A browser behind two proxies sends about 40.
 pub(super) const MAX_FIELDS: usize = 128;
-/// Empty lines before a request line that are passed over; one more is refused. Old clients sent one behind a body
-/// (RFC 9112, section 2.2).
+/// Empty lines before a request line that are passed over; one more is refused. Old clients sent
+/// one behind a body (RFC 9112, section 2.2).
 pub(super) const MAX_EMPTY_LINES: usize = 4;
 /// The most bytes a head can have: empty lines, request line, fields.
 pub(super) const MAX_HEAD: usize = 2 * MAX_EMPTY_LINES + MAX_LINE + 2 + MAX_FIELDS_BYTES;
@@ -65,7 +66,10 @@ impl<'b> Request<'b> {
 
     /// The values of all fields of that name, which is to be given in lower case.
     pub fn fields(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+        self.fields
+            .iter()
+            .filter(move |field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value)
     }
 }
 
@@ -79,25 +83,34 @@ impl<'b> Request<'b> {
 /// Room for the fields of one head.
 type FieldRoom<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
 
-/// Parses the head at the beginning of `bytes`, and lends it with its length to `take`; none while it is not complete.
-/// `take` must not wait: the room for the fields is the worker's, since 4 KiB of it would cost each connection a page.
-pub(super) fn parse<R>(bytes: &[u8], take: impl FnOnce(Result<Option<(Request<'_>, usize)>, Reject>) -> R) -> R {
+/// Parses the head at the beginning of `bytes`, and lends it with its length to `take`; none while
+/// it is not complete. `take` must not wait: the room for the fields is the worker's, since 4 KiB
+/// of it would cost each connection a page.
+pub(super) fn parse<R>(
+    bytes: &[u8],
+    take: impl FnOnce(Result<Option<(Request<'_>, usize)>, Reject>) -> R,
+) -> R {
     thread_local! {
         static ROOM: RefCell<FieldRoom<'static>> = const { RefCell::new([const { MaybeUninit::uninit() }; MAX_FIELDS]) };
     }
     ROOM.with_borrow_mut(|room| {
-        // SAFETY: the room only ever holds uninitialised places, whose lifetime means nothing: they are written before
-        // they are read within this call, and never read after it.
-        let room = unsafe { std::mem::transmute::<&mut FieldRoom<'static>, &mut FieldRoom<'_>>(room) };
+        // SAFETY: the room only ever holds uninitialised places, whose lifetime means nothing: they
+        // are written before they are read within this call, and never read after it.
+        let room =
+            unsafe { std::mem::transmute::<&mut FieldRoom<'static>, &mut FieldRoom<'_>>(room) };
         take(parse_in(bytes, room))
     })
 }
 
-fn parse_in<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(Request<'b>, usize)>, Reject> {
+fn parse_in<'b>(
+    bytes: &'b [u8],
+    room: &'b mut FieldRoom<'b>,
+) -> Result<Option<(Request<'b>, usize)>, Reject> {
     let skipped = empty_lines(bytes)?;
     let bytes = &bytes[skipped..];
     let mut head = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut head, bytes, room);
+    let parsed =
+        httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut head, bytes, room);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if has_bare_lf(bytes) => return Err(Reject::LineEnd),
@@ -123,11 +136,21 @@ fn parse_in<'b>(bytes: &'b [u8], room: &'b mut FieldRoom<'b>) -> Result<Option<(
     let parts = Target::parse(target, method)?;
     let (framing, host) = framing(head.headers, version == 0)?;
     parts.check_host(host)?;
-    Ok(Some((Request { method, target, path: parts.path, fields: head.headers, framing }, skipped + length)))
+    Ok(Some((
+        Request {
+            method,
+            target,
+            path: parts.path,
+            fields: head.headers,
+            framing,
+        },
+        skipped + length,
+    )))
 }
 
-/// Whether parsing again is of use, after `new` more bytes came behind a head that was not complete. A head that comes
-/// byte by byte is parsed once a line and not once a byte, so that it costs little however it comes.
+/// Whether parsing again is of use, after `new` more bytes came behind a head that was not
+/// complete. A head that comes byte by byte is parsed once a line and not once a byte, so that it
+/// costs little however it comes.
 pub(super) fn may_go_on(unread: &[u8], new: usize) -> bool {
     let (before, new) = unread.split_at(unread.len() - new.min(unread.len()));
     // The first bytes are parsed whatever they are, so that what is no HTTP is refused at once.
@@ -141,13 +164,18 @@ pub(super) fn has_begun(unread: &[u8]) -> bool {
 
 /// Whether these bytes begin with a HEAD request, whatever becomes of it.
 pub(super) fn is_head(unread: &[u8]) -> bool {
-    let first = unread.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    let first = unread
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'));
     first.is_some_and(|first| unread[first..].starts_with(b"HEAD "))
 }
 
 /// The bytes of the empty lines before the request line (RFC 9112, section 2.2).
 fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
-    let lines = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();
+    let lines = bytes
+        .chunks_exact(2)
+        .take_while(|pair| *pair == b"\r\n")
+        .count();
     match bytes.get(2 * lines) {
         Some(b'\n') => Err(Reject::LineEnd),
         _ if lines > MAX_EMPTY_LINES => Err(Reject::Malformed),
@@ -155,25 +183,40 @@ fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
     }
 }
 
-/// Whether a line ends with LF alone. RFC 9112, section 2.2, lets a server take that for a line's end; servers that do
-/// and servers that do not read different messages in the same bytes, so here nobody has to guess. Bare CR and NUL are
-/// already `httparse`'s to refuse.
+/// Whether a line ends with LF alone. RFC 9112, section 2.2, lets a server take that for a line's
+/// end; servers that do and servers that do not read different messages in the same bytes, so here
+/// nobody has to guess. Bare CR and NUL are already `httparse`'s to refuse.
 fn has_bare_lf(bytes: &[u8]) -> bool {
-    // The first byte is no LF: empty lines are gone. Without a branch, so that it is done 16 bytes at a time.
+    // The first byte is no LF: empty lines are gone. Without a branch, so that it is done 16 bytes
+    // at a time.
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    pairs.fold(false, |found, (before, byte)| found | ((*byte == b'\n') & (*before != b'\r')))
+    pairs.fold(false, |found, (before, byte)| {
+        found | ((*byte == b'\n') & (*before != b'\r'))
+    })
 }
 
-/// RFC 9110, section 15.6.6, where there is the name of a version that this server does not speak, as in HTTP/2's
-/// preface; anything else in its place is malformed.
+/// RFC 9110, section 15.6.6, where there is the name of a version that this server does not speak,
+/// as in HTTP/2's preface; anything else in its place is malformed.
 #[cold]
 fn wrong_version(bytes: &[u8]) -> Reject {
-    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    let word = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
+    let line = bytes
+        .split(|byte| matches!(byte, b'\r' | b'\n'))
+        .next()
+        .unwrap_or_default();
+    let word = line
+        .splitn(3, |byte| *byte == b' ')
+        .nth(2)
+        .unwrap_or_default();
     let shape = b"HTTP/0.0";
-    let like = |(byte, model): (&u8, &u8)| byte == model || (byte.is_ascii_digit() && model.is_ascii_digit());
+    let like = |(byte, model): (&u8, &u8)| {
+        byte == model || (byte.is_ascii_digit() && model.is_ascii_digit())
+    };
     let is_version = (1..=shape.len()).contains(&word.len()) && word.iter().zip(shape).all(like);
-    if is_version { Reject::Version } else { Reject::Malformed }
+    if is_version {
+        Reject::Version
+    } else {
+        Reject::Malformed
+    }
 }
 
 /// Whether the head, complete or not, is beyond a limit. There are no empty lines before it.
@@ -193,7 +236,10 @@ mod tests {
 
     /// What a head comes to: its framing with its path, or why not.
     fn outcome(bytes: &[u8]) -> Result<Option<(Framing, String, usize)>, Reject> {
-        parse(bytes, |parsed| Ok(parsed?.map(|(request, length)| (request.framing, request.path().to_owned(), length))))
+        parse(bytes, |parsed| {
+            Ok(parsed?
+                .map(|(request, length)| (request.framing, request.path().to_owned(), length)))
+        })
     }
 
     const PLAIN: &[u8] = b"GET /stats?x=1 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
@@ -221,7 +267,9 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let with = |fields: &str| outcome(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).map(drop);
+        let with = |fields: &str| {
+            outcome(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).map(drop)
+        };
         for fields in [
             "Content-Length: 1\r\nContent-Length: 1\r\n",
             "Content-Length: +1\r\n",
@@ -240,15 +288,30 @@ mod tests {
         ] {
             assert_eq!(with(fields), Err(Reject::LastCoding), "{fields}");
         }
-        assert_eq!(with("Transfer-Encoding: gzip, chunked\r\n"), Err(Reject::UnknownCoding));
+        assert_eq!(
+            with("Transfer-Encoding: gzip, chunked\r\n"),
+            Err(Reject::UnknownCoding)
+        );
         assert_eq!(with("Host: b\r\n"), Err(Reject::Host));
         assert_eq!(with("Expect: 200-ok\r\n"), Err(Reject::Expectation));
         let old = b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(outcome(old), Err(Reject::LastCoding));
-        assert_eq!(outcome(b"GET / HTTP/1.1\r\n\r\n").map(drop), Err(Reject::Host));
-        assert_eq!(outcome(b"GET / HTTP/1.0\r\n\r\n").map(|head| head.is_some()), Ok(true));
-        assert_eq!(outcome(b"GET stats HTTP/1.1\r\nHost: a\r\n\r\n").map(drop), Err(Reject::Target));
-        assert_eq!(outcome(b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n").map(drop), Err(Reject::Authority));
+        assert_eq!(
+            outcome(b"GET / HTTP/1.1\r\n\r\n").map(drop),
+            Err(Reject::Host)
+        );
+        assert_eq!(
+            outcome(b"GET / HTTP/1.0\r\n\r\n").map(|head| head.is_some()),
+            Ok(true)
+        );
+        assert_eq!(
+            outcome(b"GET stats HTTP/1.1\r\nHost: a\r\n\r\n").map(drop),
+            Err(Reject::Target)
+        );
+        assert_eq!(
+            outcome(b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n").map(drop),
+            Err(Reject::Authority)
+        );
     }
 
     #[test]
@@ -259,18 +322,30 @@ mod tests {
             let mut bare = PLAIN.to_vec();
             bare.remove(end);
             assert_eq!(outcome(&bare), Err(Reject::LineEnd), "LF at {end}");
-            assert_eq!(outcome(&bare[..=end]), Err(Reject::LineEnd), "LF at {end}, and no more");
+            assert_eq!(
+                outcome(&bare[..=end]),
+                Err(Reject::LineEnd),
+                "LF at {end}, and no more"
+            );
         }
         assert_eq!(outcome(b"\n"), Err(Reject::LineEnd));
     }
 
     #[test]
     fn a_few_empty_lines_are_passed_over() {
-        for (lines, expected) in [(1, true), (MAX_EMPTY_LINES, true), (MAX_EMPTY_LINES + 1, false)] {
+        for (lines, expected) in [
+            (1, true),
+            (MAX_EMPTY_LINES, true),
+            (MAX_EMPTY_LINES + 1, false),
+        ] {
             let empty = b"\r\n".repeat(lines);
             let whole = outcome(&[empty.as_slice(), PLAIN].concat());
             let length = empty.len() + PLAIN.len();
-            assert_eq!(matches!(whole, Ok(Some((_, _, found))) if found == length), expected, "{lines}: {whole:?}");
+            assert_eq!(
+                matches!(whole, Ok(Some((_, _, found))) if found == length),
+                expected,
+                "{lines}: {whole:?}"
+            );
             assert_eq!(outcome(&empty).is_ok(), expected, "{lines} and no more");
         }
     }
@@ -290,7 +365,11 @@ mod tests {
             ("GET / ", Reject::Malformed),
             ("GET /", Reject::Malformed),
         ] {
-            assert_eq!(outcome(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), Err(reject), "{line}");
+            assert_eq!(
+                outcome(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()),
+                Err(reject),
+                "{line}"
+            );
         }
     }
 
@@ -298,41 +377,86 @@ mod tests {
     fn limits_hold_before_the_head_is_complete() {
         let line = [b"GET /".as_slice(), &[b'a'; MAX_LINE]].concat();
         assert_eq!(outcome(&line), Err(Reject::LineTooLong));
-        let fields = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".as_slice(), &[b'a'; MAX_FIELDS_BYTES]].concat();
+        let fields = [
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: ".as_slice(),
+            &[b'a'; MAX_FIELDS_BYTES],
+        ]
+        .concat();
         assert_eq!(outcome(&fields), Err(Reject::FieldsTooLarge));
-        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(MAX_FIELDS)
+        );
         assert_eq!(outcome(many.as_bytes()), Err(Reject::TooManyFields));
-        let enough = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS - 1));
+        let enough = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(MAX_FIELDS - 1)
+        );
         assert!(matches!(outcome(enough.as_bytes()), Ok(Some(_))));
     }
 
     #[test]
     fn what_is_just_within_the_limits_passes_wherever_it_is_cut() {
         let empty = "\r\n".repeat(MAX_EMPTY_LINES);
-        let line = |length: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(length - "GET / HTTP/1.1".len()));
-        let fields =
-            |bytes: usize| format!("Host: a\r\nX: {}\r\n\r\n", "a".repeat(bytes - "Host: a\r\nX: \r\n\r\n".len()));
+        let line = |length: usize| {
+            format!(
+                "GET /{} HTTP/1.1\r\n",
+                "a".repeat(length - "GET / HTTP/1.1".len())
+            )
+        };
+        let fields = |bytes: usize| {
+            format!(
+                "Host: a\r\nX: {}\r\n\r\n",
+                "a".repeat(bytes - "Host: a\r\nX: \r\n\r\n".len())
+            )
+        };
         let largest = format!("{empty}{}{}", line(MAX_LINE), fields(MAX_FIELDS_BYTES));
         assert_eq!(largest.len(), MAX_HEAD);
-        assert!(matches!(outcome(largest.as_bytes()), Ok(Some((_, _, MAX_HEAD)))));
+        assert!(matches!(
+            outcome(largest.as_bytes()),
+            Ok(Some((_, _, MAX_HEAD)))
+        ));
         let line_end = empty.len() + MAX_LINE;
         for cut in (line_end - 2..line_end + 4).chain(MAX_HEAD - 4..MAX_HEAD) {
-            assert_eq!(outcome(&largest.as_bytes()[..cut]), Ok(None), "cut at {cut}");
+            assert_eq!(
+                outcome(&largest.as_bytes()[..cut]),
+                Ok(None),
+                "cut at {cut}"
+            );
         }
         let long_line = format!("{empty}{}{}", line(MAX_LINE + 1), fields(100));
         assert_eq!(outcome(long_line.as_bytes()), Err(Reject::LineTooLong));
         let large_fields = format!("{empty}{}{}", line(100), fields(MAX_FIELDS_BYTES + 1));
-        assert_eq!(outcome(large_fields.as_bytes()), Err(Reject::FieldsTooLarge));
+        assert_eq!(
+            outcome(large_fields.as_bytes()),
+            Err(Reject::FieldsTooLarge)
+        );
     }
 
     #[test]
     fn persistence_follows_version_and_connection() {
-        let persistence =
-            |head: &str| outcome(head.as_bytes()).ok().flatten().map(|(framing, _, _)| framing.persistence);
-        assert_eq!(persistence("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Persistence::Keep));
-        assert_eq!(persistence("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE\r\n\r\n"), Some(Persistence::Close));
-        assert_eq!(persistence("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"), Some(Persistence::Keep));
-        assert_eq!(persistence("GET / HTTP/1.0\r\n\r\n"), Some(Persistence::Close));
+        let persistence = |head: &str| {
+            outcome(head.as_bytes())
+                .ok()
+                .flatten()
+                .map(|(framing, _, _)| framing.persistence)
+        };
+        assert_eq!(
+            persistence("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Some(Persistence::Keep)
+        );
+        assert_eq!(
+            persistence("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE\r\n\r\n"),
+            Some(Persistence::Close)
+        );
+        assert_eq!(
+            persistence("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"),
+            Some(Persistence::Keep)
+        );
+        assert_eq!(
+            persistence("GET / HTTP/1.0\r\n\r\n"),
+            Some(Persistence::Close)
+        );
     }
 
     #[test]

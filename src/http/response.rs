@@ -1,4 +1,5 @@
-//! Answers: status line, header fields, body, written into the connection's output (RFC 9112, section 4; RFC 9110).
+//! Answers: status line, header fields, body, written into the connection's output (RFC 9112,
+//! section 4; RFC 9110).
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -77,15 +78,16 @@ pub(super) struct Answered {
 /// The place for one answer. Exactly one of its methods is to be called.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// An output without capacity gets one of the worker's buffers when the answer is written, not while it is waited for.
+    /// An output without capacity gets one of the worker's buffers when the answer is written, not
+    /// while it is waited for.
     pub(super) out: &'a mut Vec<u8>,
     pub(super) envelope: Envelope<'a>,
     pub(super) answered: &'a mut Option<Answered>,
 }
 
 impl<'a> Answer<'a> {
-    /// Answers. `fields` are header lines, each with its line end; Date, nosniff, Content-Length and
-    /// Connection are added.
+    /// Answers. `fields` are header lines, each with its line end; Date, nosniff, Content-Length
+    /// and Connection are added.
     pub fn send(self, status: Status, fields: &str, body: &[u8]) {
         let head_only = self.envelope.head_only;
         let out = self.write_head(status, fields, Some(body.len()));
@@ -94,13 +96,22 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Answers with the message `first` and then with what comes on `feed`, until either side ends the connection: so the
-    /// end of the body is that of the connection (RFC 9112, section 6.3).
+    /// Answers with the message `first` and then with what comes on `feed`, until either side ends
+    /// the connection: so the end of the body is that of the connection (RFC 9112, section 6.3).
     pub fn follow(mut self, fields: &str, first: &[u8], feed: &Arc<Feed>) {
         self.envelope.close = true;
         let head_only = self.envelope.head_only;
-        let Answer { out, envelope, answered } = self;
-        let out = Answer { out, envelope, answered: &mut *answered }.write_head(Status::Ok, fields, None);
+        let Answer {
+            out,
+            envelope,
+            answered,
+        } = self;
+        let out = Answer {
+            out,
+            envelope,
+            answered: &mut *answered,
+        }
+        .write_head(Status::Ok, fields, None);
         if !head_only {
             out.extend_from_slice(first);
             if let Some(answered) = answered {
@@ -109,19 +120,27 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Answers without a body: 204, 304, or a HEAD request whose body would only be known by making it. No Content-Length
-    /// (RFC 9110, section 8.6).
+    /// Answers without a body: 204, 304, or a HEAD request whose body would only be known by making
+    /// it. No Content-Length (RFC 9110, section 8.6).
     pub fn send_head(self, status: Status, fields: &str) {
         self.write_head(status, fields, None);
     }
 
     fn write_head(self, status: Status, fields: &str, length: Option<usize>) -> &'a mut Vec<u8> {
-        let Answer { out, envelope, answered } = self;
+        let Answer {
+            out,
+            envelope,
+            answered,
+        } = self;
         if out.capacity() == 0 {
             *out = take_output();
         }
         let close = envelope.close || envelope.draining.load(Ordering::Relaxed);
-        *answered = Some(Answered { status, close, follows: None });
+        *answered = Some(Answered {
+            status,
+            close,
+            follows: None,
+        });
         out.extend_from_slice(status.line());
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(&date());
@@ -157,7 +176,9 @@ fn date() -> [u8; DATE_LENGTH] {
     }
     let mut text = [b' '; DATE_LENGTH];
     let made = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
-    text.iter_mut().zip(made.bytes()).for_each(|(place, byte)| *place = byte);
+    text.iter_mut()
+        .zip(made.bytes())
+        .for_each(|(place, byte)| *place = byte);
     MADE.set((now, text));
     text
 }

@@ -1,7 +1,9 @@
-//! A connection's socket: reads and writes that let the coroutine wait until its deadline, and nothing else.
+//! A connection's socket: reads and writes that let the coroutine wait until its deadline, and
+//! nothing else.
 //!
-//! `may` watches a socket on worker `descriptor % workers`, edge-triggered, for its whole life. Connections are spawned
-//! on that worker ([`worker_of`]) and woken only from there, so that a coroutine never runs on two threads at once.
+//! `may` watches a socket on worker `descriptor % workers`, edge-triggered, for its whole life.
+//! Connections are spawned on that worker ([`worker_of`]) and woken only from there, so that a
+//! coroutine never runs on two threads at once.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -25,8 +27,8 @@ pub(super) fn worker_of(socket: &TcpStream, workers: usize) -> usize {
     usize::try_from(socket.as_raw_fd()).unwrap_or(0) % workers
 }
 
-/// A non-blocking socket in a coroutine. Every wait ends with an error of kind [`ErrorKind::TimedOut`] once the entry in
-/// the registry says that it is over.
+/// A non-blocking socket in a coroutine. Every wait ends with an error of kind
+/// [`ErrorKind::TimedOut`] once the entry in the registry says that it is over.
 #[derive(Debug)]
 pub(super) struct Socket {
     io: CoIo<TcpStream>,
@@ -44,7 +46,13 @@ impl Socket {
     pub(super) fn new(socket: TcpStream, entry: Arc<Entry>) -> io::Result<Socket> {
         let io = CoIo::new(socket)?;
         entry.wake_by(io.waker());
-        Ok(Socket { io, entry, turn: Turn::default(), readable: true, ending: false })
+        Ok(Socket {
+            io,
+            entry,
+            turn: Turn::default(),
+            readable: true,
+            ending: false,
+        })
     }
 
     /// Waits until there may be something to read.
@@ -55,7 +63,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for an event, or for somebody who wakes the entry; says whether there may be something to read.
+    /// Waits for an event, or for somebody who wakes the entry; says whether there may be something
+    /// to read.
     pub(super) fn wait_event(&mut self) -> io::Result<bool> {
         if !self.readable {
             self.wait()?;
@@ -73,8 +82,8 @@ impl Socket {
         self.turn.count();
         match self.io.inner().read(into) {
             Ok(length) => {
-                // A read that did not fill its room took all there was (epoll(7), "Q9"), so the next one may wait
-                // for an event instead of asking first.
+                // A read that did not fill its room took all there was (epoll(7), "Q9"), so the
+                // next one may wait for an event instead of asking first.
                 self.readable = length == into.len() || self.ending;
                 Ok(Some(length))
             }
@@ -118,8 +127,8 @@ impl Socket {
         self.io.inner().shutdown(Shutdown::Write)
     }
 
-    /// Has the system forget, when this is dropped, what the peer has not taken: it would else hold that for minutes for
-    /// a peer that never reads.
+    /// Has the system forget, when this is dropped, what the peer has not taken: it would else hold
+    /// that for minutes for a peer that never reads.
     pub(super) fn give_up(&self) {
         // An error means that the peer was faster.
         let _ = SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));

@@ -1,4 +1,5 @@
-//! What the front door counts about itself, for `/metrics`. Each worker has its own counters, on its own cache lines.
+//! What the front door counts about itself, for `/metrics`. Each worker has its own counters, on
+//! its own cache lines.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -51,19 +52,26 @@ impl Stats {
     /// Connections evicted to make room for others, by what they were doing.
     pub fn evictions(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let names = ["idle", "reading", "serving", "writing", "following"];
-        names.into_iter().zip(&self.evicted).map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+        names
+            .into_iter()
+            .zip(&self.evicted)
+            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 
     pub(super) fn answered(&self, worker: usize, kind: Kind, status: Status) {
-        // Only this worker writes here, so a plain load and store would do; an uncontended add costs little more.
-        self.workers[worker].answers[kind as usize][status as usize].fetch_add(1, Ordering::Relaxed);
+        // Only this worker writes here, so a plain load and store would do; an uncontended add
+        // costs little more.
+        self.workers[worker].answers[kind as usize][status as usize]
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Answers given, by kind and status.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, Status, u64)> {
         KINDS.into_iter().enumerate().flat_map(move |(kind, name)| {
             Status::ALL.into_iter().map(move |status| {
-                let of = |worker: &PerWorker| worker.answers[kind][status as usize].load(Ordering::Relaxed);
+                let of = |worker: &PerWorker| {
+                    worker.answers[kind][status as usize].load(Ordering::Relaxed)
+                };
                 (name, status, self.workers.iter().map(of).sum())
             })
         })

@@ -8,32 +8,42 @@ use super::request::Method;
 /// A target, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target<'b> {
-    /// The path, as it was sent: nothing is decoded, so that there is one reading of it. `*` for the server as a whole.
+    /// The path, as it was sent: nothing is decoded, so that there is one reading of it. `*` for
+    /// the server as a whole.
     pub(super) path: &'b str,
     /// The authority of a target in absolute-form, with the port that its scheme implies.
     pub(super) authority: Option<(&'b [u8], u16)>,
 }
 
 impl<'b> Target<'b> {
-    /// Section 3.2: origin-form (a path), absolute-form (an http or https URI), or `*` for OPTIONS. The authority-form is
-    /// for CONNECT alone, and no proxy is here.
+    /// Section 3.2: origin-form (a path), absolute-form (an http or https URI), or `*` for OPTIONS.
+    /// The authority-form is for CONNECT alone, and no proxy is here.
     pub(super) fn parse(target: &'b str, method: Method<'_>) -> Result<Target<'b>, Reject> {
         if method == Method::Other("CONNECT") {
             return Err(Reject::Tunnel);
         }
-        // A fragment is never sent (section 3.2), and servers disagree on whether one would belong to the path; what is
-        // not ASCII is no part of a URI (RFC 3986, section 2). All else that is visible is taken as it is: browsers leave
-        // some of it unencoded.
+        // A fragment is never sent (section 3.2), and servers disagree on whether one would belong
+        // to the path; what is not ASCII is no part of a URI (RFC 3986, section 2). All else that
+        // is visible is taken as it is: browsers leave some of it unencoded.
         if target.bytes().any(|byte| byte == b'#' || !byte.is_ascii()) {
             return Err(Reject::Target);
         }
         if target.starts_with('/') {
-            return Ok(Target { path: without_query(target), authority: None });
+            return Ok(Target {
+                path: without_query(target),
+                authority: None,
+            });
         }
         if target == "*" && method == Method::Other("OPTIONS") {
-            return Ok(Target { path: target, authority: None });
+            return Ok(Target {
+                path: target,
+                authority: None,
+            });
         }
-        let (rest, port) = match (after_scheme(target, "http://"), after_scheme(target, "https://")) {
+        let (rest, port) = match (
+            after_scheme(target, "http://"),
+            after_scheme(target, "https://"),
+        ) {
             (Some(rest), _) => (rest, 80),
             (_, Some(rest)) => (rest, 443),
             _ => return Err(Reject::Target),
@@ -46,16 +56,26 @@ impl<'b> Target<'b> {
         }
         let path = without_query(path);
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { path, authority: Some((authority.as_bytes(), port)) })
+        Ok(Target {
+            path,
+            authority: Some((authority.as_bytes(), port)),
+        })
     }
 
-    /// Section 3.2: a client that sends the absolute-form sends its authority in Host too. Where they differ, somebody on
-    /// the way may have gone by the other one.
+    /// Section 3.2: a client that sends the absolute-form sends its authority in Host too. Where
+    /// they differ, somebody on the way may have gone by the other one.
     pub(super) fn check_host(&self, host: Option<&[u8]>) -> Result<(), Reject> {
-        let (Some((authority, port)), Some(host)) = (self.authority, host) else { return Ok(()) };
-        let with_port = |value| split_host(value).map(|(host, given)| (host, given.unwrap_or(port)));
+        let (Some((authority, port)), Some(host)) = (self.authority, host) else {
+            return Ok(());
+        };
+        let with_port =
+            |value| split_host(value).map(|(host, given)| (host, given.unwrap_or(port)));
         match (with_port(authority), with_port(host)) {
-            (Some((a, port_a)), Some((b, port_b))) if a.eq_ignore_ascii_case(b) && port_a == port_b => Ok(()),
+            (Some((a, port_a)), Some((b, port_b)))
+                if a.eq_ignore_ascii_case(b) && port_a == port_b =>
+            {
+                Ok(())
+            }
             _ => Err(Reject::Authority),
         }
     }
@@ -76,14 +96,21 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     split_host(value).is_some()
 }
 
-/// The host and, where there is one, the port; none where they are not valid (RFC 3986, section 3.2).
+/// The host and, where there is one, the port; none where they are not valid (RFC 3986, section
+/// 3.2).
 fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let length = if value.first() == Some(&b'[') {
         let end = value.iter().position(|byte| *byte == b']')?;
-        std::str::from_utf8(&value[1..end]).ok()?.parse::<Ipv6Addr>().ok()?;
+        std::str::from_utf8(&value[1..end])
+            .ok()?
+            .parse::<Ipv6Addr>()
+            .ok()?;
         end + 1
     } else {
-        let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
+        let end = value
+            .iter()
+            .position(|byte| *byte == b':')
+            .unwrap_or(value.len());
         is_name(&value[..end]).then_some(end)?
     };
     match value[length..].split_first() {
@@ -94,8 +121,8 @@ fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     }
 }
 
-/// A registered name or an IPv4 address. The grammar's sub-delims are left out: no host has them, and `a,b` would be what
-/// a server makes of two Host fields.
+/// A registered name or an IPv4 address. The grammar's sub-delims are left out: no host has them,
+/// and `a,b` would be what a server makes of two Host fields.
 fn is_name(name: &[u8]) -> bool {
     let mut bytes = name.iter();
     while let Some(byte) = bytes.next() {
@@ -167,13 +194,30 @@ mod tests {
         ] {
             assert_eq!(path(target), Err(Reject::Target), "{target}");
         }
-        assert_eq!(Target::parse("a:443", Method::Other("CONNECT")), Err(Reject::Tunnel));
-        assert_eq!(Target::parse("*", Method::Other("OPTIONS")).map(|target| target.path), Ok("*"));
+        assert_eq!(
+            Target::parse("a:443", Method::Other("CONNECT")),
+            Err(Reject::Tunnel)
+        );
+        assert_eq!(
+            Target::parse("*", Method::Other("OPTIONS")).map(|target| target.path),
+            Ok("*")
+        );
     }
 
     #[test]
     fn hosts_are_names_or_addresses_with_a_port() {
-        for valid in ["", "a", "a.example", "A_b-c~d", "a:80", "a:", "127.0.0.1:5000", "[::1]", "[::1]:5000", "a%2d"] {
+        for valid in [
+            "",
+            "a",
+            "a.example",
+            "A_b-c~d",
+            "a:80",
+            "a:",
+            "127.0.0.1:5000",
+            "[::1]",
+            "[::1]:5000",
+            "a%2d",
+        ] {
             assert!(is_host(valid.as_bytes()), "{valid}");
         }
         for wrong in [
@@ -206,7 +250,8 @@ mod tests {
     #[test]
     fn the_host_field_agrees_with_the_target() {
         let check = |target, host: &str| {
-            Target::parse(target, Method::Get).and_then(|target| target.check_host(Some(host.as_bytes())))
+            Target::parse(target, Method::Get)
+                .and_then(|target| target.check_host(Some(host.as_bytes())))
         };
         for (target, host) in [
             ("http://a/", "a"),
@@ -219,8 +264,17 @@ mod tests {
         ] {
             assert_eq!(check(target, host), Ok(()), "{target} {host}");
         }
-        for (target, host) in [("http://a/", "b"), ("http://a/", "a:81"), ("https://a/", "a:80"), ("http://a/", "")] {
-            assert_eq!(check(target, host), Err(Reject::Authority), "{target} {host}");
+        for (target, host) in [
+            ("http://a/", "b"),
+            ("http://a/", "a:81"),
+            ("https://a/", "a:80"),
+            ("http://a/", ""),
+        ] {
+            assert_eq!(
+                check(target, host),
+                Err(Reject::Authority),
+                "{target} {host}"
+            );
         }
     }
 }

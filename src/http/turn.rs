@@ -1,4 +1,5 @@
-//! Fairness among the connections of one worker: who has much to do lets the others go first now and then.
+//! Fairness among the connections of one worker: who has much to do lets the others go first now
+//! and then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use may::coroutine;
 
-/// Time that a connection may keep its worker without a wait: about as long as one batch of visits takes.
+/// Time that a connection may keep its worker without a wait: about as long as one batch of visits
+/// takes.
 const MAX_TIME: Duration = Duration::from_micros(200);
 /// The same in requests answered and reads made, whatever the clock says.
 pub(super) const MAX_TURN: u32 = 64;
-/// What one request takes: a read and an answer. Most connections wait after that, and are not timed.
+/// What one request takes: a read and an answer. Most connections wait after that, and are not
+/// timed.
 const FREE: u32 = 2;
 
 /// How much a connection has done since it last waited.
@@ -41,8 +44,9 @@ impl Turn {
     }
 }
 
-/// Lets the worker look at all its other connections first. `may`'s own yield would come back before the worker asks its
-/// epoll for events, and so starve them; a coroutine that is spawned from anywhere runs only after that.
+/// Lets the worker look at all its other connections first. `may`'s own yield would come back
+/// before the worker asks its epoll for events, and so starve them; a coroutine that is spawned
+/// from anywhere runs only after that.
 #[cold]
 #[inline(never)]
 pub(super) fn give_way(worker: usize) {

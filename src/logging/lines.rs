@@ -20,7 +20,10 @@ pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &
             escape_text(message, &mut line);
         }
         LogFormat::Json => {
-            let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":\"");
+            let _ = write!(
+                line,
+                "{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":\""
+            );
             escape_json(message, &mut line);
             line.push_str("\"}");
         }
@@ -29,10 +32,19 @@ pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &
     line
 }
 
-/// A request's line, with its end. Written for each request under a lock that all workers share, so it is put together
-/// from digits and slices, without the formatting machinery.
+/// A request's line, with its end. Written for each request under a lock that all workers share, so
+/// it is put together from digits and slices, without the formatting machinery.
 pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, line: &mut String) {
-    let Access { client, method, target, agent, status, bytes, arrival, took } = access;
+    let Access {
+        client,
+        method,
+        target,
+        agent,
+        status,
+        bytes,
+        arrival,
+        took,
+    } = access;
     let mut digits = itoa::Buffer::new();
     match format {
         LogFormat::Text => {
@@ -83,12 +95,15 @@ pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, li
     line.push('\n');
 }
 
-/// Appends the time as [`rfc3339`] has it, of which each thread keeps the part that stays the same for a second.
+/// Appends the time as [`rfc3339`] has it, of which each thread keeps the part that stays the same
+/// for a second.
 fn write_time(now: SystemTime, into: &mut String) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != since.as_secs() {
             *text = rfc3339(now);
@@ -134,7 +149,8 @@ fn write_three(number: u32, into: &mut String) {
 
 /// Whether text needs no escape anywhere: nearly all of it.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    text.bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
 
 /// Appends `text` with its control characters escaped.
@@ -142,7 +158,13 @@ fn escape_text(text: &str, into: &mut String) {
     if is_plain(text) {
         return into.push_str(text);
     }
-    text.chars().for_each(|c| if c.is_control() { into.extend(c.escape_default()) } else { into.push(c) });
+    text.chars().for_each(|c| {
+        if c.is_control() {
+            into.extend(c.escape_default())
+        } else {
+            into.push(c)
+        }
+    });
 }
 
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7).
@@ -164,18 +186,25 @@ fn escape_json(text: &str, into: &mut String) {
     }
 }
 
-/// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant describes it in
-/// "chrono-Compatible Low-Level Date Algorithms").
+/// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant
+/// describes it in "chrono-Compatible Low-Level Date Algorithms").
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let (seconds, ms) = (since.as_secs(), since.subsec_millis());
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
@@ -225,10 +254,23 @@ mod tests {
 
     #[test]
     fn a_message_cannot_make_a_second_line() {
-        let text = event(LogFormat::Text, SystemTime::UNIX_EPOCH, Level::Info, "a\r\nb\u{1b}[31m\u{85}");
+        let text = event(
+            LogFormat::Text,
+            SystemTime::UNIX_EPOCH,
+            Level::Info,
+            "a\r\nb\u{1b}[31m\u{85}",
+        );
         assert_eq!(text.matches('\n').count(), 1);
         assert!(!text.contains('\u{1b}') && !text.contains('\u{85}'));
-        let json = event(LogFormat::Json, SystemTime::UNIX_EPOCH, Level::Warn, "a\"\\\n\u{7}");
-        assert!(json.ends_with("\"message\":\"a\\\"\\\\\\n\\u0007\"}\n"), "{json}");
+        let json = event(
+            LogFormat::Json,
+            SystemTime::UNIX_EPOCH,
+            Level::Warn,
+            "a\"\\\n\u{7}",
+        );
+        assert!(
+            json.ends_with("\"message\":\"a\\\"\\\\\\n\\u0007\"}\n"),
+            "{json}"
+        );
     }
 }

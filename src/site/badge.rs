@@ -1,4 +1,5 @@
-//! The total as a badge for other pages: an SVG of this server's own, or JSON that shields.io draws one from.
+//! The total as a badge for other pages: an SVG of this server's own, or JSON that shields.io draws
+//! one from.
 
 use std::fmt::Write as _;
 
@@ -34,22 +35,29 @@ pub(super) struct Badge {
 }
 
 impl Badge {
-    /// The badge that a query asks for. A label is cut to a bound; a colour that is none is the usual one.
+    /// The badge that a query asks for. A label is cut to a bound; a colour that is none is the
+    /// usual one.
     pub(super) fn new(label: Option<&str>, colour: Option<&str>) -> Badge {
-        let label = label.map(str::trim).filter(|label| !label.is_empty()).unwrap_or("visitas");
+        let label = label
+            .map(str::trim)
+            .filter(|label| !label.is_empty())
+            .unwrap_or("visitas");
         Badge {
             label: label.chars().take(MAX_LABEL).collect(),
             colour: colour.and_then(parse_colour).unwrap_or(DEFAULT_COLOUR),
         }
     }
 
-    /// What tells this badge with this total from every other: an entity tag (RFC 9110, section 8.8.3).
+    /// What tells this badge with this total from every other: an entity tag (RFC 9110, section
+    /// 8.8.3).
     pub(super) fn tag(&self, total: u64) -> String {
         // FNV-1a, 64 bits: the label is bounded, and nobody gains by a collision.
         let hash = self
             .label
             .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
         format!("\"{total:x}-{:x}-{hash:x}\"", self.colour)
     }
 
@@ -59,7 +67,11 @@ impl Badge {
         let (left, right) = (width(&self.label), width(&total));
         let (label_box, total_box) = (left + 10, right + 10);
         let all = label_box + total_box;
-        let ink = if is_light(self.colour) { "#111" } else { "#fff" };
+        let ink = if is_light(self.colour) {
+            "#111"
+        } else {
+            "#fff"
+        };
         let mut label = String::new();
         escape_xml(&self.label, &mut label);
         let mut svg = String::with_capacity(900);
@@ -86,15 +98,21 @@ impl Badge {
         let mut json = String::from("{\"schemaVersion\":1,\"label\":");
         json_string(&self.label, &mut json);
         // Writing to a String cannot fail.
-        let _ =
-            write!(json, ",\"message\":\"{total}\",\"color\":\"#{:06x}\",\"cacheSeconds\":{FRESH_S}}}", self.colour);
+        let _ = write!(
+            json,
+            ",\"message\":\"{total}\",\"color\":\"#{:06x}\",\"cacheSeconds\":{FRESH_S}}}",
+            self.colour
+        );
         json
     }
 }
 
 /// A name, or three or six hexadecimal digits, with or without a `#`.
 fn parse_colour(text: &str) -> Option<u32> {
-    if let Some((_, colour)) = NAMED.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
+    if let Some((_, colour)) = NAMED
+        .iter()
+        .find(|(name, _)| text.eq_ignore_ascii_case(name))
+    {
         return Some(*colour);
     }
     let digits = text.strip_prefix('#').unwrap_or(text);
@@ -104,18 +122,24 @@ fn parse_colour(text: &str) -> Option<u32> {
     let number = u32::from_str_radix(digits, 16).ok()?;
     match digits.len() {
         6 => Some(number),
-        3 => Some([number >> 8, number >> 4 & 15, number & 15].iter().fold(0, |all, part| (all << 8) | (part * 17))),
+        3 => Some(
+            [number >> 8, number >> 4 & 15, number & 15]
+                .iter()
+                .fold(0, |all, part| (all << 8) | (part * 17)),
+        ),
         _ => None,
     }
 }
 
-/// Whether dark text is read better on it than white: by relative luminance (WCAG 2.2), without its gamma.
+/// Whether dark text is read better on it than white: by relative luminance (WCAG 2.2), without its
+/// gamma.
 fn is_light(colour: u32) -> bool {
     let [_, red, green, blue] = colour.to_be_bytes().map(u32::from);
     red * 2126 + green * 7152 + blue * 722 > 120 * 10_000
 }
 
-/// About the width of the text in Verdana at 11 pixels. `textLength` makes it so where the font is another.
+/// About the width of the text in Verdana at 11 pixels. `textLength` makes it so where the font is
+/// another.
 fn width(text: &str) -> usize {
     let tenths = |c: char| match c {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '!' | '|' | '\'' | ' ' => 39,
@@ -149,7 +173,10 @@ mod tests {
         let badge = Badge::new(Some(&"<&\"".repeat(100)), Some("javascript:x"));
         assert_eq!(badge.label.chars().count(), MAX_LABEL);
         let svg = badge.svg(12);
-        assert!(!svg.contains("<&") && svg.contains("&lt;&amp;&quot;") && svg.contains("#0b6e4f"), "{svg}");
+        assert!(
+            !svg.contains("<&") && svg.contains("&lt;&amp;&quot;") && svg.contains("#0b6e4f"),
+            "{svg}"
+        );
         assert_ne!(badge.tag(1), badge.tag(2));
         assert_ne!(badge.tag(1), Badge::new(None, None).tag(1));
     }

@@ -1,7 +1,8 @@
 //! The brake on visits: a bucket of tokens for each address, in a table that does not grow.
 //!
-//! A bucket is one number, the time at which it will be full again (the generic cell rate algorithm, ITU-T I.371): a
-//! visit moves it on by the time of one token, and is refused where it would be further ahead than a whole bucket.
+//! A bucket is one number, the time at which it will be full again (the generic cell rate
+//! algorithm, ITU-T I.371): a visit moves it on by the time of one token, and is refused where it
+//! would be further ahead than a whole bucket.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -37,9 +38,16 @@ struct Bucket {
 impl Brake {
     /// A brake that lets an address make that many visits in that time.
     pub(super) fn new(visits: u32, time: Duration) -> Brake {
-        let whole = u64::try_from(time.as_micros()).unwrap_or(u64::MAX / 4).max(1);
+        let whole = u64::try_from(time.as_micros())
+            .unwrap_or(u64::MAX / 4)
+            .max(1);
         let sets = (0..SETS).map(|_| Mutex::default()).collect();
-        Brake { token: (whole / u64::from(visits)).max(1), whole, sets, secret: RandomState::new() }
+        Brake {
+            token: (whole / u64::from(visits)).max(1),
+            whole,
+            sets,
+            secret: RandomState::new(),
+        }
     }
 
     /// Takes a token for a visit by that address.
@@ -49,10 +57,17 @@ impl Brake {
     pub(super) fn take(&self, address: IpAddr, now_ms: u64) -> Result<(), Duration> {
         let who = self.secret.hash_one(share(address));
         let now = now_ms * MICROSECONDS;
-        let mut set = self.sets[who as usize % SETS].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.sets[who as usize % SETS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = set.iter().position(|bucket| bucket.who == who);
         // In a full set the fullest bucket goes: it is the one whose loss lets the least through.
-        let fullest = || set.iter().enumerate().min_by_key(|(_, bucket)| bucket.full_at).map_or(0, |(index, _)| index);
+        let fullest = || {
+            set.iter()
+                .enumerate()
+                .min_by_key(|(_, bucket)| bucket.full_at)
+                .map_or(0, |(index, _)| index)
+        };
         let index = known.unwrap_or_else(fullest);
         let full_at = known.map_or(now, |index| set[index].full_at.max(now)) + self.token;
         if full_at > now + self.whole {
@@ -94,7 +109,11 @@ mod tests {
         assert_eq!(brake.take(v4(1), 6000), Ok(()));
         assert!(brake.take(v4(1), 6000).is_err());
         for _ in 0..60 {
-            assert_eq!(brake.take(v4(1), 70_000), Ok(()), "full again, and no fuller");
+            assert_eq!(
+                brake.take(v4(1), 70_000),
+                Ok(()),
+                "full again, and no fuller"
+            );
         }
         assert!(brake.take(v4(1), 70_000).is_err());
     }
@@ -102,7 +121,9 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_shares_a_bucket() {
         let brake = Brake::new(2, Duration::from_secs(60));
-        let v6 = |network: u128, host: u128| IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | network << 64 | host));
+        let v6 = |network: u128, host: u128| {
+            IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | network << 64 | host))
+        };
         assert_eq!(brake.take(v6(1, 1), 1), Ok(()));
         assert_eq!(brake.take(v6(1, 2), 1), Ok(()));
         assert!(brake.take(v6(1, 3), 1).is_err());
@@ -118,6 +139,9 @@ mod tests {
         for number in 1..200_000 {
             assert_eq!(brake.take(v4(number), 1), Ok(()));
         }
-        assert!(brake.take(v4(0), 1).is_err(), "it was not pushed out by those that made one visit");
+        assert!(
+            brake.take(v4(0), 1).is_err(),
+            "it was not pushed out by those that made one visit"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The history as charts: three figures with one path each, of which the style shows the one that the address names.
+//! The history as charts: three figures with one path each, of which the style shows the one that
+//! the address names.
 
 use std::fmt::Write as _;
 
@@ -54,7 +55,9 @@ pub(super) fn name(step: Step) -> &'static str {
 #[cold]
 pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let words = words(language);
-    let Some(history) = history else { return format!("<p class=\"note\">{}</p>", words.unavailable) };
+    let Some(history) = history else {
+        return format!("<p class=\"note\">{}</p>", words.unavailable);
+    };
     let mut html = String::with_capacity(4096);
     for step in [Step::Hour, Step::Day, Step::Minute] {
         figure(history.of(step), words, language, &mut html);

@@ -1,4 +1,5 @@
-//! `/events`: the numbers and the newest points of the history, told to all who listen, once a second at most.
+//! `/events`: the numbers and the newest points of the history, told to all who listen, once a
+//! second at most.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -40,8 +41,15 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn new(workers: usize) -> Self {
         let feed = Arc::new(Feed::new(workers));
-        let (begun_ms, told_ms, busy) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Events { feed, begun_ms, told_ms, busy, last: std::sync::Mutex::default() }
+        let (begun_ms, told_ms, busy) =
+            (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Events {
+            feed,
+            begun_ms,
+            told_ms,
+            busy,
+            last: std::sync::Mutex::default(),
+        }
     }
 }
 
@@ -65,7 +73,8 @@ impl Site {
             site.tell();
             site.events.busy.store(false, Ordering::Release);
         };
-        // SAFETY: it only ever runs on that worker, whose thread-local values it holds over no wait.
+        // SAFETY: it only ever runs on that worker, whose thread-local values it holds over no
+        // wait.
         if let Err(error) = unsafe { coroutine::Builder::new().id(WORKER).spawn(tell) } {
             log::error!("listeners could not be told: {error}");
             events.busy.store(false, Ordering::Release);
@@ -76,7 +85,10 @@ impl Site {
         let message = self.message(&self.session(WORKER));
         let events = &self.events;
         let now = clock::monotonic_ms();
-        let mut last = events.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = events
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if *last != message {
             events.feed.publish(message.as_bytes());
             *last = message;
@@ -97,8 +109,12 @@ impl Site {
         let count = self.peek(waiting).ok();
         // Without listeners the count alone is wanted.
         let history = count.filter(|_| self.events.feed.followers() > 0);
-        let history = history.and_then(|_| self.visits.read_history(&waiting.waiter, HISTORY_WAIT).ok());
-        let up = self.visits.store_states().map(|(_, state)| state == StoreState::Up);
+        let history =
+            history.and_then(|_| self.visits.read_history(&waiting.waiter, HISTORY_WAIT).ok());
+        let up = self
+            .visits
+            .store_states()
+            .map(|(_, state)| state == StoreState::Up);
         render(count, history.as_deref(), up)
     }
 }
@@ -115,10 +131,17 @@ fn render(count: Option<Count>, history: Option<&History>, [ledger, counter]: [b
     }
     // Writing to a String cannot fail, here and below.
     let _ = write!(message, "\"ledger\":{ledger},\"counter\":{counter}");
-    for series in history.iter().flat_map(|history| Step::ALL.map(|step| history.of(step))) {
+    for series in history
+        .iter()
+        .flat_map(|history| Step::ALL.map(|step| history.of(step)))
+    {
         if let [.., before, now] = series.visits[..] {
             let start = series.start_of(series.visits.len() - 1);
-            let _ = write!(message, ",\"{}\":[{start},{before},{now}]", name(series.step));
+            let _ = write!(
+                message,
+                ",\"{}\":[{start},{before},{now}]",
+                name(series.step)
+            );
         }
     }
     message.push_str("}\n\n");
@@ -131,8 +154,22 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_data() {
-        let told = render(Some(Count { total: 2, pruned: 0, cache: None }), None, [true, false]);
-        assert_eq!(told, "data: {\"total\":2,\"cache\":null,\"ledger\":true,\"counter\":false}\n\n");
-        assert_eq!(render(None, None, [false, false]), "data: {\"ledger\":false,\"counter\":false}\n\n");
+        let told = render(
+            Some(Count {
+                total: 2,
+                pruned: 0,
+                cache: None,
+            }),
+            None,
+            [true, false],
+        );
+        assert_eq!(
+            told,
+            "data: {\"total\":2,\"cache\":null,\"ledger\":true,\"counter\":false}\n\n"
+        );
+        assert_eq!(
+            render(None, None, [false, false]),
+            "data: {\"ledger\":false,\"counter\":false}\n\n"
+        );
     }
 }

@@ -8,7 +8,9 @@ use crate::visits::history::{History, Step};
 
 /// The step that `?by=` names; the minute when it is not there. None for any other word.
 pub(super) fn step(by: Option<&str>) -> Option<Step> {
-    let Some(by) = by else { return Some(Step::Minute) };
+    let Some(by) = by else {
+        return Some(Step::Minute);
+    };
     Step::ALL.into_iter().find(|step| name(*step) == by)
 }
 
@@ -18,10 +20,19 @@ pub(super) fn json(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut json = String::with_capacity(6 * 1024);
     // Writing to a String cannot fail, here and below.
-    let _ = write!(json, "{{\"by\":\"{}\",\"step_seconds\":{},\"points\":[", name(step), step.seconds(),);
+    let _ = write!(
+        json,
+        "{{\"by\":\"{}\",\"step_seconds\":{},\"points\":[",
+        name(step),
+        step.seconds(),
+    );
     for (index, visits) in series.visits.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        let _ = write!(json, "{comma}{{\"start\":\"{}\",\"visits\":{visits}}}", utc(series.start_of(index)));
+        let _ = write!(
+            json,
+            "{comma}{{\"start\":\"{}\",\"visits\":{visits}}}",
+            utc(series.start_of(index))
+        );
     }
     json.push_str("]}");
     json

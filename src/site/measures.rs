@@ -1,4 +1,5 @@
-//! What the site measures of visits, for `/metrics`. Each worker has its own numbers, on its own cache lines.
+//! What the site measures of visits, for `/metrics`. Each worker has its own numbers, on its own
+//! cache lines.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use crate::visits::{Count, Refused};
 
 /// The upper bounds of the buckets of a visit's time, in seconds.
-const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const BOUNDS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
 /// The counter is away.
 const DOWN: i64 = i64::MIN;
 /// Why visits are refused, as a label.
@@ -42,16 +45,25 @@ pub(super) enum Why {
 impl Measures {
     pub(super) fn new(workers: usize) -> Measures {
         let workers = (0..workers).map(|_| PerWorker::default()).collect();
-        Measures { workers, refused: [const { AtomicU64::new(0) }; REASONS.len()] }
+        Measures {
+            workers,
+            refused: [const { AtomicU64::new(0) }; REASONS.len()],
+        }
     }
 
     /// A visit was answered with its numbers, so long after its arrival.
     pub(super) fn visited(&self, worker: usize, took: Duration, count: Count, now_ms: u64) {
         let one = &self.workers[worker];
         let seconds = took.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
+        let bucket = BOUNDS
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .unwrap_or(BOUNDS.len());
         one.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        one.sum_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        one.sum_us.fetch_add(
+            u64::try_from(took.as_micros()).unwrap_or(0),
+            Ordering::Relaxed,
+        );
         self.told(worker, count, now_ms);
     }
 
@@ -59,7 +71,8 @@ impl Measures {
     pub(super) fn told(&self, worker: usize, count: Count, now_ms: u64) {
         let one = &self.workers[worker];
         one.total.store(count.total, Ordering::Relaxed);
-        one.cache.store(count.cache.unwrap_or(DOWN), Ordering::Relaxed);
+        one.cache
+            .store(count.cache.unwrap_or(DOWN), Ordering::Relaxed);
         one.told_ms.store(now_ms, Ordering::Relaxed);
     }
 
@@ -77,22 +90,38 @@ impl Measures {
 
     /// Visits refused, by reason.
     pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        REASONS.into_iter().zip(&self.refused).map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+        REASONS
+            .into_iter()
+            .zip(&self.refused)
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 
     /// The numbers told last, by any worker; `None` before the first.
     pub(super) fn newest(&self) -> Option<Count> {
-        let told = |one: &PerWorker| (one.told_ms.load(Ordering::Relaxed), one.total.load(Ordering::Relaxed));
+        let told = |one: &PerWorker| {
+            (
+                one.told_ms.load(Ordering::Relaxed),
+                one.total.load(Ordering::Relaxed),
+            )
+        };
         let newest = self.workers.iter().max_by_key(|one| told(one))?;
         let cache = newest.cache.load(Ordering::Relaxed);
         let (told_ms, total) = told(newest);
-        (told_ms > 0).then_some(Count { total, pruned: 0, cache: (cache != DOWN).then_some(cache) })
+        (told_ms > 0).then_some(Count {
+            total,
+            pruned: 0,
+            cache: (cache != DOWN).then_some(cache),
+        })
     }
 
-    /// Times of visits: each bound with the number of those at most that, the number of all, and their sum in seconds.
+    /// Times of visits: each bound with the number of those at most that, the number of all, and
+    /// their sum in seconds.
     pub(super) fn times(&self) -> (Vec<(f64, u64)>, u64, f64) {
         let sum = |of: &dyn Fn(&PerWorker) -> &AtomicU64| -> u64 {
-            self.workers.iter().map(|one| of(one).load(Ordering::Relaxed)).sum()
+            self.workers
+                .iter()
+                .map(|one| of(one).load(Ordering::Relaxed))
+                .sum()
         };
         let mut count = 0;
         let mut rows = Vec::with_capacity(BOUNDS.len());

@@ -25,35 +25,95 @@ pub(super) struct Facts<'a> {
 /// All metrics as they stand.
 #[cold]
 pub(super) fn render(facts: &Facts<'_>) -> String {
-    let &Facts { visits, measures, settings, front, listeners, ready, started, ref process } = facts;
+    let &Facts {
+        visits,
+        measures,
+        settings,
+        front,
+        listeners,
+        ready,
+        started,
+        ref process,
+    } = facts;
     let mut text = Text(String::with_capacity(8 * 1024));
     let stats = visits.stats();
-    text.counter("visits_total", "Visits committed to the ledger by this process.", number(&stats.visits));
-    text.head("visits_refused_total", "counter", "Visits refused, by reason.");
+    text.counter(
+        "visits_total",
+        "Visits committed to the ledger by this process.",
+        number(&stats.visits),
+    );
+    text.head(
+        "visits_refused_total",
+        "counter",
+        "Visits refused, by reason.",
+    );
     for (reason, count) in measures.refusals() {
-        text.sample("visits_refused_total", &format!("{{reason=\"{reason}\"}}"), count as f64);
+        text.sample(
+            "visits_refused_total",
+            &format!("{{reason=\"{reason}\"}}"),
+            count as f64,
+        );
     }
     if let Some(count) = measures.newest() {
-        text.gauge("ledger_visits", "The total that was told last.", count.total as f64);
+        text.gauge(
+            "ledger_visits",
+            "The total that was told last.",
+            count.total as f64,
+        );
         if let Some(cache) = count.cache {
-            text.gauge("counted_visits", "The counter's number that was told last.", cache as f64);
+            text.gauge(
+                "counted_visits",
+                "The counter's number that was told last.",
+                cache as f64,
+            );
         }
     }
-    text.head("http_responses_total", "counter", "Answers given, by what was asked for and status code.");
+    text.head(
+        "http_responses_total",
+        "counter",
+        "Answers given, by what was asked for and status code.",
+    );
     for (kind, status, count) in front.answers() {
-        text.sample("http_responses_total", &format!("{{kind=\"{kind}\",code=\"{}\"}}", status.code()), count as f64);
+        text.sample(
+            "http_responses_total",
+            &format!("{{kind=\"{kind}\",code=\"{}\"}}", status.code()),
+            count as f64,
+        );
     }
-    text.histogram("visit_seconds", "Time from a visit's arrival to its numbers.", measures.times());
+    text.histogram(
+        "visit_seconds",
+        "Time from a visit's arrival to its numbers.",
+        measures.times(),
+    );
     text.histogram(
         "commit_seconds",
         "Time from taking a batch to knowing that it is committed.",
         stats.commit_seconds.cumulative(),
     );
-    text.histogram("batch_visits", "Visits committed together.", stats.batch_visits.cumulative());
-    text.gauge("queue_length", "Visits that wait for a commit.", visits.queued() as f64);
-    text.head("store_reconnects_total", "counter", "Times a lane reached a store again after losing it.");
-    for (part, reconnects) in [("ledger", &stats.ledger_reconnects), ("counter", &stats.counter_reconnects)] {
-        text.sample("store_reconnects_total", &format!("{{part=\"{part}\"}}"), number(reconnects));
+    text.histogram(
+        "batch_visits",
+        "Visits committed together.",
+        stats.batch_visits.cumulative(),
+    );
+    text.gauge(
+        "queue_length",
+        "Visits that wait for a commit.",
+        visits.queued() as f64,
+    );
+    text.head(
+        "store_reconnects_total",
+        "counter",
+        "Times a lane reached a store again after losing it.",
+    );
+    for (part, reconnects) in [
+        ("ledger", &stats.ledger_reconnects),
+        ("counter", &stats.counter_reconnects),
+    ] {
+        text.sample(
+            "store_reconnects_total",
+            &format!("{{part=\"{part}\"}}"),
+            number(reconnects),
+        );
     }
     text.counter(
         "ambiguous_commits_total",
@@ -65,9 +125,21 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Visits committed that the counter did not count, or may not have.",
         number(&stats.uncounted),
     );
-    text.gauge("connections", "Connections that are open.", front.open.load(Ordering::Relaxed) as f64);
-    text.gauge("event_listeners", "Connections that follow /events.", listeners as f64);
-    text.counter("connections_accepted_total", "Connections accepted.", number(&front.accepted));
+    text.gauge(
+        "connections",
+        "Connections that are open.",
+        front.open.load(Ordering::Relaxed) as f64,
+    );
+    text.gauge(
+        "event_listeners",
+        "Connections that follow /events.",
+        listeners as f64,
+    );
+    text.counter(
+        "connections_accepted_total",
+        "Connections accepted.",
+        number(&front.accepted),
+    );
     text.counter(
         "connections_refused_total",
         "Connections refused because too many were open.",
@@ -87,7 +159,11 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Connections ended to make room for others, by what they were doing.",
     );
     for (doing, count) in front.evictions() {
-        text.sample("connections_evicted_total", &format!("{{doing=\"{doing}\"}}"), count as f64);
+        text.sample(
+            "connections_evicted_total",
+            &format!("{{doing=\"{doing}\"}}"),
+            count as f64,
+        );
     }
     text.head("store_up", "gauge", "1 while the store can be used.");
     for (part, (name, state)) in ["ledger", "counter"].iter().zip(visits.store_states()) {
@@ -102,23 +178,65 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         "Log lines dropped because nobody read them fast enough.",
         logging::dropped() as f64,
     );
-    text.gauge("ready", "1 while visits are taken.", f64::from(u8::from(ready)));
+    text.gauge(
+        "ready",
+        "1 while visits are taken.",
+        f64::from(u8::from(ready)),
+    );
     text.head("build_info", "gauge", "Always 1; the labels say what runs.");
-    text.sample("build_info", concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0);
+    text.sample(
+        "build_info",
+        concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
+        1.0,
+    );
     let up = started.elapsed();
-    let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(up).as_secs();
+    let started_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(up)
+        .as_secs();
     text.process(
         "start_time_seconds",
         "gauge",
         "When the process started, in seconds since 1970.",
         Some(started_s as f64),
     );
-    text.process("cpu_seconds_total", "counter", "User and system CPU time spent.", process.cpu_seconds);
-    text.process("resident_memory_bytes", "gauge", "Resident memory size.", process.resident_bytes.map(whole));
-    text.process("virtual_memory_bytes", "gauge", "Virtual memory size.", process.virtual_bytes.map(whole));
-    text.process("threads", "gauge", "Threads of the process.", process.threads.map(whole));
-    text.process("open_fds", "gauge", "Open file descriptors.", process.open_descriptors.map(whole));
-    text.process("max_fds", "gauge", "File descriptors that may be open.", process.most_descriptors.map(whole));
+    text.process(
+        "cpu_seconds_total",
+        "counter",
+        "User and system CPU time spent.",
+        process.cpu_seconds,
+    );
+    text.process(
+        "resident_memory_bytes",
+        "gauge",
+        "Resident memory size.",
+        process.resident_bytes.map(whole),
+    );
+    text.process(
+        "virtual_memory_bytes",
+        "gauge",
+        "Virtual memory size.",
+        process.virtual_bytes.map(whole),
+    );
+    text.process(
+        "threads",
+        "gauge",
+        "Threads of the process.",
+        process.threads.map(whole),
+    );
+    text.process(
+        "open_fds",
+        "gauge",
+        "Open file descriptors.",
+        process.open_descriptors.map(whole),
+    );
+    text.process(
+        "max_fds",
+        "gauge",
+        "File descriptors that may be open.",
+        process.most_descriptors.map(whole),
+    );
     text.0
 }
 
@@ -139,15 +257,20 @@ impl Text {
     fn process(&mut self, name: &str, kind: &str, help: &str, value: Option<f64>) {
         if let Some(value) = value {
             // Writing to a String cannot fail, here and below.
-            let _ =
-                write!(self.0, "# HELP process_{name} {help}\n# TYPE process_{name} {kind}\nprocess_{name} {value}\n");
+            let _ = write!(
+                self.0,
+                "# HELP process_{name} {help}\n# TYPE process_{name} {kind}\nprocess_{name} {value}\n"
+            );
         }
     }
 
     // Called often: a copy in each place would only take room.
     #[inline(never)]
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP visitas_{name} {help}\n# TYPE visitas_{name} {kind}");
+        let _ = writeln!(
+            self.0,
+            "# HELP visitas_{name} {help}\n# TYPE visitas_{name} {kind}"
+        );
     }
 
     #[inline(never)]
@@ -166,10 +289,19 @@ impl Text {
     }
 
     /// Each bound with the number of values at most that, then the number of all and their sum.
-    fn histogram(&mut self, name: &str, help: &str, (buckets, count, sum): (Vec<(f64, u64)>, u64, f64)) {
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        (buckets, count, sum): (Vec<(f64, u64)>, u64, f64),
+    ) {
         self.head(name, "histogram", help);
         for (bound, below) in buckets {
-            self.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), below as f64);
+            self.sample(
+                &format!("{name}_bucket"),
+                &format!("{{le=\"{bound}\"}}"),
+                below as f64,
+            );
         }
         self.sample(&format!("{name}_bucket"), "{le=\"+Inf\"}", count as f64);
         self.sample(&format!("{name}_sum"), "", sum);

@@ -1,4 +1,5 @@
-//! What a visitor gets: routes, the page, JSON, health, metrics. It joins the front door with the visits.
+//! What a visitor gets: routes, the page, JSON, health, metrics. It joins the front door with the
+//! visits.
 
 mod badge;
 mod brake;
@@ -38,7 +39,8 @@ use routes::{BadgeAsked, Small, Task};
 /// Seconds after which a refused visitor may try again.
 const RETRY_AFTER_S: u8 = 1;
 
-/// How long a page waits for a new look at the history, when the last one is old; then it shows the old one.
+/// How long a page waits for a new look at the history, when the last one is old; then it shows the
+/// old one.
 const CHART_WAIT: Duration = Duration::from_millis(200);
 /// The same for who asks for nothing but the history.
 const HISTORY_WAIT: Duration = Duration::from_secs(4);
@@ -96,17 +98,42 @@ pub struct StoreNames {
 
 impl Site {
     /// The site over these visits; `front` are the front door's counters, for `/metrics`.
-    pub fn new(visits: Arc<Visits>, front: Arc<http::Stats>, names: StoreNames, settings: Settings) -> Site {
+    pub fn new(
+        visits: Arc<Visits>,
+        front: Arc<http::Stats>,
+        names: StoreNames,
+        settings: Settings,
+    ) -> Site {
         let workers = settings.workers;
-        let (page, events, draining) = (Page::new(names), Events::new(workers), AtomicBool::new(false));
-        let brake = settings.visits_per_client.map(|(visits, time)| Brake::new(visits, time));
+        let (page, events, draining) = (
+            Page::new(names),
+            Events::new(workers),
+            AtomicBool::new(false),
+        );
+        let brake = settings
+            .visits_per_client
+            .map(|(visits, time)| Brake::new(visits, time));
         let (measures, count_wanted) = (Measures::new(workers), AtomicBool::new(true));
         let process = Mutex::new(Process::now());
         let started = Instant::now();
-        Site { visits, front, page, events, names, settings, brake, measures, count_wanted, draining, started, process }
+        Site {
+            visits,
+            front,
+            page,
+            events,
+            names,
+            settings,
+            brake,
+            measures,
+            count_wanted,
+            draining,
+            started,
+            process,
+        }
     }
 
-    /// Asks the system what it says of this process, for `/metrics`. To be called about once a second, on no worker.
+    /// Asks the system what it says of this process, for `/metrics`. To be called about once a
+    /// second, on no worker.
     pub fn measure(&self) {
         let process = Process::now();
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
@@ -121,20 +148,32 @@ impl Site {
         !self.draining.load(Ordering::Relaxed) && self.visits.is_ready()
     }
 
-    /// Whether the numbers are to be asked for, since `/metrics` told old ones. Not before there are any.
+    /// Whether the numbers are to be asked for, since `/metrics` told old ones. Not before there
+    /// are any.
     fn is_count_wanted(&self) -> bool {
         self.visits.is_ready() && self.count_wanted.swap(false, Ordering::Relaxed)
     }
 
     fn peek(&self, waiting: &Waiting) -> Result<Count, Refused> {
         let count = self.visits.peek(&waiting.waiter)?;
-        self.measures.told(waiting.worker, count, clock::monotonic_ms());
+        self.measures
+            .told(waiting.worker, count, clock::monotonic_ms());
         Ok(count)
     }
 
-    fn visit(&self, waiting: &Waiting, (format, language): (Format, Language), client: IpAddr, answer: Answer<'_>) {
+    fn visit(
+        &self,
+        waiting: &Waiting,
+        (format, language): (Format, Language),
+        client: IpAddr,
+        answer: Answer<'_>,
+    ) {
         let waiter = &waiting.waiter;
-        if let Some(Err(time)) = self.brake.as_ref().map(|brake| brake.take(client, clock::monotonic_ms())) {
+        if let Some(Err(time)) = self
+            .brake
+            .as_ref()
+            .map(|brake| brake.take(client, clock::monotonic_ms()))
+        {
             self.measures.refused(Why::Rate);
             return too_many(time, format, answer);
         }
@@ -146,7 +185,12 @@ impl Site {
                 return refuse(reason, format, answer);
             }
         };
-        self.measures.visited(waiting.worker, arrived.elapsed(), count, clock::monotonic_ms());
+        self.measures.visited(
+            waiting.worker,
+            arrived.elapsed(),
+            count,
+            clock::monotonic_ms(),
+        );
         match format {
             Format::Json => {
                 let mut body = String::with_capacity(64);
@@ -157,7 +201,13 @@ impl Site {
             Format::Html => {
                 let reading = self.recent_reading(waiter);
                 let send = |body: &[u8]| answer.send(Status::Ok, self.page.fields(language), body);
-                self.page.render(language, count, reading, || self.visits.last_history(), send);
+                self.page.render(
+                    language,
+                    count,
+                    reading,
+                    || self.visits.last_history(),
+                    send,
+                );
             }
         }
     }
@@ -166,26 +216,40 @@ impl Site {
     fn recent_reading(&self, waiter: &Arc<Waiter>) -> u64 {
         match self.visits.last_reading() {
             (reading, true) => reading,
-            (reading, false) => {
-                self.visits.read_history(waiter, CHART_WAIT).map_or(reading, |_| self.visits.last_reading().0)
-            }
+            (reading, false) => self
+                .visits
+                .read_history(waiter, CHART_WAIT)
+                .map_or(reading, |_| self.visits.last_reading().0),
         }
     }
 
     fn history(&self, waiter: &Arc<Waiter>, step: Step, csv: bool, answer: Answer<'_>) {
         match self.visits.read_history(waiter, HISTORY_WAIT) {
             Ok(history) if csv => {
-                answer.send(Status::Ok, routes::HISTORY_CSV_FIELDS, history::csv(&history, step).as_bytes());
+                answer.send(
+                    Status::Ok,
+                    routes::HISTORY_CSV_FIELDS,
+                    history::csv(&history, step).as_bytes(),
+                );
             }
             Ok(history) => {
-                answer.send(Status::Ok, routes::HISTORY_JSON_FIELDS, history::json(&history, step).as_bytes());
+                answer.send(
+                    Status::Ok,
+                    routes::HISTORY_JSON_FIELDS,
+                    history::json(&history, step).as_bytes(),
+                );
             }
             Err(reason) => refuse(reason, Format::Json, answer),
         }
     }
 
     fn badge(&self, waiting: &Waiting, asked: &BadgeAsked, answer: Answer<'_>) {
-        let BadgeAsked { badge, json, has, must_be } = asked;
+        let BadgeAsked {
+            badge,
+            json,
+            has,
+            must_be,
+        } = asked;
         let total = match self.peek(waiting) {
             Ok(count) => count.total,
             Err(reason) => return refuse(reason, Format::Json, answer),
@@ -193,13 +257,23 @@ impl Site {
         let tag = badge.tag(total);
         let fields = routes::badge_fields(*json, &tag);
         let is_it = |wanted: &str| wanted.trim() == "*" || wanted.trim() == tag;
-        if must_be.as_ref().is_some_and(|wanted| !wanted.split(',').any(is_it)) {
+        if must_be
+            .as_ref()
+            .is_some_and(|wanted| !wanted.split(',').any(is_it))
+        {
             return answer.send(Status::PreconditionFailed, &fields, b"");
         }
-        if has.split(',').any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag) {
+        if has
+            .split(',')
+            .any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag)
+        {
             return answer.send_head(Status::NotModified, &fields);
         }
-        let body = if *json { badge.json(total) } else { badge.svg(total) };
+        let body = if *json {
+            badge.json(total)
+        } else {
+            badge.svg(total)
+        };
         answer.send(Status::Ok, &fields, body.as_bytes());
     }
 
@@ -207,7 +281,11 @@ impl Site {
         if self.draining.load(Ordering::Relaxed) {
             return refuse(Refused::Closing, Format::Json, answer);
         }
-        answer.follow(routes::EVENTS_FIELDS, self.greeting(waiting).as_bytes(), &self.events.feed);
+        answer.follow(
+            routes::EVENTS_FIELDS,
+            self.greeting(waiting).as_bytes(),
+            &self.events.feed,
+        );
     }
 
     /// What `GET /` would answer, without its numbers.
@@ -259,7 +337,11 @@ impl Site {
 
     fn readyz(&self, verbose: bool, answer: Answer<'_>) {
         let ready = self.is_ready();
-        let status = if ready { Status::Ok } else { Status::ServiceUnavailable };
+        let status = if ready {
+            Status::Ok
+        } else {
+            Status::ServiceUnavailable
+        };
         let mut body = String::new();
         if verbose {
             for (name, state) in self.visits.store_states() {
@@ -288,7 +370,10 @@ impl Service for Site {
     type Task = Task;
 
     fn session(&self, worker: usize) -> Waiting {
-        Waiting { waiter: Arc::new(Waiter::new(worker)), worker }
+        Waiting {
+            waiter: Arc::new(Waiter::new(worker)),
+            worker,
+        }
     }
 
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Task {
@@ -308,14 +393,23 @@ impl Service for Site {
     }
 
     fn waits(&self, task: &Task) -> bool {
-        matches!(task, Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_))
+        matches!(
+            task,
+            Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_)
+        )
     }
 
     fn perform(&self, waiting: &mut Waiting, task: Task, answer: Answer<'_>) {
         match task {
-            Task::Visit(format, language, client) => self.visit(waiting, (format, language), client, answer),
+            Task::Visit(format, language, client) => {
+                self.visit(waiting, (format, language), client, answer)
+            }
             Task::Prefetch => {
-                let Small { status, fields, body } = routes::PREFETCH;
+                let Small {
+                    status,
+                    fields,
+                    body,
+                } = routes::PREFETCH;
                 answer.send(status, fields, body);
             }
             Task::Head(format, language) => self.head(format, language, answer),
@@ -330,7 +424,11 @@ impl Service for Site {
             Task::Events => self.events(waiting, answer),
             Task::Badge(asked) => self.badge(waiting, &asked, answer),
             Task::Preflight => answer.send_head(Status::NoContent, routes::PREFLIGHT_FIELDS),
-            Task::Small(Small { status, fields, body }) => answer.send(status, fields, body),
+            Task::Small(Small {
+                status,
+                fields,
+                body,
+            }) => answer.send(status, fields, body),
         }
     }
 }
@@ -353,7 +451,13 @@ fn refuse(reason: Refused, format: Format, answer: Answer<'_>) {
         Refused::Late => "The database took too long to answer.",
         Refused::Closing => "The counter is stopping, so this visit was not counted.",
     };
-    decline(Status::ServiceUnavailable, sentence, u64::from(RETRY_AFTER_S), format, answer);
+    decline(
+        Status::ServiceUnavailable,
+        sentence,
+        u64::from(RETRY_AFTER_S),
+        format,
+        answer,
+    );
 }
 
 /// The answer to a visit by an address that makes too many.
@@ -366,10 +470,18 @@ fn too_many(time: Duration, format: Format, answer: Answer<'_>) {
 
 fn decline(status: Status, sentence: &str, retry_after_s: u64, format: Format, answer: Answer<'_>) {
     let (kind, body) = match format {
-        Format::Html => ("text/plain; charset=utf-8", format!("{sentence} Please try again.\n")),
-        Format::Json => ("application/json", format!("{{\"error\":\"{sentence} Please try again.\"}}")),
+        Format::Html => (
+            "text/plain; charset=utf-8",
+            format!("{sentence} Please try again.\n"),
+        ),
+        Format::Json => (
+            "application/json",
+            format!("{{\"error\":\"{sentence} Please try again.\"}}"),
+        ),
     };
-    let fields =
-        format!("Content-Type: {kind}\r\nCache-Control: no-store\r\nRetry-After: {retry_after_s}\r\n{}", routes::CORS);
+    let fields = format!(
+        "Content-Type: {kind}\r\nCache-Control: no-store\r\nRetry-After: {retry_after_s}\r\n{}",
+        routes::CORS
+    );
     answer.send(status, &fields, body.as_bytes());
 }

@@ -1,4 +1,5 @@
-//! Which form and which language a visitor wants: proactive negotiation by Accept and Accept-Language (RFC 9110, section 12).
+//! Which form and which language a visitor wants: proactive negotiation by Accept and
+//! Accept-Language (RFC 9110, section 12).
 
 use crate::http::Request;
 
@@ -37,7 +38,11 @@ pub(super) fn format(request: &Request<'_>) -> Format {
         }
     }
     let preferred = (json.quality, json.specificity) > (html.quality, html.specificity);
-    if preferred && json.quality > 0 { Format::Json } else { Format::Html }
+    if preferred && json.quality > 0 {
+        Format::Json
+    } else {
+        Format::Html
+    }
 }
 
 /// Whether CSV is preferred to JSON.
@@ -75,7 +80,11 @@ pub(super) fn language(request: &Request<'_>) -> Language {
             _ => {}
         }
     }
-    if english.quality > portuguese.quality { Language::English } else { Language::Portuguese }
+    if english.quality > portuguese.quality {
+        Language::English
+    } else {
+        Language::Portuguese
+    }
 }
 
 /// The quality given to something by the most specific range that matches it, in thousandths.
@@ -89,25 +98,37 @@ impl Preference {
     /// A range of that specificity matches: it counts if none more specific did.
     fn offer(&mut self, specificity: u8, quality: u16) {
         if self.specificity.is_none_or(|before| before <= specificity) {
-            *self = Preference { quality, specificity: Some(specificity) };
+            *self = Preference {
+                quality,
+                specificity: Some(specificity),
+            };
         }
     }
 
     /// As [`Preference::offer`], but of two equally specific ones the better counts.
     fn better(&mut self, specificity: u8, quality: u16) {
-        let before = if self.specificity == Some(specificity) { self.quality } else { 0 };
+        let before = if self.specificity == Some(specificity) {
+            self.quality
+        } else {
+            0
+        };
         self.offer(specificity, quality.max(before));
     }
 }
 
-/// The members of a list with their qualities (RFC 9110, section 12.4.2); what is not valid is passed over.
+/// The members of a list with their qualities (RFC 9110, section 12.4.2); what is not valid is
+/// passed over.
 fn weighted(list: &[u8]) -> impl Iterator<Item = (&str, u16)> {
-    std::str::from_utf8(list).unwrap_or_default().split(',').filter_map(|member| {
-        let mut parts = member.split(';').map(str::trim);
-        let range = parts.next().filter(|range| !range.is_empty())?;
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        Some((range, weight.map_or(Some(1000), thousandths)?))
-    })
+    std::str::from_utf8(list)
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|member| {
+            let mut parts = member.split(';').map(str::trim);
+            let range = parts.next().filter(|range| !range.is_empty())?;
+            let weight =
+                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            Some((range, weight.map_or(Some(1000), thousandths)?))
+        })
 }
 
 /// `0`, `1`, or with up to three decimals.

@@ -20,7 +20,11 @@ impl Service for Ops {
     }
 
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Task {
-        if routes::is_ops(request.path()) { routes::plan(request, client) } else { routes::nothing() }
+        if routes::is_ops(request.path()) {
+            routes::plan(request, client)
+        } else {
+            routes::nothing()
+        }
     }
 
     fn kind(&self, task: &Task) -> Kind {

@@ -1,5 +1,6 @@
-//! The page: both numbers, the history and the stores' states, in the visitor's language. All but the numbers is made in
-//! advance, at start or, for the charts, about once a second while somebody looks.
+//! The page: both numbers, the history and the stores' states, in the visitor's language. All but
+//! the numbers is made in advance, at start or, for the charts, about once a second while somebody
+//! looks.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -148,7 +149,10 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new(names: StoreNames) -> Page {
-        Page { portuguese: Edition::new(&PORTUGUESE, names), english: Edition::new(&ENGLISH, names) }
+        Page {
+            portuguese: Edition::new(&PORTUGUESE, names),
+            english: Edition::new(&ENGLISH, names),
+        }
     }
 
     /// The header fields that go with the page.
@@ -156,8 +160,8 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page and lends it to `take`. Its charts are those of that look at the history, which `history` gives;
-    /// each worker draws them once a look and language.
+    /// Renders the page and lends it to `take`. Its charts are those of that look at the history,
+    /// which `history` gives; each worker draws them once a look and language.
     pub(super) fn render(
         &self,
         language: Language,
@@ -171,7 +175,11 @@ impl Page {
             static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
         }
         let edition = self.edition(language);
-        let parts = if count.cache.is_some() { &edition.with_cache } else { &edition.without_cache };
+        let parts = if count.cache.is_some() {
+            &edition.with_cache
+        } else {
+            &edition.without_cache
+        };
         let cache = count.cache.unwrap_or_default();
         let mut digits = itoa::Buffer::new();
         let fill = |body: &mut Vec<u8>, charts: &[u8]| {
@@ -224,16 +232,27 @@ impl Edition {
             "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd><dd class=\"note\">{note}</dd>"
         );
         let away = format!("<dd class=\"note\">{}</dd>", words.cache_away);
-        let (with_cache, without_cache) = (parts(words, names, &there, true), parts(words, names, &away, false));
-        Edition { language: words.language, fields, with_cache, without_cache }
+        let (with_cache, without_cache) = (
+            parts(words, names, &there, true),
+            parts(words, names, &away, false),
+        );
+        Edition {
+            language: words.language,
+            fields,
+            with_cache,
+            without_cache,
+        }
     }
 }
 
 /// The template with everything filled in but what changes.
 fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) -> Vec<Part> {
     let postgres = names.ledger == "PostgreSQL";
-    let (ledger, ledger_name) =
-        if postgres { (names.ledger, names.ledger) } else { (words.embedded, words.embedded_name) };
+    let (ledger, ledger_name) = if postgres {
+        (names.ledger, names.ledger)
+    } else {
+        (words.embedded, words.embedded_name)
+    };
     let counter_state = names.counter.map_or(String::new(), |name| {
         let (class, state) = if counter_up { ("", words.up) } else { (" class=\"away\"", words.away) };
         format!(
@@ -268,7 +287,9 @@ fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) 
     let mut parts = Vec::new();
     let mut rest = text.as_str();
     let next = |rest: &str| {
-        let found = PLACES.iter().filter_map(|(name, part)| rest.find(name).map(|at| (at, name.len(), part)));
+        let found = PLACES
+            .iter()
+            .filter_map(|(name, part)| rest.find(name).map(|at| (at, name.len(), part)));
         found.min_by_key(|(at, ..)| *at)
     };
     while let Some((at, length, part)) = next(rest) {
@@ -280,9 +301,12 @@ fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) 
     parts
 }
 
-/// Tells this version of a file from every other, so that a browser may keep it for ever: FNV-1a, 32 bits.
+/// Tells this version of a file from every other, so that a browser may keep it for ever: FNV-1a,
+/// 32 bits.
 fn version(text: &str) -> String {
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     format!("{hash:08x}")
 }
 
@@ -294,18 +318,28 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left() {
-        let page = Page::new(StoreNames { ledger: "PostgreSQL", counter: Some("Redis") });
+        let page = Page::new(StoreNames {
+            ledger: "PostgreSQL",
+            counter: Some("Redis"),
+        });
         let history = Arc::new(History::new(SystemTime::now(), &[]));
         for language in [Language::Portuguese, Language::English] {
             for (look, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
                 page.render(
                     language,
-                    Count { total: 1234, pruned: 0, cache },
+                    Count {
+                        total: 1234,
+                        pruned: 0,
+                        cache,
+                    },
                     look,
                     || history.cloned(),
                     |body| {
                         let text = String::from_utf8_lossy(body);
-                        assert!(!text.contains('{') && text.contains("value=\"1234\""), "{text}");
+                        assert!(
+                            !text.contains('{') && text.contains("value=\"1234\""),
+                            "{text}"
+                        );
                         assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
                         assert_eq!(history.is_some(), text.contains("<figure"), "{text}");
                     },

@@ -1,13 +1,17 @@
-//! The query of a request's target: `name=value` pairs, percent-decoded, bounded by the request line.
+//! The query of a request's target: `name=value` pairs, percent-decoded, bounded by the request
+//! line.
 
 /// The value of the first pair of that name, in the query part of `target`.
 pub(super) fn value(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
-    let pair = query.split('&').find(|pair| pair.split('=').next() == Some(name))?;
+    let pair = query
+        .split('&')
+        .find(|pair| pair.split('=').next() == Some(name))?;
     Some(decode(pair.split_once('=').map_or("", |(_, value)| value)))
 }
 
-/// Undoes percent-encoding and `+` for a space (the URL standard's form encoding). What is not UTF-8 is replaced.
+/// Undoes percent-encoding and `+` for a space (the URL standard's form encoding). What is not
+/// UTF-8 is replaced.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -39,7 +39,8 @@ pub enum Task {
     Events,
     /// The total as a badge, and no visit.
     Badge(Box<BadgeAsked>),
-    /// A browser asks whether another page's script may ask: it may (the Fetch standard's CORS-preflight request).
+    /// A browser asks whether another page's script may ask: it may (the Fetch standard's
+    /// CORS-preflight request).
     Preflight,
     /// An answer known in advance.
     Small(Small),
@@ -53,7 +54,8 @@ pub struct BadgeAsked {
     pub(super) json: bool,
     /// The entity tags of what the client has (RFC 9110, section 13.1.2).
     pub(super) has: String,
-    /// The entity tags of which one has to be the badge's (section 13.1.1); `None`: any badge will do.
+    /// The entity tags of which one has to be the badge's (section 13.1.1); `None`: any badge will
+    /// do.
     pub(super) must_be: Option<String>,
 }
 
@@ -75,7 +77,8 @@ macro_rules! fields {
     };
 }
 
-/// Lets scripts of other pages read an answer. None of it is a secret, and no route looks at credentials.
+/// Lets scripts of other pages read an answer. None of it is a secret, and no route looks at
+/// credentials.
 macro_rules! cors {
     () => {
         "Access-Control-Allow-Origin: *"
@@ -85,30 +88,60 @@ pub(super) const CORS: &str = concat!(cors!(), "\r\n");
 
 pub(super) const TEXT_FIELDS: &str = fields!("text/plain; charset=utf-8", "no-store");
 pub(super) const JSON_FIELDS: &str = fields!("application/json", "no-store", cors!());
-pub(super) const VISIT_JSON_FIELDS: &str =
-    fields!("application/json", "no-store", cors!(), "Vary: Accept, Accept-Language");
-pub(super) const HISTORY_JSON_FIELDS: &str = fields!("application/json", "no-store", cors!(), "Vary: Accept");
-pub(super) const HISTORY_CSV_FIELDS: &str =
-    fields!("text/csv; charset=utf-8; header=present", "no-store", cors!(), "Vary: Accept");
+pub(super) const VISIT_JSON_FIELDS: &str = fields!(
+    "application/json",
+    "no-store",
+    cors!(),
+    "Vary: Accept, Accept-Language"
+);
+pub(super) const HISTORY_JSON_FIELDS: &str =
+    fields!("application/json", "no-store", cors!(), "Vary: Accept");
+pub(super) const HISTORY_CSV_FIELDS: &str = fields!(
+    "text/csv; charset=utf-8; header=present",
+    "no-store",
+    cors!(),
+    "Vary: Accept"
+);
 // A proxy that buffers would keep the messages to itself.
-pub(super) const EVENTS_FIELDS: &str = fields!("text/event-stream", "no-store", cors!(), "X-Accel-Buffering: no");
+pub(super) const EVENTS_FIELDS: &str = fields!(
+    "text/event-stream",
+    "no-store",
+    cors!(),
+    "X-Accel-Buffering: no"
+);
 pub(super) const PREFLIGHT_FIELDS: &str = concat!(
     cors!(),
     "\r\nAccess-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: *\r\n",
     "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\nVary: Access-Control-Request-Method\r\n"
 );
-pub(super) const METRICS_FIELDS: &str = fields!("text/plain; version=0.0.4; charset=utf-8", "no-store");
+pub(super) const METRICS_FIELDS: &str =
+    fields!("text/plain; version=0.0.4; charset=utf-8", "no-store");
 const ICON_FIELDS: &str = fields!("image/svg+xml", "public, max-age=86400");
 const CACHED_TEXT_FIELDS: &str = fields!("text/plain; charset=utf-8", "public, max-age=86400");
 // Each has its version in its address, so it never changes.
-const STYLE_FIELDS: &str = fields!("text/css; charset=utf-8", "public, max-age=31536000, immutable");
-const SCRIPT_FIELDS: &str = fields!("text/javascript; charset=utf-8", "public, max-age=31536000, immutable");
+const STYLE_FIELDS: &str = fields!(
+    "text/css; charset=utf-8",
+    "public, max-age=31536000, immutable"
+);
+const SCRIPT_FIELDS: &str = fields!(
+    "text/javascript; charset=utf-8",
+    "public, max-age=31536000, immutable"
+);
 const REFUSAL_FIELDS: &str = fields!("text/plain; charset=utf-8", "no-store", cors!());
-const NOT_ALLOWED_FIELDS: &str = fields!("text/plain; charset=utf-8", "no-store", cors!(), "Allow: GET, HEAD");
+const NOT_ALLOWED_FIELDS: &str = fields!(
+    "text/plain; charset=utf-8",
+    "no-store",
+    cors!(),
+    "Allow: GET, HEAD"
+);
 
 const ICON: &[u8] = include_bytes!("favicon.svg");
 
-const NOT_FOUND: Small = Small { status: Status::NotFound, fields: REFUSAL_FIELDS, body: b"There is nothing here.\n" };
+const NOT_FOUND: Small = Small {
+    status: Status::NotFound,
+    fields: REFUSAL_FIELDS,
+    body: b"There is nothing here.\n",
+};
 const BAD_STEP: Small = Small {
     status: Status::BadRequest,
     fields: HISTORY_JSON_FIELDS,
@@ -125,12 +158,32 @@ pub(super) const PREFETCH: Small = Small {
     body: b"A prefetch is no visit, so it was neither counted nor answered.\n",
 };
 /// `OPTIONS *`: what the server as a whole can do (RFC 9110, section 9.3.7).
-const OPTIONS: Small = Small { status: Status::Ok, fields: "Allow: GET, HEAD\r\n", body: b"" };
-const FAVICON: Small = Small { status: Status::Ok, fields: ICON_FIELDS, body: ICON };
-const ROBOTS: Small = Small { status: Status::Ok, fields: CACHED_TEXT_FIELDS, body: b"User-agent: *\nDisallow: /\n" };
+const OPTIONS: Small = Small {
+    status: Status::Ok,
+    fields: "Allow: GET, HEAD\r\n",
+    body: b"",
+};
+const FAVICON: Small = Small {
+    status: Status::Ok,
+    fields: ICON_FIELDS,
+    body: ICON,
+};
+const ROBOTS: Small = Small {
+    status: Status::Ok,
+    fields: CACHED_TEXT_FIELDS,
+    body: b"User-agent: *\nDisallow: /\n",
+};
 
-const STYLE: Small = Small { status: Status::Ok, fields: STYLE_FIELDS, body: page::STYLE.as_bytes() };
-const SCRIPT: Small = Small { status: Status::Ok, fields: SCRIPT_FIELDS, body: page::SCRIPT.as_bytes() };
+const STYLE: Small = Small {
+    status: Status::Ok,
+    fields: STYLE_FIELDS,
+    body: page::STYLE.as_bytes(),
+};
+const SCRIPT: Small = Small {
+    status: Status::Ok,
+    fields: SCRIPT_FIELDS,
+    body: page::SCRIPT.as_bytes(),
+};
 
 /// Whether the path is for those who run the process.
 pub(super) fn is_ops(path: &str) -> bool {
@@ -148,9 +201,12 @@ pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
         "/" => visit(request, client),
         "/stats" => Task::Stats,
         "/livez" => Task::Livez,
-        "/readyz" => {
-            Task::Readyz { verbose: request.target.split_once('?').is_some_and(|(_, query)| asks_verbose(query)) }
-        }
+        "/readyz" => Task::Readyz {
+            verbose: request
+                .target
+                .split_once('?')
+                .is_some_and(|(_, query)| asks_verbose(query)),
+        },
         "/metrics" => Task::Metrics,
         "/history" => read_history(request),
         "/events" => Task::Events,
@@ -165,14 +221,24 @@ pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
     };
     match request.method {
         Method::Get | Method::Head => found,
-        Method::Other("OPTIONS") if request.fields("access-control-request-method").next().is_some() => Task::Preflight,
+        Method::Other("OPTIONS")
+            if request
+                .fields("access-control-request-method")
+                .next()
+                .is_some() =>
+        {
+            Task::Preflight
+        }
         Method::Other(_) => Task::Small(NOT_ALLOWED),
     }
 }
 
 fn read_history(request: &Request<'_>) -> Task {
     match history::step(query::value(request.target, "by").as_deref()) {
-        Some(step) => Task::History { step, csv: prefers_csv(request) },
+        Some(step) => Task::History {
+            step,
+            csv: prefers_csv(request),
+        },
         None => Task::Small(BAD_STEP),
     }
 }
@@ -180,15 +246,33 @@ fn read_history(request: &Request<'_>) -> Task {
 fn badge(request: &Request<'_>, json: bool) -> Task {
     let value = |name| query::value(request.target, name);
     let badge = Badge::new(value("label").as_deref(), value("color").as_deref());
-    let tags = |name| request.fields(name).map(String::from_utf8_lossy).collect::<Vec<_>>().join(",");
+    let tags = |name| {
+        request
+            .fields(name)
+            .map(String::from_utf8_lossy)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let must_be = request.fields("if-match").next().map(|_| tags("if-match"));
-    Task::Badge(Box::new(BadgeAsked { badge, json, has: tags("if-none-match"), must_be }))
+    Task::Badge(Box::new(BadgeAsked {
+        badge,
+        json,
+        has: tags("if-none-match"),
+        must_be,
+    }))
 }
 
 /// The header fields of a badge with that entity tag.
 pub(super) fn badge_fields(json: bool, tag: &str) -> String {
-    let kind = if json { "application/json" } else { "image/svg+xml" };
-    format!("Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{CORS}", badge::FRESH_S)
+    let kind = if json {
+        "application/json"
+    } else {
+        "image/svg+xml"
+    };
+    format!(
+        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{CORS}",
+        badge::FRESH_S
+    )
 }
 
 fn visit(request: &Request<'_>, client: IpAddr) -> Task {
@@ -196,22 +280,32 @@ fn visit(request: &Request<'_>, client: IpAddr) -> Task {
         return Task::Prefetch;
     }
     let (format, language) = (format(request), language(request));
-    if request.method == Method::Get { Task::Visit(format, language, client) } else { Task::Head(format, language) }
+    if request.method == Method::Get {
+        Task::Visit(format, language, client)
+    } else {
+        Task::Head(format, language)
+    }
 }
 
 /// `?verbose`, with or without a value.
 fn asks_verbose(query: &str) -> bool {
-    query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
+    query
+        .split('&')
+        .any(|pair| pair.split('=').next() == Some("verbose"))
 }
 
-/// Whether the browser fetches this ahead of a visit that may never come (the Fetch standard's `Sec-Purpose`, and the
-/// names browsers used before).
+/// Whether the browser fetches this ahead of a visit that may never come (the Fetch standard's
+/// `Sec-Purpose`, and the names browsers used before).
 fn is_prefetch(request: &Request<'_>) -> bool {
     let ahead = |value: &[u8]| {
         let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());
         words.any(|word| {
-            [b"prefetch".as_slice(), b"prerender", b"preview"].iter().any(|ahead| word.eq_ignore_ascii_case(ahead))
+            [b"prefetch".as_slice(), b"prerender", b"preview"]
+                .iter()
+                .any(|ahead| word.eq_ignore_ascii_case(ahead))
         })
     };
-    ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| request.fields(name).any(ahead))
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"]
+        .iter()
+        .any(|name| request.fields(name).any(ahead))
 }

@@ -73,9 +73,12 @@ mod tests {
             grouped(number, language, &mut text);
             String::from_utf8_lossy(&text).into_owned()
         };
-        for (number, portuguese, english) in
-            [(0, "0", "0"), (999, "999", "999"), (1234, "1.234", "1,234"), (-1_234_567, "-1.234.567", "-1,234,567")]
-        {
+        for (number, portuguese, english) in [
+            (0, "0", "0"),
+            (999, "999", "999"),
+            (1234, "1.234", "1,234"),
+            (-1_234_567, "-1.234.567", "-1,234,567"),
+        ] {
             assert_eq!(shown(number, Language::Portuguese), portuguese);
             assert_eq!(shown(number, Language::English), english);
         }

@@ -32,16 +32,31 @@ pub struct Check {
 impl Check {
     /// As it should be.
     pub fn fine(what: &'static str, found: impl Into<Text>) -> Check {
-        Check { severity: Severity::Fine, what, found: found.into(), todo: Cow::Borrowed("") }
+        Check {
+            severity: Severity::Fine,
+            what,
+            found: found.into(),
+            todo: Cow::Borrowed(""),
+        }
     }
 
     /// Works, but a person should know.
     pub fn warns(what: &'static str, found: impl Into<Text>, todo: impl Into<Text>) -> Check {
-        Check { severity: Severity::Warning, what, found: found.into(), todo: todo.into() }
+        Check {
+            severity: Severity::Warning,
+            what,
+            found: found.into(),
+            todo: todo.into(),
+        }
     }
 
     /// Keeps visits from being served.
     pub fn fails(what: &'static str, found: impl Into<Text>, todo: &'static str) -> Check {
-        Check { severity: Severity::Failure, what, found: found.into(), todo: Cow::Borrowed(todo) }
+        Check {
+            severity: Severity::Failure,
+            what,
+            found: found.into(),
+            todo: Cow::Borrowed(todo),
+        }
     }
 }

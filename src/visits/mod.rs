@@ -1,8 +1,10 @@
-//! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of HTTP.
+//! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of
+//! HTTP.
 //!
-//! A visit is a ticket (`visit`) in the queue of a `lane`. The lane's thread takes all that waits, commits it as one batch in
-//! the `ledger`, increments the `counter` once and gives every visitor its own numbers back, with one wake-up a worker.
-//! Waits are bounded: [`Visits::tick`] refuses whoever's deadline has passed, whatever the stores are doing.
+//! A visit is a ticket (`visit`) in the queue of a `lane`. The lane's thread takes all that waits,
+//! commits it as one batch in the `ledger`, increments the `counter` once and gives every visitor
+//! its own numbers back, with one wake-up a worker. Waits are bounded: [`Visits::tick`] refuses
+//! whoever's deadline has passed, whatever the stores are doing.
 //!
 //! ```text
 //! visit    the nouns: ticket, batch, numbers, refusals
@@ -61,7 +63,8 @@ pub struct Options {
 pub enum Event {
     /// Every lane has reached the ledger: visits are taken.
     Ready,
-    /// The ledger could not be reached in the attempts allowed, or never can be; the sentence says which and why.
+    /// The ledger could not be reached in the attempts allowed, or never can be; the sentence says
+    /// which and why.
     Failed(String),
 }
 
@@ -73,7 +76,9 @@ pub struct Visits {
 
 impl fmt::Debug for Visits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Visits").field("lanes", &self.shared.queues.len()).finish_non_exhaustive()
+        f.debug_struct("Visits")
+            .field("lanes", &self.shared.queues.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,10 +96,12 @@ pub struct Stores {
     pub pruner: Box<dyn Fn() -> Box<dyn Pruner>>,
 }
 
-/// A pass over all rows begins this share of the time they are kept after the last one ended: rows stay that much longer.
+/// A pass over all rows begins this share of the time they are kept after the last one ended: rows
+/// stay that much longer.
 const PRUNE_SHARE: u32 = 50;
 /// And not more often, nor more seldom, than this.
-const PRUNE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+const PRUNE_INTERVALS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
 
 impl Visits {
     /// Starts every lane. They reach for the stores at once and report through `tell`.
@@ -110,22 +117,33 @@ impl Visits {
         let store = |name| Arc::new(Store::new(name, lanes, options.connect_attempts));
         let startup = Startup::new(2 * lanes, options.connect_interval, Box::new(tell));
         let both = [store(stores.ledger_name), store(stores.counter_name)];
-        let shared =
-            Arc::new(Shared::new(lanes, options.max_queue.div_ceil(lanes), both, startup, Arc::new(Stats::default())));
+        let shared = Arc::new(Shared::new(
+            lanes,
+            options.max_queue.div_ceil(lanes),
+            both,
+            startup,
+            Arc::new(Stats::default()),
+        ));
         for lane in 0..lanes {
             lane::start(lane, &shared, (stores.ledger)(), (stores.counter)())?;
         }
         if let Some(keep) = options.keep_rows {
             let (pruner, ledger) = ((stores.pruner)(), Arc::clone(&shared.ledger));
-            thread::Builder::new().name("pruner".to_owned()).spawn(move || prune(pruner, keep, &ledger))?;
+            thread::Builder::new()
+                .name("pruner".to_owned())
+                .spawn(move || prune(pruner, keep, &ledger))?;
         }
-        Ok(Visits { shared, deadline: options.deadline })
+        Ok(Visits {
+            shared,
+            deadline: options.deadline,
+        })
     }
 
     /// Records a visit and waits for its numbers, at most until its deadline.
     ///
     /// # Errors
-    /// The visit's row is there if and only if the batch it was in was committed; see [`Refused`] for each case.
+    /// The visit's row is there if and only if the batch it was in was committed; see [`Refused`]
+    /// for each case.
     pub fn visit(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
         self.ask(waiter, Ask::Visit, self.deadline)
     }
@@ -138,16 +156,22 @@ impl Visits {
         self.ask(waiter, Ask::Peek, self.deadline)
     }
 
-    /// The history as it stands, waiting for it at most that long and never beyond a visit's deadline.
+    /// The history as it stands, waiting for it at most that long and never beyond a visit's
+    /// deadline.
     ///
     /// # Errors
     /// As [`Visits::peek`].
-    pub fn read_history(&self, waiter: &Arc<Waiter>, at_most: Duration) -> Result<Arc<History>, Refused> {
+    pub fn read_history(
+        &self,
+        waiter: &Arc<Waiter>,
+        at_most: Duration,
+    ) -> Result<Arc<History>, Refused> {
         self.ask(waiter, Ask::History, at_most.min(self.deadline))?;
         self.shared.history.last().ok_or(Refused::LedgerDown)
     }
 
-    /// Which reading of the history was the last, and whether it is recent. Whoever asks has it read again soon.
+    /// Which reading of the history was the last, and whether it is recent. Whoever asks has it
+    /// read again soon.
     pub fn last_reading(&self) -> (u64, bool) {
         self.shared.history.last_reading()
     }
@@ -169,7 +193,8 @@ impl Visits {
         waiter.wait()
     }
 
-    /// Puts the ticket into its own worker's lane, or, while that lane's ledger is down, into another.
+    /// Puts the ticket into its own worker's lane, or, while that lane's ledger is down, into
+    /// another.
     fn submit(&self, mut ticket: Ticket) -> Result<(), Refused> {
         let queues = &self.shared.queues;
         let home = ticket.waiter.worker();
@@ -183,7 +208,8 @@ impl Visits {
         Err(Refused::LedgerDown)
     }
 
-    /// Answers every visit whose deadline has passed. To be called often: a visitor waits at most one call longer.
+    /// Answers every visit whose deadline has passed. To be called often: a visitor waits at most
+    /// one call longer.
     pub fn tick(&self, now: Instant) {
         let shared = &self.shared;
         shared.ledger.tick(now);
@@ -220,16 +246,16 @@ impl Visits {
         self.shared.queues.iter().map(lane::Queue::len).sum()
     }
 
-    /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at most until `until`.
-    /// Gives back whether all was done by then.
+    /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at
+    /// most until `until`. Gives back whether all was done by then.
     pub fn close(&self, until: Instant) -> bool {
         self.shared.queues.iter().for_each(lane::Queue::close);
         self.shared.wait_ended(until)
     }
 }
 
-/// Deletes old rows, pass after pass, for as long as the process runs. After each step it rests as long as that took, so that
-/// visits have the store for themselves half of the time.
+/// Deletes old rows, pass after pass, for as long as the process runs. After each step it rests as
+/// long as that took, so that visits have the store for themselves half of the time.
 fn prune(mut pruner: Box<dyn Pruner>, keep: Duration, ledger: &Store) {
     let interval = (keep / PRUNE_SHARE).clamp(PRUNE_INTERVALS.0, PRUNE_INTERVALS.1);
     loop {

@@ -33,7 +33,9 @@ impl Default for Stats {
             commit_seconds: Histogram::new([
                 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
             ]),
-            batch_visits: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
+            batch_visits: Histogram::new([
+                1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+            ]),
         }
     }
 }
@@ -50,7 +52,8 @@ pub(super) fn add(counter: &AtomicU64, amount: usize) {
     counter.fetch_add(amount as u64, Ordering::Relaxed);
 }
 
-/// A histogram with fixed upper bounds, in Prometheus' sense: a bucket counts what is at most its bound.
+/// A histogram with fixed upper bounds, in Prometheus' sense: a bucket counts what is at most its
+/// bound.
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {
     bounds: [f64; N],
@@ -77,7 +80,8 @@ impl<const N: usize> Histogram<N> {
         add(&self.sum_micro, (value * 1e6) as usize);
     }
 
-    /// Each bound with the number of values at most that, then the number of all values and their sum.
+    /// Each bound with the number of values at most that, then the number of all values and their
+    /// sum.
     pub fn cumulative(&self) -> (Vec<(f64, u64)>, u64, f64) {
         let mut count = 0;
         let mut rows = Vec::with_capacity(N);
@@ -86,6 +90,10 @@ impl<const N: usize> Histogram<N> {
             rows.push((*bound, count));
         }
         count += self.above.load(Ordering::Relaxed);
-        (rows, count, self.sum_micro.load(Ordering::Relaxed) as f64 / 1e6)
+        (
+            rows,
+            count,
+            self.sum_micro.load(Ordering::Relaxed) as f64 / 1e6,
+        )
     }
 }

@@ -1,4 +1,5 @@
-//! The nouns: what a visitor asks for, the ticket that waits for it, the batch it is committed in, and the answer.
+//! The nouns: what a visitor asks for, the ticket that waits for it, the batch it is committed in,
+//! and the answer.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -13,13 +14,18 @@ pub struct Count {
     pub total: u64,
     /// Of them, those whose rows were deleted for their age.
     pub pruned: u64,
-    /// The counter; `None` while it is down, or when the fate of this visit's increment is not known.
+    /// The counter; `None` while it is down, or when the fate of this visit's increment is not
+    /// known.
     pub cache: Option<i64>,
 }
 
 impl Count {
     pub(super) fn new(totals: Totals, cache: Option<i64>) -> Self {
-        Count { total: totals.total, pruned: totals.pruned, cache }
+        Count {
+            total: totals.total,
+            pruned: totals.pruned,
+            cache,
+        }
     }
 }
 
@@ -28,8 +34,8 @@ impl Count {
 pub enum Refused {
     /// The ledger was not reached yet. Nothing was recorded.
     Starting,
-    /// The ledger cannot be reached, or rejected the batch. Nothing was recorded, unless the visit was in a batch whose
-    /// commit was in flight when the ledger went down.
+    /// The ledger cannot be reached, or rejected the batch. Nothing was recorded, unless the visit
+    /// was in a batch whose commit was in flight when the ledger went down.
     LedgerDown,
     /// Too many visits wait. Nothing was recorded.
     Overloaded,
@@ -70,7 +76,10 @@ pub(super) struct Batch {
 impl Batch {
     /// When its visits came.
     pub(super) fn arrivals(&self) -> impl Iterator<Item = SystemTime> {
-        self.tickets.iter().filter(|ticket| ticket.ask == Ask::Visit).map(|ticket| ticket.arrival)
+        self.tickets
+            .iter()
+            .filter(|ticket| ticket.ask == Ask::Visit)
+            .map(|ticket| ticket.arrival)
     }
 
     pub(super) fn any(&self, ask: Ask) -> bool {

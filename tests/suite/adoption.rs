@@ -1,4 +1,5 @@
-//! A table `acessos` that was there before: adopted as it is, without losing a row; or refused, and left as it was.
+//! A table `acessos` that was there before: adopted as it is, without losing a row; or refused, and
+//! left as it was.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,14 +8,21 @@ use crate::support::{Cluster, Database, Settings};
 
 fn database_with(sql: &str) -> Database<'static> {
     let database = Cluster::shared().database();
-    database.sql().batch_execute(sql).expect("the table from before");
+    database
+        .sql()
+        .batch_execute(sql)
+        .expect("the table from before");
     database
 }
 
 /// The number that a query gives.
 #[track_caller]
 fn number(database: &Database<'_>, query: &str) -> i64 {
-    database.superuser().query_one(query, &[]).expect(query).get(0)
+    database
+        .superuser()
+        .query_one(query, &[])
+        .expect(query)
+        .get(0)
 }
 
 #[test]
@@ -29,12 +37,40 @@ fn a_table_without_moments_gets_them_for_new_rows_only() {
         assert_eq!(visitas.visit().total, 1000 + visit);
     }
     assert_eq!(database.rows(), 1005);
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE momento IS NULL AND id <= 1000"), 1000);
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE momento IS NOT NULL AND id > 1000"), 5);
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE pagina = '/' || id"), 1000, "the other columns");
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE pagina = '/' AND quando IS NOT NULL"), 5);
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE momento IS NULL AND id <= 1000"
+        ),
+        1000
+    );
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE momento IS NOT NULL AND id > 1000"
+        ),
+        5
+    );
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE pagina = '/' || id"
+        ),
+        1000,
+        "the other columns"
+    );
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE pagina = '/' AND quando IS NOT NULL"
+        ),
+        5
+    );
     // Whoever else writes to it goes on as before, and is counted.
-    database.sql().batch_execute("INSERT INTO acessos (pagina) VALUES ('/old')").expect("an insert as before");
+    database
+        .sql()
+        .batch_execute("INSERT INTO acessos (pagina) VALUES ('/old')")
+        .expect("an insert as before");
     assert_eq!((visitas.stats().total, database.rows()), (1006, 1006));
 }
 
@@ -46,8 +82,20 @@ fn a_table_with_moments_keeps_them() {
     );
     let visitas = Settings::new().postgres(&database).start();
     assert_eq!(visitas.visit().total, 21);
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE momento = '2001-02-03 04:05:06+00'"), 20);
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 minute'"), 1);
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE momento = '2001-02-03 04:05:06+00'"
+        ),
+        20
+    );
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 minute'"
+        ),
+        1
+    );
 }
 
 #[test]
@@ -63,7 +111,10 @@ fn other_shapes_are_taken_as_they_are() {
         let database = database_with(&format!("{shape}; INSERT INTO acessos DEFAULT VALUES"));
         let visitas = Settings::new().postgres(&database).start();
         assert_eq!(visitas.visit().total, 2, "{shape}");
-        database.sql().batch_execute("INSERT INTO acessos DEFAULT VALUES").expect(shape);
+        database
+            .sql()
+            .batch_execute("INSERT INTO acessos DEFAULT VALUES")
+            .expect(shape);
         assert_eq!((visitas.stats().total, database.rows()), (3, 3), "{shape}");
     }
 }
@@ -79,13 +130,16 @@ fn a_partitioned_table_is_taken_and_partitions_may_come_and_go() {
     let visitas = Settings::new().postgres(&database).start();
     assert_eq!(visitas.visit().total, 9);
     let mut sql = database.sql();
-    sql.batch_execute("INSERT INTO acessos SELECT FROM generate_series(1, 6)").expect("rows in both partitions");
+    sql.batch_execute("INSERT INTO acessos SELECT FROM generate_series(1, 6)")
+        .expect("rows in both partitions");
     assert_eq!((visitas.visit().total, database.rows()), (16, 16));
-    sql.batch_execute("DELETE FROM acessos WHERE id IN (2, 12)").expect("a row less in each");
+    sql.batch_execute("DELETE FROM acessos WHERE id IN (2, 12)")
+        .expect("a row less in each");
     assert_eq!((visitas.visit().total, database.rows()), (15, 15));
     let old = u64::try_from(number(&database, "SELECT count(*) FROM acessos_1")).expect("a count");
     assert!(old > 5, "{old} rows in the old partition");
-    // No trigger sees this, so whoever does it says so (docs/scaling.md): the visits stay, their rows go.
+    // No trigger sees this, so whoever does it says so (docs/scaling.md): the visits stay, their
+    // rows go.
     sql.batch_execute(
         "BEGIN; SELECT visitas_retire('acessos_1'); ALTER TABLE acessos DETACH PARTITION acessos_1; COMMIT",
     )
@@ -95,10 +149,18 @@ fn a_partitioned_table_is_taken_and_partitions_may_come_and_go() {
 
 #[test]
 fn a_second_start_changes_nothing() {
-    let database = database_with("CREATE TABLE acessos (id serial PRIMARY KEY); INSERT INTO acessos DEFAULT VALUES");
+    let database = database_with(
+        "CREATE TABLE acessos (id serial PRIMARY KEY); INSERT INTO acessos DEFAULT VALUES",
+    );
     let shape = "SELECT string_agg(attname || ' ' || atttypid::regtype || ' ' || attnotnull, ', ' ORDER BY attnum) \
         FROM pg_attribute WHERE attrelid = 'acessos'::regclass AND attnum > 0 AND NOT attisdropped";
-    let shape_now = || -> String { database.superuser().query_one(shape, &[]).expect("columns").get(0) };
+    let shape_now = || -> String {
+        database
+            .superuser()
+            .query_one(shape, &[])
+            .expect("columns")
+            .get(0)
+    };
     Settings::new().postgres(&database).start().stop();
     let adopted = shape_now();
     let visitas = Settings::new().postgres(&database).start();
@@ -115,12 +177,15 @@ fn rows_that_come_during_adoption_are_counted() {
             let mut sql = database.sql();
             let mut inserted = 0;
             while !stop.load(Ordering::Relaxed) {
-                sql.batch_execute("INSERT INTO acessos (note) VALUES ('a'), ('b'), ('c')").expect("rows");
+                sql.batch_execute("INSERT INTO acessos (note) VALUES ('a'), ('b'), ('c')")
+                    .expect("rows");
                 inserted += 3;
             }
             inserted
         });
-        crate::support::within(std::time::Duration::from_secs(5), "the first rows", || database.rows() > 30);
+        crate::support::within(std::time::Duration::from_secs(5), "the first rows", || {
+            database.rows() > 30
+        });
         let visitas = Settings::new().postgres(&database).start();
         visitas.visit();
         stop.store(true, Ordering::Relaxed);
@@ -138,18 +203,36 @@ fn a_table_that_cannot_take_a_visit_is_refused_and_left_alone() {
     );
     let ended = Settings::new().postgres(&database).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("visitor") && ended.stderr.contains("acessos"), "which column of what: {ended:?}");
+    assert!(
+        ended.stderr.contains("visitor") && ended.stderr.contains("acessos"),
+        "which column of what: {ended:?}"
+    );
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
     assert_eq!(ended.stdout, "");
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE visitor IN ('ana', 'bia')"), 2);
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE visitor IN ('ana', 'bia')"
+        ),
+        2
+    );
     assert_eq!(database.rows(), 2, "a trial row was left behind");
-    database.sql().batch_execute("INSERT INTO acessos (visitor) VALUES ('eva')").expect("it works as before");
+    database
+        .sql()
+        .batch_execute("INSERT INTO acessos (visitor) VALUES ('eva')")
+        .expect("it works as before");
 }
 
 #[test]
 fn what_is_no_table_is_refused() {
     let database = database_with("CREATE VIEW acessos AS SELECT 1 AS id");
-    let ended = Settings::new().postgres(&database).set("CONNECT_INTERVAL", "10ms").run();
+    let ended = Settings::new()
+        .postgres(&database)
+        .set("CONNECT_INTERVAL", "10ms")
+        .run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("acessos") && !ended.stderr.contains("panicked"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("acessos") && !ended.stderr.contains("panicked"),
+        "{ended:?}"
+    );
 }

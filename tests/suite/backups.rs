@@ -1,4 +1,5 @@
-//! Backups, as docs/operations.md describes them: its commands as they stand there, then visitas on what was restored.
+//! Backups, as docs/operations.md describes them: its commands as they stand there, then visitas on
+//! what was restored.
 
 use std::process::Command;
 
@@ -20,12 +21,18 @@ fn url(port: u16, database: &str) -> String {
 #[track_caller]
 fn goes_on(url: &str, rows: u64) {
     // A restored server takes no writes until its recovery has ended.
-    let settings =
-        Settings::new().set("DATABASE_URL", url).set("CONNECT_ATTEMPTS", 30).set("CONNECT_INTERVAL", "200ms");
+    let settings = Settings::new()
+        .set("DATABASE_URL", url)
+        .set("CONNECT_ATTEMPTS", 30)
+        .set("CONNECT_INTERVAL", "200ms");
     let visitas = settings.start();
     assert_eq!(visitas.stats().total, rows, "{}", visitas.said());
     assert_eq!(visitas.visit().total, rows + 1, "{}", visitas.said());
-    let counted = Settings::new().set("DATABASE_URL", url).argument("check").argument("--count").run();
+    let counted = Settings::new()
+        .set("DATABASE_URL", url)
+        .argument("check")
+        .argument("--count")
+        .run();
     assert_eq!(counted.code, Some(0), "{counted:?}");
     visitas.stop();
 }
@@ -39,7 +46,10 @@ fn fill(cluster: &Cluster) -> u64 {
     }
     let others = "INSERT INTO acessos (momento) SELECT now() - make_interval(days => d) FROM generate_series(1, 9) d; \
                   DELETE FROM acessos WHERE id IN (SELECT id FROM acessos ORDER BY momento LIMIT 2)";
-    database.sql().batch_execute(others).expect("rows of others");
+    database
+        .sql()
+        .batch_execute(others)
+        .expect("rows of others");
     visitas.visit();
     visitas.kill();
     database.rows()
@@ -54,10 +64,15 @@ fn a_dump_is_restored_as_a_whole_or_in_two_parts() {
     let rows = fill(&from);
     let (dump, restore) = (Shell::on(&from), Shell::on(&to));
     let blocks = code_blocks(DOCUMENT, "A dump");
-    let [take, whole, apart] = &blocks[..] else { panic!("three blocks: {blocks:#?}") };
+    let [take, whole, apart] = &blocks[..] else {
+        panic!("three blocks: {blocks:#?}")
+    };
     dump.run(take);
     let file = dump.folder().join("visitas.dump");
-    restore.run(&format!("cp {} visitas.dump\n{whole}\n{apart}", file.display()));
+    restore.run(&format!(
+        "cp {} visitas.dump\n{whole}\n{apart}",
+        file.display()
+    ));
     for database in ["restored", "apart"] {
         goes_on(&url(to.port(), database), rows);
         // What starts later finds nothing to do.
@@ -71,12 +86,21 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
     cluster.configure("unix_socket_directories = ''");
     cluster.restart();
     let blocks = code_blocks(DOCUMENT, "Any moment: a base backup and the log");
-    let [once, nightly, restore] = &blocks[..] else { panic!("three blocks: {blocks:#?}") };
+    let [once, nightly, restore] = &blocks[..] else {
+        panic!("three blocks: {blocks:#?}")
+    };
     let shell = Shell::on(&cluster);
-    let (backups, restored) = (shell.folder().join("backups"), shell.folder().join("restored"));
-    let shell = shell.set("BACKUPS", backups.display()).set("RESTORED", restored.display());
+    let (backups, restored) = (
+        shell.folder().join("backups"),
+        shell.folder().join("restored"),
+    );
+    let shell = shell
+        .set("BACKUPS", backups.display())
+        .set("RESTORED", restored.display());
     // The server is this process's child: it restarts it itself.
-    let (once, restarts): (Vec<&str>, Vec<&str>) = once.lines().partition(|line| !line.starts_with("pg_ctl restart"));
+    let (once, restarts): (Vec<&str>, Vec<&str>) = once
+        .lines()
+        .partition(|line| !line.starts_with("pg_ctl restart"));
     assert_eq!(restarts.len(), 1, "{once:?}");
     shell.run(&once.join("\n"));
     cluster.stop(Stop::Fast);
@@ -89,21 +113,38 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
         visitas.visit();
     }
     let mut sql = database.superuser();
-    let moment: String = sql.query_one("SELECT clock_timestamp()::text", &[]).expect("the time").get(0);
+    let moment: String = sql
+        .query_one("SELECT clock_timestamp()::text", &[])
+        .expect("the time")
+        .get(0);
     for _ in 0..4 {
         visitas.visit();
     }
-    sql.batch_execute("SELECT pg_switch_wal()").expect("the log's last piece");
+    sql.batch_execute("SELECT pg_switch_wal()")
+        .expect("the log's last piece");
     visitas.visit();
-    crate::support::within(std::time::Duration::from_secs(30), "the log to be archived", || {
-        let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) FROM pg_ls_archive_statusdir() \
+    crate::support::within(
+        std::time::Duration::from_secs(30),
+        "the log to be archived",
+        || {
+            let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) FROM pg_ls_archive_statusdir() \
                         WHERE name LIKE '%.ready') = 0 FROM pg_stat_archiver";
-        sql.query_one(archived, &[]).expect("the archiver").get(0)
-    });
+            sql.query_one(archived, &[]).expect("the archiver").get(0)
+        },
+    );
     let port = free_port();
-    let base = std::fs::read_dir(&backups).expect("the backups").flatten().map(|entry| entry.path());
-    let base = base.into_iter().find(|path| !path.ends_with("log")).expect("a base backup");
-    let shell = shell.set("MOMENT", moment).set("BASE", base.display()).set("PGPORT", port);
+    let base = std::fs::read_dir(&backups)
+        .expect("the backups")
+        .flatten()
+        .map(|entry| entry.path());
+    let base = base
+        .into_iter()
+        .find(|path| !path.ends_with("log"))
+        .expect("a base backup");
+    let shell = shell
+        .set("MOMENT", moment)
+        .set("BASE", base.display())
+        .set("PGPORT", port);
     let server = Restored { data: restored };
     shell.run(restore);
     run::watch(server.pid(), "QUIT");
@@ -118,7 +159,10 @@ struct Restored {
 impl Restored {
     fn pid(&self) -> u32 {
         let file = std::fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
-        file.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0)
+        file.lines()
+            .next()
+            .and_then(|line| line.parse().ok())
+            .unwrap_or(0)
     }
 }
 
@@ -140,12 +184,20 @@ fn the_counter_is_set_to_the_total() {
     for _ in 0..3 {
         visitas.visit();
     }
-    database.sql().batch_execute("DELETE FROM acessos WHERE id = (SELECT min(id) FROM acessos)").expect("a row less");
+    database
+        .sql()
+        .batch_execute("DELETE FROM acessos WHERE id = (SELECT min(id) FROM acessos)")
+        .expect("a row less");
     let blocks = code_blocks(DOCUMENT, "After an asynchronous failover");
-    let [set] = &blocks[..] else { panic!("one block: {blocks:#?}") };
+    let [set] = &blocks[..] else {
+        panic!("one block: {blocks:#?}")
+    };
     let script = format!("set -eu\n{set}");
     let mut command = Command::new("sh");
-    command.args(["-c", &script]).env("DATABASE_URL", database.url()).env("REDIS_URL", redis.url());
+    command
+        .args(["-c", &script])
+        .env("DATABASE_URL", database.url())
+        .env("REDIS_URL", redis.url());
     crate::support::tools::output(&mut command);
     let counts = visitas.visit();
     assert_eq!((counts.total, counts.cache), (3, Some(3)));

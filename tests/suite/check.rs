@@ -14,19 +14,42 @@ fn check(settings: Settings) -> Ended {
 #[track_caller]
 fn line<'a>(ended: &'a Ended, word: &str) -> (&'a str, Option<&'a str>) {
     let mut lines = ended.stdout.lines();
-    let line = lines.find(|line| line.contains(word)).unwrap_or_else(|| panic!("no {word:?} in {ended:?}"));
-    (line, lines.next().and_then(|next| next.trim_start().strip_prefix("-> ")))
+    let line = lines
+        .find(|line| line.contains(word))
+        .unwrap_or_else(|| panic!("no {word:?} in {ended:?}"));
+    (
+        line,
+        lines
+            .next()
+            .and_then(|next| next.trim_start().strip_prefix("-> ")),
+    )
 }
 
 #[test]
 fn stores_that_work_are_ok_and_left_as_they_are() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let before = check(Settings::new().postgres(&database).redis(&redis));
-    assert_eq!((before.code, before.stderr.as_str()), (Some(0), ""), "{before:?}");
-    assert!(before.stdout.ends_with("visits can be served"), "{before:?}");
+    assert_eq!(
+        (before.code, before.stderr.as_str()),
+        (Some(0), ""),
+        "{before:?}"
+    );
+    assert!(
+        before.stdout.ends_with("visits can be served"),
+        "{before:?}"
+    );
     assert!(line(&before, "table acessos").0.contains("not there yet"));
-    let tables = "SELECT count(*) FROM pg_class WHERE relname LIKE 'acessos%' OR relname LIKE 'visitas%'";
-    assert_eq!(database.superuser().query_one(tables, &[]).expect("tables").get::<_, i64>(0), 0, "it made something");
+    let tables =
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'acessos%' OR relname LIKE 'visitas%'";
+    assert_eq!(
+        database
+            .superuser()
+            .query_one(tables, &[])
+            .expect("tables")
+            .get::<_, i64>(0),
+        0,
+        "it made something"
+    );
     assert_eq!(redis.counter(), None);
     let visitas = Settings::new().postgres(&database).redis(&redis).start();
     for _ in 0..3 {
@@ -35,44 +58,82 @@ fn stores_that_work_are_ok_and_left_as_they_are() {
     let after = check(Settings::new().postgres(&database).redis(&redis));
     assert_eq!(after.code, Some(0));
     assert!(line(&after, "the total").0.contains("3 rows"), "{after:?}");
-    assert!(line(&after, "contador_cache").0.contains("is 3"), "{after:?}");
+    assert!(
+        line(&after, "contador_cache").0.contains("is 3"),
+        "{after:?}"
+    );
     assert_eq!(visitas.stats().total, 3);
 }
 
 #[test]
 fn what_fails_is_said_with_what_to_do_and_without_a_password() {
     let database = Cluster::shared().database();
-    let wrong = |from: &str, to: &str| Settings::new().set("DATABASE_URL", database.url().replace(from, to));
+    let wrong = |from: &str, to: &str| {
+        Settings::new().set("DATABASE_URL", database.url().replace(from, to))
+    };
     for (settings, what, todo) in [
         (wrong("app_password", "s3cret"), "28P01", "DB_PASSWORD"),
-        (wrong(&format!("/{}", database.name), "/nowhere"), "3D000", "DB_NAME"),
-        (Settings::new().set("DB_HOST", "127.0.0.1").set("DB_PORT", 1), "refused", "DB_HOST"),
-        (Settings::new().set("REDIS_HOST", "127.0.0.1").set("REDIS_PORT", 1), "refused", "REDIS_HOST"),
+        (
+            wrong(&format!("/{}", database.name), "/nowhere"),
+            "3D000",
+            "DB_NAME",
+        ),
+        (
+            Settings::new()
+                .set("DB_HOST", "127.0.0.1")
+                .set("DB_PORT", 1),
+            "refused",
+            "DB_HOST",
+        ),
+        (
+            Settings::new()
+                .set("REDIS_HOST", "127.0.0.1")
+                .set("REDIS_PORT", 1),
+            "refused",
+            "REDIS_HOST",
+        ),
     ] {
         let ended = check(settings);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         let (line, next) = line(&ended, what);
-        assert!(line.starts_with("FAIL") && next.is_some_and(|next| next.contains(todo)), "{ended:?}");
-        assert!(!ended.stdout.contains("s3cret") && ended.stdout.contains("1 thing to do"), "{ended:?}");
+        assert!(
+            line.starts_with("FAIL") && next.is_some_and(|next| next.contains(todo)),
+            "{ended:?}"
+        );
+        assert!(
+            !ended.stdout.contains("s3cret") && ended.stdout.contains("1 thing to do"),
+            "{ended:?}"
+        );
     }
 }
 
 #[test]
 fn rights_that_are_missing_are_found() {
     let database = Cluster::shared().database();
-    database.superuser().batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY)").expect("a table of another's");
+    database
+        .superuser()
+        .batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY)")
+        .expect("a table of another's");
     let ended = check(Settings::new().postgres(&database));
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let (line, next) = line(&ended, "a visit");
-    assert!(line.contains("42501") && next.is_some_and(|next| next.contains("GRANT")), "{ended:?}");
-    assert!(ended.stdout.contains("visits cannot be served"), "{ended:?}");
+    assert!(
+        line.contains("42501") && next.is_some_and(|next| next.contains("GRANT")),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stdout.contains("visits cannot be served"),
+        "{ended:?}"
+    );
 }
 
-/// Says whether visits can be served as a start finds it: `check` does not promise what a start does not keep.
+/// Says whether visits can be served as a start finds it: `check` does not promise what a start
+/// does not keep.
 #[track_caller]
 fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
     let ended = check(settings());
-    let says = ended.stdout.ends_with("visits can be served\n") || ended.stdout.ends_with("visits can be served");
+    let says = ended.stdout.ends_with("visits can be served\n")
+        || ended.stdout.ends_with("visits can be served");
     assert_eq!(ended.code, Some(i32::from(!says)), "{case}: {ended:?}");
     let mut visitas = settings().set("CONNECT_ATTEMPTS", 1).launch();
     let is_ready = crate::embedded::is_ready(&mut visitas);
@@ -80,13 +141,23 @@ fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
         visitas.wait_ready();
         visitas.try_visit().status == 200
     };
-    assert_eq!(says, serves, "{case}: {ended:?}\nand a start: {}", visitas.said());
+    assert_eq!(
+        says,
+        serves,
+        "{case}: {ended:?}\nand a start: {}",
+        visitas.said()
+    );
     ended
 }
 
-/// What may be wrong with a table: what is done to it, whether before the first start, and a word of the line about it.
+/// What may be wrong with a table: what is done to it, whether before the first start, and a word
+/// of the line about it.
 const WRONGS: &[(bool, &str, &str)] = &[
-    (false, "ALTER TABLE acessos DISABLE TRIGGER visitas_insert", "visitas_insert"),
+    (
+        false,
+        "ALTER TABLE acessos DISABLE TRIGGER visitas_insert",
+        "visitas_insert",
+    ),
     (false, "ALTER TABLE acessos SET UNLOGGED", "UNLOGGED"),
     (false, "CREATE TABLE more () INHERITS (acessos)", "inherit"),
     (
@@ -101,9 +172,21 @@ const WRONGS: &[(bool, &str, &str)] = &[
          CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
         "partition",
     ),
-    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)", "2200H"),
-    (true, "CREATE TABLE acessos (id smallserial PRIMARY KEY); SELECT setval('acessos_id_seq', 32767)", "2200H"),
-    (true, "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147480000)", "left"),
+    (
+        true,
+        "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147483647)",
+        "2200H",
+    ),
+    (
+        true,
+        "CREATE TABLE acessos (id smallserial PRIMARY KEY); SELECT setval('acessos_id_seq', 32767)",
+        "2200H",
+    ),
+    (
+        true,
+        "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147480000)",
+        "left",
+    ),
     // A column that holds less than its sequence gives.
     (
         true,
@@ -111,7 +194,11 @@ const WRONGS: &[(bool, &str, &str)] = &[
          ALTER SEQUENCE n OWNED BY acessos.id",
         "out of range",
     ),
-    (true, "CREATE TABLE acessos (id serial PRIMARY KEY, visitor text NOT NULL)", "visitor"),
+    (
+        true,
+        "CREATE TABLE acessos (id serial PRIMARY KEY, visitor text NOT NULL)",
+        "visitor",
+    ),
     (true, "CREATE VIEW acessos AS SELECT 1 AS id", "acessos"),
     (
         false,
@@ -119,9 +206,21 @@ const WRONGS: &[(bool, &str, &str)] = &[
          CREATE TRIGGER drop_it BEFORE INSERT ON acessos FOR EACH ROW EXECUTE FUNCTION drop_it()",
         "a visit",
     ),
-    (false, "ALTER TABLE acessos ADD CHECK (id < 2) NOT VALID", "a visit"),
-    (false, "ALTER TABLE acessos DROP COLUMN momento CASCADE", "a visit"),
-    (false, "ALTER TABLE visitas_log DROP COLUMN minute_visits CASCADE", "a visit"),
+    (
+        false,
+        "ALTER TABLE acessos ADD CHECK (id < 2) NOT VALID",
+        "a visit",
+    ),
+    (
+        false,
+        "ALTER TABLE acessos DROP COLUMN momento CASCADE",
+        "a visit",
+    ),
+    (
+        false,
+        "ALTER TABLE visitas_log DROP COLUMN minute_visits CASCADE",
+        "a visit",
+    ),
     (false, "DROP TABLE visitas_base CASCADE", "a visit"),
     (false, "DROP TABLE acessos", "acessos"),
 ];
@@ -141,21 +240,31 @@ fn nothing_is_promised_that_a_start_does_not_keep() {
         let (line, todo) = line(&ended, word);
         // Something is said of it, unless the next start mends it.
         let is_fine = line.starts_with("ok");
-        assert!(ended.code == Some(0) || !is_fine || ended.stdout.contains("FAIL"), "{sql}: {ended:?}");
-        assert!(is_fine || todo.is_some_and(|todo| !todo.is_empty()), "{sql}: what to do: {ended:?}");
+        assert!(
+            ended.code == Some(0) || !is_fine || ended.stdout.contains("FAIL"),
+            "{sql}: {ended:?}"
+        );
+        assert!(
+            is_fine || todo.is_some_and(|todo| !todo.is_empty()),
+            "{sql}: what to do: {ended:?}"
+        );
     }
 }
 
 #[test]
 fn a_database_that_takes_no_rows_is_found() {
-    let read_only = |name: &str| format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    let read_only =
+        |name: &str| format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
     let revoked = |_: &str| {
         "ALTER TABLE acessos OWNER TO postgres; GRANT SELECT, INSERT ON acessos TO user_app; \
          REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM user_app; \
          ALTER FUNCTION visitas_total() OWNER TO postgres"
             .to_owned()
     };
-    for (wrong, word) in [(read_only as fn(&str) -> String, "read-only"), (revoked, "42501")] {
+    for (wrong, word) in [
+        (read_only as fn(&str) -> String, "read-only"),
+        (revoked, "42501"),
+    ] {
         let database = Cluster::shared().database();
         let settings = || Settings::new().postgres(&database);
         settings().start().stop();
@@ -175,17 +284,29 @@ fn a_total_that_is_not_the_rows_is_found() {
     let visitas = settings().start();
     (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
     let hidden = "SET session_replication_role = replica; INSERT INTO acessos SELECT FROM generate_series(1, 8)";
-    database.superuser().batch_execute(hidden).expect("rows that nobody sees");
+    database
+        .superuser()
+        .batch_execute(hidden)
+        .expect("rows that nobody sees");
     let ended = check(settings());
     let (line, todo) = line(&ended, "the total");
-    assert!(!line.starts_with("ok") && line.contains("11") && line.contains('3'), "{ended:?}");
-    assert!(todo.is_some_and(|todo| todo.contains("recount")), "{ended:?}");
+    assert!(
+        !line.starts_with("ok") && line.contains("11") && line.contains('3'),
+        "{ended:?}"
+    );
+    assert!(
+        todo.is_some_and(|todo| todo.contains("recount")),
+        "{ended:?}"
+    );
     assert_eq!(crate::support::audit::count(settings()).code, Some(1));
 }
 
 #[test]
 fn a_key_that_is_no_number_is_found() {
-    for command in [&["SET", "contador_cache", "many"][..], &["LPUSH", "contador_cache", "1"]] {
+    for command in [
+        &["SET", "contador_cache", "many"][..],
+        &["LPUSH", "contador_cache", "1"],
+    ] {
         let redis = Redis::start();
         redis.command(command);
         let ended = check(Settings::new().redis(&redis));
@@ -205,7 +326,11 @@ fn the_embedded_store_is_looked_at_too() {
     visitas.visit();
     let used = check(over());
     assert_eq!(used.code, Some(0), "{used:?}");
-    assert!(line(&used, "in use by a running visitas").0.starts_with("warn"));
+    assert!(
+        line(&used, "in use by a running visitas")
+            .0
+            .starts_with("warn")
+    );
     visitas.stop();
     assert!(line(&check(over()), "its file").0.contains("1 rows"));
     let file = folder.file("no-folder", "");
@@ -216,6 +341,10 @@ fn the_embedded_store_is_looked_at_too() {
 #[test]
 fn a_wrong_variable_is_exit_code_2() {
     let ended = check(Settings::new().set("PORT", "many"));
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(2), ""),
+        "{ended:?}"
+    );
     assert!(ended.stderr.contains("PORT"));
 }

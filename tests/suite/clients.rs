@@ -1,4 +1,5 @@
-//! Real clients, each with visits that are counted exactly. Slow: `scripts/test-clients` installs them and runs this.
+//! Real clients, each with visits that are counted exactly. Slow: `scripts/test-clients` installs
+//! them and runs this.
 
 use std::process::Command;
 
@@ -21,9 +22,18 @@ fn curl_in_every_manner() {
     let visitas = Settings::new().start();
     let page = url(&visitas, "/?[1-20]");
     let run = |arguments: &[&str]| {
-        output(Command::new(&curl).args(["--silent", "--show-error", "--max-time", "20"]).args(arguments))
+        output(
+            Command::new(&curl)
+                .args(["--silent", "--show-error", "--max-time", "20"])
+                .args(arguments),
+        )
     };
-    for manner in [&["--http1.1"][..], &["--http1.0"], &["--no-keepalive"], &["--tcp-nodelay", "--compressed"]] {
+    for manner in [
+        &["--http1.1"][..],
+        &["--http1.0"],
+        &["--no-keepalive"],
+        &["--tcp-nodelay", "--compressed"],
+    ] {
         let before = counted(&visitas);
         let pages = run(&[manner, &["--fail", &page]].concat());
         assert_eq!(pages.matches("</html>").count(), 20, "{manner:?}");
@@ -35,12 +45,25 @@ fn curl_in_every_manner() {
     let post = |more: &[&str]| run(&[&status, more, &[&url(&visitas, "/")]].concat());
     let body = "x".repeat(5000);
     assert_eq!(post(&["--data", &body]), "405 ");
-    assert_eq!(post(&["--data", &body, "--header", "Expect: 100-continue"]), "405 ");
-    assert_eq!(post(&["--data", &body, "--header", "Transfer-Encoding: chunked"]), "405 ");
+    assert_eq!(
+        post(&["--data", &body, "--header", "Expect: 100-continue"]),
+        "405 "
+    );
+    assert_eq!(
+        post(&["--data", &body, "--header", "Transfer-Encoding: chunked"]),
+        "405 "
+    );
     assert_eq!(post(&["--data", &body.repeat(20)]), "413 ");
-    assert_eq!(post(&["--request", "OPTIONS", "--request-target", "*"]), "200 ");
+    assert_eq!(
+        post(&["--request", "OPTIONS", "--request-target", "*"]),
+        "200 "
+    );
     // A proxy it is not, but the request for one is understood.
-    let proxied = ["--proxy", &url(&visitas, ""), "http://visitas.example/livez"];
+    let proxied = [
+        "--proxy",
+        &url(&visitas, ""),
+        "http://visitas.example/livez",
+    ];
     assert_eq!(run(&proxied), "ok\n");
     assert_eq!(counted(&visitas) - before, 0, "none of these is a visit");
 }
@@ -48,7 +71,9 @@ fn curl_in_every_manner() {
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn a_browser_is_one_visit() {
-    let Some(chromium) = tool("chromium") else { return };
+    let Some(chromium) = tool("chromium") else {
+        return;
+    };
     let visitas = Settings::new().start();
     for visit in 1..=3 {
         let dump = output(Command::new(&chromium).args([
@@ -56,11 +81,17 @@ fn a_browser_is_one_visit() {
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
-            &format!("--user-data-dir={}", visitas.folder().join("browser").display()),
+            &format!(
+                "--user-data-dir={}",
+                visitas.folder().join("browser").display()
+            ),
             "--dump-dom",
             &url(&visitas, "/"),
         ]));
-        assert!(dump.contains("</html>") && dump.contains(&format!(">{visit}<")), "{dump}");
+        assert!(
+            dump.contains("</html>") && dump.contains(&format!(">{visit}<")),
+            "{dump}"
+        );
         assert_eq!(counted(&visitas), visit);
     }
 }
@@ -68,9 +99,13 @@ fn a_browser_is_one_visit() {
 /// The number after `label` in a report.
 #[track_caller]
 fn figure(report: &str, label: &str) -> u64 {
-    let line = report.lines().find(|line| line.trim_start().starts_with(label));
+    let line = report
+        .lines()
+        .find(|line| line.trim_start().starts_with(label));
     let line = line.unwrap_or_else(|| panic!("no {label:?} in {report}"));
-    let number = line.split_whitespace().find_map(|word| word.parse::<f64>().ok());
+    let number = line
+        .split_whitespace()
+        .find_map(|word| word.parse::<f64>().ok());
     number.unwrap_or_else(|| panic!("no number in {line:?}")) as u64
 }
 
@@ -80,8 +115,12 @@ fn ab_with_and_without_keep_alive() {
     let Some(ab) = tool("ab") else { return };
     for keep in [&[][..], &["-k"]] {
         let visitas = Settings::new().start();
-        let report =
-            output(Command::new(&ab).args(["-q", "-n", "5000", "-c", "50", "-l"]).args(keep).arg(url(&visitas, "/")));
+        let report = output(
+            Command::new(&ab)
+                .args(["-q", "-n", "5000", "-c", "50", "-l"])
+                .args(keep)
+                .arg(url(&visitas, "/")),
+        );
         assert_eq!(figure(&report, "Complete requests:"), 5000, "{report}");
         assert_eq!(figure(&report, "Failed requests:"), 0, "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
@@ -97,14 +136,30 @@ fn ab_with_and_without_keep_alive() {
 fn wrk_gets_nothing_but_pages() {
     let Some(wrk) = tool("wrk") else { return };
     let visitas = Settings::new().start();
-    let report = output(Command::new(&wrk).args(["-t2", "-c50", "-d3s"]).arg(url(&visitas, "/")));
-    assert!(!report.contains("Non-2xx") && !report.contains("Socket errors"), "{report}");
-    let requests = report.lines().find_map(|line| line.split_once(" requests in")).expect("a count of requests").0;
+    let report = output(
+        Command::new(&wrk)
+            .args(["-t2", "-c50", "-d3s"])
+            .arg(url(&visitas, "/")),
+    );
+    assert!(
+        !report.contains("Non-2xx") && !report.contains("Socket errors"),
+        "{report}"
+    );
+    let requests = report
+        .lines()
+        .find_map(|line| line.split_once(" requests in"))
+        .expect("a count of requests")
+        .0;
     let requests: u64 = requests.trim().parse().expect("a number");
     // Those under way when it stopped are counted and were not awaited.
-    within(std::time::Duration::from_secs(5), "the last visits", || crate::metrics::queued(&visitas) == 0.0);
+    within(std::time::Duration::from_secs(5), "the last visits", || {
+        crate::metrics::queued(&visitas) == 0.0
+    });
     let counted = counted(&visitas);
-    assert!((requests..=requests + 50).contains(&counted), "{counted} for {requests}");
+    assert!(
+        (requests..=requests + 50).contains(&counted),
+        "{counted} for {requests}"
+    );
 }
 
 #[test]
@@ -114,8 +169,21 @@ fn oha_gets_nothing_but_pages() {
     let visitas = Settings::new().start();
     for keep in [&[][..], &["--disable-keepalive"]] {
         let before = counted(&visitas);
-        let arguments = ["-n", "5000", "-c", "50", "--no-tui", "--output-format", "json"];
-        let report = output(Command::new(&oha).args(arguments).args(keep).arg(url(&visitas, "/")));
+        let arguments = [
+            "-n",
+            "5000",
+            "-c",
+            "50",
+            "--no-tui",
+            "--output-format",
+            "json",
+        ];
+        let report = output(
+            Command::new(&oha)
+                .args(arguments)
+                .args(keep)
+                .arg(url(&visitas, "/")),
+        );
         let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
         assert_eq!(report["statusCodeDistribution"]["200"], 5000, "{report}");
         assert_eq!(counted(&visitas) - before, 5000);
@@ -178,6 +246,11 @@ if (head.status !== 200) throw new Error(head.status);
 fn node_by_fetch() {
     let Some(node) = tool("node") else { return };
     let visitas = Settings::new().start();
-    output(Command::new(&node).args(["--input-type=module", "-e", NODE, &visitas.port().to_string()]));
+    output(Command::new(&node).args([
+        "--input-type=module",
+        "-e",
+        NODE,
+        &visitas.port().to_string(),
+    ]));
     assert_eq!(counted(&visitas), 600);
 }

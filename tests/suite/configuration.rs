@@ -1,5 +1,5 @@
-//! The environment and the command line: what is wrong is refused with exit code 2 and a sentence, and never told in full
-//! where it may hold a password.
+//! The environment and the command line: what is wrong is refused with exit code 2 and a sentence,
+//! and never told in full where it may hold a password.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -52,7 +52,9 @@ pub fn variables_of_help() -> Vec<String> {
     let is_name = |word: &&str| {
         word.len() >= 4
             && word.starts_with(|c: char| c.is_ascii_uppercase())
-            && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
     };
     let names = |line: &str| -> Vec<String> {
         let words = line.split([' ', ',']).filter(|word| !word.is_empty());
@@ -67,7 +69,10 @@ fn is_refused(ended: &Ended, variable: &str) {
     assert_eq!(ended.stdout, "", "{variable}");
     assert!(ended.stderr.contains(variable), "which variable: {ended:?}");
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
-    assert!(ended.stderr.trim_end().lines().count() <= 3, "a sentence, not a page: {ended:?}");
+    assert!(
+        ended.stderr.trim_end().lines().count() <= 3,
+        "a sentence, not a page: {ended:?}"
+    );
 }
 
 #[test]
@@ -114,8 +119,11 @@ fn a_wrong_value_is_named_with_what_it_got_and_what_it_takes() {
         ("ACCESS_LOG", "maybe", "on"),
     ] {
         // With both stores asked for, so that their variables are read.
-        let ended =
-            Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1").set(variable, value).run();
+        let ended = Settings::new()
+            .set("DB_HOST", "127.0.0.1")
+            .set("REDIS_HOST", "127.0.0.1")
+            .set(variable, value)
+            .run();
         is_refused(&ended, variable);
         assert!(ended.stderr.contains(value), "what it got: {ended:?}");
         assert!(ended.stderr.contains(takes), "what it takes: {ended:?}");
@@ -125,7 +133,10 @@ fn a_wrong_value_is_named_with_what_it_got_and_what_it_takes() {
 #[test]
 fn a_wrong_address_is_refused_without_its_password() {
     for (variable, value) in [
-        ("DATABASE_URL", "postgres://user:s3cret@127.0.0.1:notaport/db"),
+        (
+            "DATABASE_URL",
+            "postgres://user:s3cret@127.0.0.1:notaport/db",
+        ),
         ("DATABASE_URL", "host=127.0.0.1 password=s3cret nonsense=1"),
         ("DATABASE_URL", "mysql://user:s3cret@127.0.0.1/db"),
         ("DATABASE_URL", "s3cret"),
@@ -137,26 +148,39 @@ fn a_wrong_address_is_refused_without_its_password() {
     ] {
         let ended = Settings::new().set(variable, value).run();
         is_refused(&ended, variable);
-        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+        assert!(
+            !ended.stderr.contains("s3cret"),
+            "a password was told: {ended:?}"
+        );
         let folder = Folder::new("secrets");
         let file = folder.file("address", value);
-        let ended = Settings::new().set(&format!("{variable}_FILE"), file.display()).run();
+        let ended = Settings::new()
+            .set(&format!("{variable}_FILE"), file.display())
+            .run();
         is_refused(&ended, variable);
-        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+        assert!(
+            !ended.stderr.contains("s3cret"),
+            "a password was told: {ended:?}"
+        );
     }
 }
 
 #[test]
 fn a_value_that_is_no_text_is_refused() {
     // A byte that is no UTF-8 can only come through a shell here.
-    let ended = Settings::new().through(&["/bin/sh", "-c", "HOST=$(printf '\\377') exec \"$0\" \"$@\""]).run();
+    let ended = Settings::new()
+        .through(&["/bin/sh", "-c", "HOST=$(printf '\\377') exec \"$0\" \"$@\""])
+        .run();
     is_refused(&ended, "HOST");
 }
 
 #[test]
 fn an_empty_variable_counts_as_unset() {
     let mut settings = Settings::new();
-    for variable in VARIABLES.iter().filter(|name| !["HOST", "PORT", "WORKERS"].contains(name)) {
+    for variable in VARIABLES
+        .iter()
+        .filter(|name| !["HOST", "PORT", "WORKERS"].contains(name))
+    {
         settings = settings.set(variable, "");
     }
     let visitas = settings.start();
@@ -166,17 +190,28 @@ fn an_empty_variable_counts_as_unset() {
 #[test]
 fn durations_are_seconds_with_decimals_or_carry_their_unit() {
     for value in ["2", "2s", "2000ms", "0.5", "0.5s", "1500ms"] {
-        let visitas = Settings::new().set("REQUEST_TIMEOUT", value).set("DRAIN_TIMEOUT", value).start();
+        let visitas = Settings::new()
+            .set("REQUEST_TIMEOUT", value)
+            .set("DRAIN_TIMEOUT", value)
+            .start();
         assert_eq!(visitas.visit().total, 1, "{value}");
     }
 }
 
 #[test]
 fn passwords_and_addresses_are_read_from_files() {
-    let (database, redis) = (Cluster::shared().database(), Redis::with_password("redis-s3cret"));
+    let (database, redis) = (
+        Cluster::shared().database(),
+        Redis::with_password("redis-s3cret"),
+    );
     let folder = Folder::new("secrets");
     for ending in ["", "\n", "\r\n"] {
-        let file = |name: &str, value: &str| folder.file(name, &format!("{value}{ending}")).display().to_string();
+        let file = |name: &str, value: &str| {
+            folder
+                .file(name, &format!("{value}{ending}"))
+                .display()
+                .to_string()
+        };
         let parts = Settings::new()
             .set("DB_HOST", "127.0.0.1")
             .set("DB_PORT", database.port())
@@ -184,7 +219,10 @@ fn passwords_and_addresses_are_read_from_files() {
             .set("DB_PASSWORD_FILE", file("db-password", "app_password"))
             .set("REDIS_HOST", "127.0.0.1")
             .set("REDIS_PORT", redis.port())
-            .set("REDIS_PASSWORD_FILE", file("redis-password", "redis-s3cret"));
+            .set(
+                "REDIS_PASSWORD_FILE",
+                file("redis-password", "redis-s3cret"),
+            );
         let addresses = Settings::new()
             .set("DATABASE_URL_FILE", file("database-url", &database.url()))
             .set("REDIS_URL_FILE", file("redis-url", &redis.url()));
@@ -204,18 +242,33 @@ fn a_variable_and_its_file_at_once_are_refused() {
     let file = folder.file("s", "from-a-file");
     for variable in ["DB_PASSWORD", "DATABASE_URL", "REDIS_PASSWORD", "REDIS_URL"] {
         let twin = format!("{variable}_FILE");
-        let settings = Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1");
-        let ended = settings.set(variable, "s3cret").set(&twin, file.display()).run();
+        let settings = Settings::new()
+            .set("DB_HOST", "127.0.0.1")
+            .set("REDIS_HOST", "127.0.0.1");
+        let ended = settings
+            .set(variable, "s3cret")
+            .set(&twin, file.display())
+            .run();
         is_refused(&ended, variable);
         assert!(ended.stderr.contains(&twin), "{ended:?}");
-        assert!(!ended.stderr.contains("s3cret") && !ended.stderr.contains("from-a-file"), "{ended:?}");
+        assert!(
+            !ended.stderr.contains("s3cret") && !ended.stderr.contains("from-a-file"),
+            "{ended:?}"
+        );
     }
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_refused_by_name() {
-    for variable in ["DB_PASSWORD_FILE", "DATABASE_URL_FILE", "REDIS_PASSWORD_FILE", "REDIS_URL_FILE"] {
-        let settings = Settings::new().set("DB_HOST", "127.0.0.1").set("REDIS_HOST", "127.0.0.1");
+    for variable in [
+        "DB_PASSWORD_FILE",
+        "DATABASE_URL_FILE",
+        "REDIS_PASSWORD_FILE",
+        "REDIS_URL_FILE",
+    ] {
+        let settings = Settings::new()
+            .set("DB_HOST", "127.0.0.1")
+            .set("REDIS_HOST", "127.0.0.1");
         let ended = settings.set(variable, "/no/such/file").run();
         is_refused(&ended, variable);
         assert!(ended.stderr.contains("/no/such/file"), "{ended:?}");
@@ -226,7 +279,8 @@ fn a_file_that_cannot_be_read_is_refused_by_name() {
 fn parts_and_addresses_reach_the_same_stores() {
     let (cluster, redis) = (Cluster::shared(), Redis::with_password("p w/d"));
     let database = cluster.default_database();
-    // Nothing but the host, the port and the password: the other two have the defaults of the contract.
+    // Nothing but the host, the port and the password: the other two have the defaults of the
+    // contract.
     let parts = Settings::new()
         .set("DB_HOST", "localhost")
         .set("DB_PORT", cluster.port())
@@ -238,10 +292,15 @@ fn parts_and_addresses_reach_the_same_stores() {
     let before = database.rows();
     assert_eq!(parts.visit().total, before + 1);
     assert_eq!(redis.counter(), Some(1));
-    let pairs =
-        format!("host=127.0.0.1 port={} user=user_app password=app_password dbname=desafio3_db", cluster.port());
+    let pairs = format!(
+        "host=127.0.0.1 port={} user=user_app password=app_password dbname=desafio3_db",
+        cluster.port()
+    );
     let encoded = format!("redis://:p%20w%2Fd@127.0.0.1:{}", redis.port());
-    let addresses = Settings::new().set("DATABASE_URL", pairs).set("REDIS_URL", encoded).start();
+    let addresses = Settings::new()
+        .set("DATABASE_URL", pairs)
+        .set("REDIS_URL", encoded)
+        .start();
     assert_eq!(addresses.visit().total, before + 2);
     assert_eq!(redis.counter(), Some(2));
 }
@@ -264,7 +323,9 @@ fn an_address_wins_over_parts() {
 #[test]
 fn redis_counts_in_the_database_of_its_address() {
     let redis = Redis::start();
-    let visitas = Settings::new().set("REDIS_URL", format!("{}/3", redis.url())).start();
+    let visitas = Settings::new()
+        .set("REDIS_URL", format!("{}/3", redis.url()))
+        .start();
     assert_eq!(visitas.visit().cache, Some(1));
     assert_eq!(redis.counter(), None, "nothing in database 0");
 }
@@ -277,7 +338,17 @@ fn help_lists_every_variable() {
     expected.sort();
     assert_eq!(listed, expected);
     let help = Settings::empty().argument("--help").run();
-    for word in ["check", "healthcheck", "--help", "--version", "5000", "5432", "6379", "user_app", "desafio3_db"] {
+    for word in [
+        "check",
+        "healthcheck",
+        "--help",
+        "--version",
+        "5000",
+        "5432",
+        "6379",
+        "user_app",
+        "desafio3_db",
+    ] {
         assert!(help.stdout.contains(word), "no {word} in:\n{}", help.stdout);
     }
     assert_eq!(help.stderr, "");
@@ -287,17 +358,32 @@ fn help_lists_every_variable() {
 fn version_is_the_crate_s() {
     let ended = Settings::empty().argument("--version").run();
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    assert_eq!(ended.stdout, format!("visitas {}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        ended.stdout,
+        format!("visitas {}", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
 fn an_unknown_flag_or_command_is_refused() {
-    for arguments in [&["--nonsense"][..], &["serve"], &["-x"], &["healthcheck", "more"]] {
-        let settings = arguments.iter().fold(Settings::new(), |settings, argument| settings.argument(argument));
+    for arguments in [
+        &["--nonsense"][..],
+        &["serve"],
+        &["-x"],
+        &["healthcheck", "more"],
+    ] {
+        let settings = arguments
+            .iter()
+            .fold(Settings::new(), |settings, argument| {
+                settings.argument(argument)
+            });
         let ended = settings.run();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
         let word = arguments.last().expect("an argument");
-        assert!(ended.stderr.contains(word) && !ended.stderr.contains("panicked"), "{arguments:?}: {ended:?}");
+        assert!(
+            ended.stderr.contains(word) && !ended.stderr.contains("panicked"),
+            "{arguments:?}: {ended:?}"
+        );
         assert_eq!(ended.stdout, "");
     }
 }
@@ -309,23 +395,42 @@ fn other_variables_change_nothing() {
         assert_eq!(visitas.visit().total, 1);
         visitas.stderr().all().len()
     };
-    let others = Settings::new().set("DB_TIMEOUT", "x").set("PGHOST", "nowhere").set("RUST_LOG", "trace");
+    let others = Settings::new()
+        .set("DB_TIMEOUT", "x")
+        .set("PGHOST", "nowhere")
+        .set("RUST_LOG", "trace");
     assert_eq!(lines(others), lines(Settings::new()));
 }
 
 #[test]
 fn parts_of_an_address_without_a_host_are_refused() {
     for (host, parts) in [
-        ("DB_HOST", &[("DB_PASSWORD", "s3cret"), ("DB_NAME", "visits")][..]),
+        (
+            "DB_HOST",
+            &[("DB_PASSWORD", "s3cret"), ("DB_NAME", "visits")][..],
+        ),
         ("DB_HOST", &[("DB_USER", "app")]),
         ("DB_HOST", &[("DB_PORT", "5433")]),
         ("REDIS_HOST", &[("REDIS_PASSWORD", "s3cret")]),
-        ("REDIS_HOST", &[("REDIS_USER", "app"), ("REDIS_PORT", "6380")]),
+        (
+            "REDIS_HOST",
+            &[("REDIS_USER", "app"), ("REDIS_PORT", "6380")],
+        ),
     ] {
-        let ended = parts.iter().fold(Settings::new(), |settings, (name, value)| settings.set(name, value)).run();
+        let ended = parts
+            .iter()
+            .fold(Settings::new(), |settings, (name, value)| {
+                settings.set(name, value)
+            })
+            .run();
         is_refused(&ended, host);
-        parts.iter().for_each(|(name, _)| assert!(ended.stderr.contains(name), "{name}: {ended:?}"));
-        assert!(!ended.stderr.contains("s3cret"), "a password was told: {ended:?}");
+        parts
+            .iter()
+            .for_each(|(name, _)| assert!(ended.stderr.contains(name), "{name}: {ended:?}"));
+        assert!(
+            !ended.stderr.contains("s3cret"),
+            "a password was told: {ended:?}"
+        );
     }
 }
 
@@ -340,8 +445,14 @@ fn redis_is_asked_as_the_user_and_its_database_is_told() {
         .set("REDIS_PASSWORD", "s3cret")
         .start();
     assert_eq!(visitas.visit().cache, Some(1));
-    let other = Settings::new().set("REDIS_URL", format!("{}/3", redis.url())).launch().wait_ready();
-    assert!(other.contains(&format!("redis at 127.0.0.1:{}/3", redis.port())), "{other}");
+    let other = Settings::new()
+        .set("REDIS_URL", format!("{}/3", redis.url()))
+        .launch()
+        .wait_ready();
+    assert!(
+        other.contains(&format!("redis at 127.0.0.1:{}/3", redis.port())),
+        "{other}"
+    );
 }
 
 #[test]
@@ -349,8 +460,18 @@ fn a_folder_that_cannot_be_written_is_said_with_what_to_do() {
     if std::fs::metadata("/proc/self").expect("this process").uid() != 0 {
         return crate::support::skipped("another user", "only root can be one");
     }
-    let settings = Settings::empty().set("HOST", "127.0.0.1").set("PORT", 0).set("DATA_DIR", "/proc/self");
-    let ended = settings.through(&["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"]).run();
+    let settings = Settings::empty()
+        .set("HOST", "127.0.0.1")
+        .set("PORT", 0)
+        .set("DATA_DIR", "/proc/self");
+    let ended = settings
+        .through(&[
+            "setpriv",
+            "--reuid=65532",
+            "--regid=65532",
+            "--clear-groups",
+        ])
+        .run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for word in ["DATA_DIR", "/proc/self", "65532", "chown"] {
         assert!(ended.stderr.contains(word), "no {word}: {ended:?}");
@@ -361,9 +482,19 @@ fn a_folder_that_cannot_be_written_is_said_with_what_to_do() {
 fn a_port_that_is_taken_is_said_by_its_name() {
     let visitas = Settings::new().start();
     for (name, other) in [("PORT", "OPS_PORT"), ("OPS_PORT", "PORT")] {
-        let ended = Settings::new().set(other, 0).set(name, visitas.port()).run();
+        let ended = Settings::new()
+            .set(other, 0)
+            .set(name, visitas.port())
+            .run();
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        let said = ended.stderr.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
-        assert!(said.contains(&format!(" {name}: ")) && said.contains(&visitas.port().to_string()), "{ended:?}");
+        let said = ended
+            .stderr
+            .lines()
+            .find(|line| line.contains("ERROR"))
+            .unwrap_or_default();
+        assert!(
+            said.contains(&format!(" {name}: ")) && said.contains(&visitas.port().to_string()),
+            "{ended:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Ten thousand idle connections: 9 kB each at most, and visits by others as quick as without them. Slow:
-//! `scripts/test-clients` runs it, against the release build.
+//! Ten thousand idle connections: 9 kB each at most, and visits by others as quick as without them.
+//! Slow: `scripts/test-clients` runs it, against the release build.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,26 +15,42 @@ use crate::support::{Settings, Visitas, machine, within};
 const CROWD: usize = 10_000;
 /// What an idle connection may take of the process's memory, with all that belongs to it.
 const BYTES_EACH: usize = 9_000;
-/// Pairs of runs, with and without the crowd; the best of each are compared, since others only ever make a run slower.
+/// Pairs of runs, with and without the crowd; the best of each are compared, since others only ever
+/// make a run slower.
 const PAIRS: usize = 4;
 
 fn resident_bytes(visitas: &Visitas) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", visitas.pid())).expect("its status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    1024 * line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("its memory");
+    1024 * line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<usize>().ok())
+        .expect("a number")
 }
 
-/// A connection that made this request, got its answer, and stays; without a request one that says nothing. A plain socket: ten thousand are to be quick to make.
+/// A connection that made this request, got its answer, and stays; without a request one that says
+/// nothing. A plain socket: ten thousand are to be quick to make.
 fn stay(port: u16, sent: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let mut stream =
+        TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a time-out");
     if sent.is_empty() {
         return stream;
     }
     stream.write_all(sent.as_bytes()).expect("a request sent");
     let mut answer = [0; 16 * 1024];
     let length = stream.read(&mut answer).expect("an answer");
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..length]));
+    assert!(
+        answer[..length].starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        String::from_utf8_lossy(&answer[..length])
+    );
     stream
 }
 
@@ -49,8 +65,13 @@ fn an_idle_connection_takes_little_whatever_it_did() {
         return;
     }
     let _machine = machine();
-    let bodied = "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_owned();
-    let json = [("Accept", "application/json"), ("Accept-Language", "en;q=0.5, pt")];
+    let bodied =
+        "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            .to_owned();
+    let json = [
+        ("Accept", "application/json"),
+        ("Accept-Language", "en;q=0.5, pt"),
+    ];
     for (access_log, sent) in [
         ("off", String::new()),
         ("off", request("GET", "/livez", &[])),
@@ -61,21 +82,36 @@ fn an_idle_connection_takes_little_whatever_it_did() {
         ("off", bodied),
         ("on", request("GET", "/?some=thing", &json)),
     ] {
-        let settings = Settings::new().set("ACCESS_LOG", access_log).set("IDLE_TIMEOUT", "300s");
+        let settings = Settings::new()
+            .set("ACCESS_LOG", access_log)
+            .set("IDLE_TIMEOUT", "300s");
         let visitas = settings.start();
-        // What the process takes once, for as many at a time as it will see below, is not any connection's.
-        drop((0..300).map(|_| stay(visitas.port(), &sent)).collect::<Vec<_>>());
+        // What the process takes once, for as many at a time as it will see below, is not any
+        // connection's.
+        drop(
+            (0..300)
+                .map(|_| stay(visitas.port(), &sent))
+                .collect::<Vec<_>>(),
+        );
         within(Duration::from_secs(5), "these to be gone", || {
             crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
         });
         let before = resident_bytes(&visitas);
         let crowd = crowd(&visitas, &sent);
-        within(Duration::from_secs(10), "all of them to be accepted", || {
-            crate::metrics::metrics(&visitas).sum("visitas_connections") >= CROWD as f64
-        });
+        within(
+            Duration::from_secs(10),
+            "all of them to be accepted",
+            || crate::metrics::metrics(&visitas).sum("visitas_connections") >= CROWD as f64,
+        );
         let each = (resident_bytes(&visitas) - before) / crowd.len();
-        println!("{each} bytes for each of {CROWD} connections after {:?}", sent.lines().next());
-        assert!(each <= BYTES_EACH, "{each} bytes for each connection after {sent:?}");
+        println!(
+            "{each} bytes for each of {CROWD} connections after {:?}",
+            sent.lines().next()
+        );
+        assert!(
+            each <= BYTES_EACH,
+            "{each} bytes for each connection after {sent:?}"
+        );
     }
 }
 
@@ -83,8 +119,14 @@ fn an_idle_connection_takes_little_whatever_it_did() {
 fn rate(visitas: &Visitas, wrk: &std::path::Path) -> f64 {
     let url = format!("http://127.0.0.1:{}/", visitas.port());
     let report = output(Command::new(wrk).args(["-t2", "-c64", "-d2s", &url]));
-    assert!(!report.contains("Non-2xx") && !report.contains("Socket errors"), "{report}");
-    let line = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).expect("a rate");
+    assert!(
+        !report.contains("Non-2xx") && !report.contains("Socket errors"),
+        "{report}"
+    );
+    let line = report
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"))
+        .expect("a rate");
     line.trim().parse().expect("a number")
 }
 
@@ -109,7 +151,10 @@ fn a_crowd_leaves_visits_as_quick_as_they_were() {
     }
     println!("visits a second without {without:.0?}, with {CROWD} idle connections {with:.0?}");
     let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
-    assert!(best(&with) >= 0.9 * best(&without), "visits a second without {without:.0?}, with {with:.0?}");
+    assert!(
+        best(&with) >= 0.9 * best(&without),
+        "visits a second without {without:.0?}, with {with:.0?}"
+    );
 }
 
 /// Clients that ask without end, and do not wait for an answer before they ask again.
@@ -122,9 +167,12 @@ fn p99_beside(visitas: &Visitas, path: &str) -> Duration {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..GREEDY {
-            let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port())));
+            let stream =
+                TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port())));
             let mut stream = stream.expect("a connection");
-            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .expect("a time-out");
             let mut writer = stream.try_clone().expect("the same connection");
             let (many, stop) = (&many, &stop);
             scope.spawn(move || {
@@ -150,8 +198,10 @@ fn p99_beside(visitas: &Visitas, path: &str) -> Duration {
                 })
             })
             .collect();
-        let mut times: Vec<Duration> =
-            visitors.into_iter().flat_map(|visitor| visitor.join().expect("a visitor")).collect();
+        let mut times: Vec<Duration> = visitors
+            .into_iter()
+            .flat_map(|visitor| visitor.join().expect("a visitor"))
+            .collect();
         stop.store(true, Ordering::Relaxed);
         times.sort_unstable();
         times[times.len() * 99 / 100]
@@ -167,11 +217,27 @@ fn no_route_asked_for_without_end_holds_visits_up() {
     let _machine = machine();
     let visitas = Settings::new().set("IDLE_TIMEOUT", "600s").start();
     let _crowd = crowd(&visitas, &request("GET", "/livez", &[]));
-    for path in ["/metrics", "/stats", "/history", "/history?by=day", "/badge.svg", "/", "/readyz?verbose"] {
+    for path in [
+        "/metrics",
+        "/stats",
+        "/history",
+        "/history?by=day",
+        "/badge.svg",
+        "/",
+        "/readyz?verbose",
+    ] {
         // The best of a few each: others only ever make a run slower.
-        let best = |path| (0..3).map(|_| p99_beside(&visitas, path)).min().unwrap_or_default();
+        let best = |path| {
+            (0..3)
+                .map(|_| p99_beside(&visitas, path))
+                .min()
+                .unwrap_or_default()
+        };
         let (usual, beside) = (best("/livez"), best(path));
         println!("99 of 100 visits within {usual:?} beside /livez, {beside:?} beside {path}");
-        assert!(beside <= 3 * usual, "{path}: {beside:?}, beside /livez {usual:?}");
+        assert!(
+            beside <= 3 * usual,
+            "{path}: {beside:?}, beside /livez {usual:?}"
+        );
     }
 }

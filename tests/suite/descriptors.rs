@@ -1,4 +1,5 @@
-//! Out of descriptors: no spinning, one log line, idle connections make room, and all is well when there are some again.
+//! Out of descriptors: no spinning, one log line, idle connections make room, and all is well when
+//! there are some again.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,24 +14,36 @@ const PRLIMIT: &str = "/usr/bin/prlimit";
 /// Allows a running process so many open files, not more than it was started with.
 fn allow(visitas: &Visitas, files: usize) {
     let status = Command::new(PRLIMIT)
-        .args([format!("--pid={}", visitas.pid()), format!("--nofile={files}:")])
+        .args([
+            format!("--pid={}", visitas.pid()),
+            format!("--nofile={files}:"),
+        ])
         .status()
         .expect("prlimit runs");
     assert!(status.success(), "prlimit: {status}");
 }
 
 fn open_files(visitas: &Visitas) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", visitas.pid())).expect("its open files").count()
+    std::fs::read_dir(format!("/proc/{}/fd", visitas.pid()))
+        .expect("its open files")
+        .count()
 }
 
 /// Allows it no further open file than it has.
 fn allow_no_more(visitas: &Visitas) {
     let free = || {
-        let names = std::fs::read_dir(format!("/proc/{}/fd", visitas.pid())).expect("its open files").flatten();
-        let open: Vec<usize> = names.filter_map(|name| name.file_name().to_str()?.parse().ok()).collect();
-        (0..).find(|number| !open.contains(number)).expect("a free number")
+        let names = std::fs::read_dir(format!("/proc/{}/fd", visitas.pid()))
+            .expect("its open files")
+            .flatten();
+        let open: Vec<usize> = names
+            .filter_map(|name| name.file_name().to_str()?.parse().ok())
+            .collect();
+        (0..)
+            .find(|number| !open.contains(number))
+            .expect("a free number")
     };
-    // The next one would get the lowest number that is free. It opens a file for a moment now and then, to measure itself.
+    // The next one would get the lowest number that is free. It opens a file for a moment now and
+    // then, to measure itself.
     allow(visitas, (0..100).map(|_| free()).min().expect("a number"));
 }
 
@@ -40,21 +53,42 @@ fn lines_about<'a>(lines: &'a [String], what: &str) -> Vec<&'a String> {
 
 #[test]
 fn fewer_connections_than_configured_are_said_at_start() {
-    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=100:100"]).start();
+    let visitas = Settings::new()
+        .through(&[PRLIMIT, "--nofile=100:100"])
+        .start();
     let lines = visitas.stderr().all();
     let said = lines_about(&lines, "connections are served");
     assert_eq!(said.len(), 1, "{lines:#?}");
-    assert!(said[0].contains("16384") && said[0].contains("RLIMIT_NOFILE"), "{said:?}");
-    let enough = Settings::new().through(&[PRLIMIT, "--nofile=100:100"]).set("MAX_CONNECTIONS", 10).start();
-    assert!(lines_about(&enough.stderr().all(), "connections are served").is_empty(), "{}", enough.said());
+    assert!(
+        said[0].contains("16384") && said[0].contains("RLIMIT_NOFILE"),
+        "{said:?}"
+    );
+    let enough = Settings::new()
+        .through(&[PRLIMIT, "--nofile=100:100"])
+        .set("MAX_CONNECTIONS", 10)
+        .start();
+    assert!(
+        lines_about(&enough.stderr().all(), "connections are served").is_empty(),
+        "{}",
+        enough.said()
+    );
 }
 
 #[test]
 fn the_soft_limit_is_raised_to_the_hard_one() {
-    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=50:2000"]).set("MAX_CONNECTIONS", 300).start();
+    let visitas = Settings::new()
+        .through(&[PRLIMIT, "--nofile=50:2000"])
+        .set("MAX_CONNECTIONS", 300)
+        .start();
     let mut clients: Vec<Client> = (0..200).map(|_| visitas.connect()).collect();
-    clients.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
-    assert!(lines_about(&visitas.stderr().all(), "connections are served").is_empty(), "{}", visitas.said());
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    assert!(
+        lines_about(&visitas.stderr().all(), "connections are served").is_empty(),
+        "{}",
+        visitas.said()
+    );
 }
 
 #[test]
@@ -66,46 +100,82 @@ fn too_few_for_one_connection_is_an_error() {
 
 #[test]
 fn where_they_are_scarce_idle_connections_make_room() {
-    let visitas = Settings::new().through(&[PRLIMIT, "--nofile=80:80"]).start();
+    let visitas = Settings::new()
+        .through(&[PRLIMIT, "--nofile=80:80"])
+        .start();
     // Far more than there is room for: each is served, and those idle for the longest go.
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..300 {
         let mut client = visitas.connect();
-        let response = client.try_visit().unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.said()));
+        let response = client
+            .try_visit()
+            .unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.said()));
         assert_eq!(response.status, 200, "client {number}: {response:?}");
         clients.push(client);
     }
     assert_eq!(visitas.stats().total, 300);
     assert!(open_files(&visitas) <= 80);
-    assert_eq!(clients[0].closed_within(ANSWER_LIMIT), b"", "the first went without a word");
-    assert_eq!(clients[299].try_visit().expect("the last stayed").status, 200);
+    assert_eq!(
+        clients[0].closed_within(ANSWER_LIMIT),
+        b"",
+        "the first went without a word"
+    );
+    assert_eq!(
+        clients[299].try_visit().expect("the last stayed").status,
+        200
+    );
 }
 
 #[test]
 fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "30s").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", "30s")
+        .start();
     let mut clients = vec![visitas.connect()];
     assert_eq!(clients[0].get("/livez").status, 200);
-    assert!(clients[0].silent_for(Duration::from_millis(150)), "so that it is idle for longer than all others");
+    assert!(
+        clients[0].silent_for(Duration::from_millis(150)),
+        "so that it is idle for longer than all others"
+    );
     clients.extend((1..40).map(|_| visitas.connect()));
-    clients.iter_mut().skip(1).for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    clients
+        .iter_mut()
+        .skip(1)
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200));
     let mark = visitas.stderr().mark();
     allow_no_more(&visitas);
     // Nobody comes: nobody has to go, and there is nothing to say.
-    assert!(clients[0].silent_for(Duration::from_millis(300)), "closed for nobody");
+    assert!(
+        clients[0].silent_for(Duration::from_millis(300)),
+        "closed for nobody"
+    );
     assert_eq!(visitas.stderr().since(mark), Vec::<String>::new());
-    assert_eq!(clients[39].get("/livez").status, 200, "so that it is idle for the shortest");
+    assert_eq!(
+        clients[39].get("/livez").status,
+        200,
+        "so that it is idle for the shortest"
+    );
     // Somebody comes: the one idle for the longest goes.
     // One may have become free meanwhile, if a store's connection was let go.
     let mut newcomers: Vec<Client> = Vec::new();
     within(ANSWER_LIMIT, "the first to go", || {
         newcomers.push(visitas.connect());
-        assert_eq!(newcomers.last_mut().map(|client| client.get("/livez").status), Some(200));
+        assert_eq!(
+            newcomers
+                .last_mut()
+                .map(|client| client.get("/livez").status),
+            Some(200)
+        );
         !clients[0].silent_for(Duration::from_millis(1))
     });
-    assert!(newcomers.len() < 5, "{} came before one went", newcomers.len());
+    assert!(
+        newcomers.len() < 5,
+        "{} came before one went",
+        newcomers.len()
+    );
     drop(newcomers);
     assert_eq!(visitas.visit().total, 1);
     assert_eq!(clients[39].get("/livez").status, 200, "the last one stayed");
@@ -121,44 +191,79 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     assert!(visits > 10, "only {visits} stayed");
     let visit = request("GET", "/", &[("Accept", "application/json")]);
     busy[0].send(&visit);
-    within(ANSWER_LIMIT, "the first to be committed", || database.sessions_waiting(&mut watcher) == 1);
+    within(ANSWER_LIMIT, "the first to be committed", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     busy[1..].iter_mut().for_each(|client| client.send(&visit));
-    within(ANSWER_LIMIT, "the others to wait", || crate::metrics::queued(&visitas) == (visits - 1) as f64);
+    within(ANSWER_LIMIT, "the others to wait", || {
+        crate::metrics::queued(&visitas) == (visits - 1) as f64
+    });
     allow(&visitas, 4);
     drop(clients);
-    // accept(2) may hold a descriptor that it took before: this one gets it, and makes room for nobody.
+    // accept(2) may hold a descriptor that it took before: this one gets it, and makes room for
+    // nobody.
     let _first = visitas.connect();
     let mut waiting: Vec<Client> = (0..10).map(|_| visitas.connect()).collect();
-    waiting.iter_mut().for_each(|client| client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    waiting
+        .iter_mut()
+        .for_each(|client| client.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
     let before = cpu_time(visitas.pid());
-    assert!(waiting[9].silent_for(Duration::from_secs(2)), "there is no descriptor for it");
+    assert!(
+        waiting[9].silent_for(Duration::from_secs(2)),
+        "there is no descriptor for it"
+    );
     let spent = cpu_time(visitas.pid()) - before;
-    assert!(spent <= Duration::from_millis(100), "{spent:?} of processor time in 2 s of nothing to do");
+    assert!(
+        spent <= Duration::from_millis(100),
+        "{spent:?} of processor time in 2 s of nothing to do"
+    );
     held.release();
-    busy.iter_mut().for_each(|client| assert_eq!(client.read().status, 200, "those who are there are served"));
+    busy.iter_mut()
+        .for_each(|client| assert_eq!(client.read().status, 200, "those who are there are served"));
     allow(&visitas, most);
     for client in &mut waiting {
-        let answer = client.try_read(false).unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+        let answer = client
+            .try_read(false)
+            .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
         assert_eq!(answer.status, 200);
     }
-    assert_eq!(visitas.visit().total, visits + 2, "two by newcomers, and those by the busy");
+    assert_eq!(
+        visitas.visit().total,
+        visits + 2,
+        "two by newcomers, and those by the busy"
+    );
     let lines = visitas.stderr().since(mark);
-    assert_eq!(lines_about(&lines, "cannot be accepted").len(), 1, "{lines:#?}");
-    within(ANSWER_LIMIT, "all but the busy and the waiting to be gone", || {
-        metrics(&visitas).sum("visitas_connections") <= 33.0
-    });
+    assert_eq!(
+        lines_about(&lines, "cannot be accepted").len(),
+        1,
+        "{lines:#?}"
+    );
+    within(
+        ANSWER_LIMIT,
+        "all but the busy and the waiting to be gone",
+        || metrics(&visitas).sum("visitas_connections") <= 33.0,
+    );
 }
 
 fn hard_limit(visitas: &Visitas) -> usize {
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", visitas.pid())).expect("its limits");
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit on files");
-    line.split_whitespace().nth(4).and_then(|hard| hard.parse().ok()).expect("a number")
+    let limits =
+        std::fs::read_to_string(format!("/proc/{}/limits", visitas.pid())).expect("its limits");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("a limit on files");
+    line.split_whitespace()
+        .nth(4)
+        .and_then(|hard| hard.parse().ok())
+        .expect("a number")
 }
 
 #[test]
 fn too_little_memory_for_the_stacks_is_said_and_survived() {
     // Address space for a few hundred stacks at most.
-    let visitas = Settings::new().through(&[PRLIMIT, "--as=1200000000"]).start();
+    let visitas = Settings::new()
+        .through(&[PRLIMIT, "--as=1200000000"])
+        .start();
     let lines = visitas.stderr().all();
     assert_eq!(lines_about(&lines, "RLIMIT_AS").len(), 1, "{lines:#?}");
     let mut clients: Vec<Client> = Vec::new();

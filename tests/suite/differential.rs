@@ -1,7 +1,9 @@
-//! Writers of every kind, visits and faults at random: in the end, and at moments between, the total is the rows, and
-//! every minute, hour and day of the history is what the rows say, in one snapshot.
+//! Writers of every kind, visits and faults at random: in the end, and at moments between, the
+//! total is the rows, and every minute, hour and day of the history is what the rows say, in one
+//! snapshot.
 //!
-//! `DIFFERENTIAL_SEED` repeats a run's choices (not its timing), `DIFFERENTIAL_SECONDS` makes it longer.
+//! `DIFFERENTIAL_SEED` repeats a run's choices (not its timing), `DIFFERENTIAL_SECONDS` makes it
+//! longer.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,9 +22,12 @@ use crate::support::{Cluster, Crowd, Database, Load, Settings, Stop, Visitas, ma
 
 const LIMIT: Duration = Duration::from_secs(30);
 const WRITERS: u64 = 5;
-/// Errors that writers cause each other, or the faults do: a connection lost, a statement cancelled, a row or the table
-/// locked for long, two that changed the same row, a prepared transaction that somebody else ended. Any other is a finding.
-const EXPECTED: [&str; 10] = ["57P01", "57P02", "57P03", "57014", "55P03", "40001", "40P01", "25P02", "42704", "55000"];
+/// Errors that writers cause each other, or the faults do: a connection lost, a statement
+/// cancelled, a row or the table locked for long, two that changed the same row, a prepared
+/// transaction that somebody else ended. Any other is a finding.
+const EXPECTED: [&str; 10] = [
+    "57P01", "57P02", "57P03", "57014", "55P03", "40001", "40P01", "25P02", "42704", "55000",
+];
 
 /// A sequence of numbers that a seed repeats (SplitMix64).
 struct Random(u64);
@@ -51,14 +56,29 @@ impl Random {
             6..9 => format!("now() - interval '{} minutes'", self.below(3000)),
             9 => format!("now() - interval '{} hours'", self.below(2400)),
             10 => format!("now() + interval '{} minutes'", self.below(3000)),
-            11 => format!("date_trunc('hour', now()) - interval '{} hours'", self.of(&[0, 1, 24, 25, 48, 192])),
-            12 => format!("date_trunc('day', now()) - interval '{} days'", self.of(&[0, 1, 2, 7, 8, 9, 89, 90])),
-            _ => (*self.of(&["NULL", "'infinity'", "'-infinity'", "'1900-01-01'", "'9999-01-01'"])).to_owned(),
+            11 => format!(
+                "date_trunc('hour', now()) - interval '{} hours'",
+                self.of(&[0, 1, 24, 25, 48, 192])
+            ),
+            12 => format!(
+                "date_trunc('day', now()) - interval '{} days'",
+                self.of(&[0, 1, 2, 7, 8, 9, 89, 90])
+            ),
+            _ => (*self.of(&[
+                "NULL",
+                "'infinity'",
+                "'-infinity'",
+                "'1900-01-01'",
+                "'9999-01-01'",
+            ]))
+            .to_owned(),
         }
     }
 
     fn moments(&mut self, most: u64) -> String {
-        let moments: Vec<String> = (0..=self.below(most)).map(|_| format!("({})", self.moment())).collect();
+        let moments: Vec<String> = (0..=self.below(most))
+            .map(|_| format!("({})", self.moment()))
+            .collect();
         moments.join(", ")
     }
 
@@ -75,8 +95,14 @@ impl Random {
             0..4 => format!("INSERT INTO acessos (momento) VALUES ({moment})"),
             4..6 => format!("INSERT INTO acessos (momento) VALUES {}", self.moments(30)),
             6 => "INSERT INTO acessos DEFAULT VALUES".to_owned(),
-            7..9 => format!("UPDATE acessos SET momento = {moment} WHERE {}", self.some()),
-            9 => format!("UPDATE acessos SET momento = momento - interval '1 hour' WHERE {}", self.some()),
+            7..9 => format!(
+                "UPDATE acessos SET momento = {moment} WHERE {}",
+                self.some()
+            ),
+            9 => format!(
+                "UPDATE acessos SET momento = momento - interval '1 hour' WHERE {}",
+                self.some()
+            ),
             10 => format!("UPDATE acessos SET momento = momento WHERE {}", self.some()),
             11..13 => format!("DELETE FROM acessos WHERE {}", self.some()),
             13 => format!(
@@ -95,7 +121,10 @@ impl Random {
                  WHEN NOT MATCHED THEN INSERT (momento) VALUES ({moment})",
                 self.some()
             ),
-            _ => format!("DELETE FROM acessos WHERE momento IS NULL AND {}", self.some()),
+            _ => format!(
+                "DELETE FROM acessos WHERE momento IS NULL AND {}",
+                self.some()
+            ),
         }
     }
 }
@@ -117,22 +146,33 @@ impl Field<'_> {
     }
 
     fn session(&self) -> Option<Sql> {
-        let mut sql = self.database.cluster.session(&self.database.name, "user_app", "app_password").ok()?;
-        sql.batch_execute("SET lock_timeout = '1s'; SET timezone = 'America/Sao_Paulo'").ok()?;
+        let mut sql = self
+            .database
+            .cluster
+            .session(&self.database.name, "user_app", "app_password")
+            .ok()?;
+        sql.batch_execute("SET lock_timeout = '1s'; SET timezone = 'America/Sao_Paulo'")
+            .ok()?;
         Some(sql)
     }
 
     /// One transaction, of a kind at random; its name.
     fn transaction(&self, sql: &mut Sql, random: &mut Random) -> Result<&'static str, Error> {
         let mut script = |count: u64, between: &str| {
-            let statements: Vec<String> = (0..count).map(|_| random.statement(self.has_merge)).collect();
+            let statements: Vec<String> = (0..count)
+                .map(|_| random.statement(self.has_merge))
+                .collect();
             statements.join(between)
         };
         let (one, three) = (script(1, ""), script(3, "; "));
         match random.below(24) {
             0..8 => sql.batch_execute(&one).map(|()| "single statements"),
-            8..11 => sql.batch_execute(&format!("BEGIN; {three}; COMMIT")).map(|()| "several statements"),
-            11..13 => sql.batch_execute(&format!("BEGIN; {three}; ROLLBACK")).map(|()| "rolled back"),
+            8..11 => sql
+                .batch_execute(&format!("BEGIN; {three}; COMMIT"))
+                .map(|()| "several statements"),
+            11..13 => sql
+                .batch_execute(&format!("BEGIN; {three}; ROLLBACK"))
+                .map(|()| "rolled back"),
             13 => {
                 let script = format!(
                     "BEGIN; {one}; SAVEPOINT a; {three}; ROLLBACK TO a; {one}; SAVEPOINT b; {one}; RELEASE b; COMMIT"
@@ -141,18 +181,23 @@ impl Field<'_> {
             }
             14..16 => {
                 let level = random.of(&["SERIALIZABLE", "REPEATABLE READ"]);
-                sql.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; {three}; COMMIT")).map(|()| "isolated")
+                sql.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; {three}; COMMIT"))
+                    .map(|()| "isolated")
             }
             16 => {
                 sql.batch_execute(&format!("BEGIN; {one}"))?;
                 // Long: others begin, end and are folded in the meantime.
                 thread::sleep(Duration::from_millis(random.below(800)));
                 let end = *random.of(&["COMMIT", "COMMIT", "ROLLBACK"]);
-                sql.batch_execute(&format!("{three}; {end}")).map(|()| "long")
+                sql.batch_execute(&format!("{three}; {end}"))
+                    .map(|()| "long")
             }
             17..19 => {
                 let mut rows = sql.copy_in("COPY acessos (momento) FROM STDIN")?;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+                let now = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .expect("a clock")
+                    .as_secs();
                 for _ in 0..random.below(40) {
                     let line = match random.below(5) {
                         0 => "\\N\n".to_owned(),
@@ -176,16 +221,23 @@ impl Field<'_> {
                 sql.batch_execute(&format!("BEGIN; {three}; PREPARE TRANSACTION '{name}'"))?;
                 thread::sleep(Duration::from_millis(random.below(100)));
                 let end = *random.of(&["COMMIT", "ROLLBACK"]);
-                sql.batch_execute(&format!("{end} PREPARED '{name}'")).map(|()| "prepared transactions")
+                sql.batch_execute(&format!("{end} PREPARED '{name}'"))
+                    .map(|()| "prepared transactions")
             }
             22 => {
-                let table =
-                    random.of(&["acessos", "visitas_changes", "visitas_log", "visitas_history", "visitas_base"]);
-                sql.batch_execute(&format!("VACUUM {table}")).map(|()| "VACUUM")
+                let table = random.of(&[
+                    "acessos",
+                    "visitas_changes",
+                    "visitas_log",
+                    "visitas_history",
+                    "visitas_base",
+                ]);
+                sql.batch_execute(&format!("VACUUM {table}"))
+                    .map(|()| "VACUUM")
             }
-            _ if random.below(4) == 0 => {
-                sql.batch_execute(&format!("BEGIN; {one}; TRUNCATE acessos; {one}; COMMIT")).map(|()| "TRUNCATE")
-            }
+            _ if random.below(4) == 0 => sql
+                .batch_execute(&format!("BEGIN; {one}; TRUNCATE acessos; {one}; COMMIT"))
+                .map(|()| "TRUNCATE"),
             _ => sql.batch_execute(&one).map(|()| "single statements"),
         }
     }
@@ -200,11 +252,21 @@ impl Field<'_> {
                 continue;
             };
             match self.transaction(&mut sql, &mut random) {
-                Ok(kind) => *self.done.lock().expect("the counts").entry(kind).or_default() += 1,
+                Ok(kind) => {
+                    *self
+                        .done
+                        .lock()
+                        .expect("the counts")
+                        .entry(kind)
+                        .or_default() += 1
+                }
                 Err(error) => {
                     let code = error.code().map_or("", |code| code.code());
                     if !code.is_empty() && !EXPECTED.contains(&code) {
-                        self.findings.lock().expect("the findings").push(format!("{error:?}"));
+                        self.findings
+                            .lock()
+                            .expect("the findings")
+                            .push(format!("{error:?}"));
                     }
                     let _ = sql.batch_execute("ROLLBACK");
                 }
@@ -216,8 +278,12 @@ impl Field<'_> {
     /// Ends transactions that a fault left prepared: they hold their rows.
     fn end_prepared(&self, random: &mut Random) {
         let mut sql = self.database.superuser();
-        let names = "SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second' OR $1";
-        for row in sql.query(names, &[&self.is_over()]).expect("prepared transactions") {
+        let names =
+            "SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second' OR $1";
+        for row in sql
+            .query(names, &[&self.is_over()])
+            .expect("prepared transactions")
+        {
             let end = *random.of(&["COMMIT", "ROLLBACK"]);
             // Whoever prepared it may be ending it just now.
             let _ = sql.batch_execute(&format!("{end} PREPARED '{}'", row.get::<_, &str>(0)));
@@ -229,7 +295,13 @@ impl Field<'_> {
 fn utc(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // 2000-01-01 is the Julian day 2451545 (PostgreSQL manual, B.7), 10957 days after 1970-01-01.
-    format!("J{} {:02}:{:02}:{:02}+00", days - 10_957 + 2_451_545, second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "J{} {:02}:{:02}:{:02}+00",
+        days - 10_957 + 2_451_545,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// What differs between the total, the history and the rows, in one snapshot.
@@ -251,29 +323,40 @@ fn differences(database: &Database<'_>) -> Vec<String> {
     // The lock comes before the snapshot, since TRUNCATE empties the table for older snapshots too.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE acessos IN ACCESS SHARE MODE";
     sql.batch_execute(begin).expect("a snapshot");
-    sql.query(COMPARED, &[]).expect("a comparison").iter().map(|row| row.get(0)).collect()
+    sql.query(COMPARED, &[])
+        .expect("a comparison")
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
 }
 
 /// Waits until visits are counted again.
 #[track_caller]
 fn visits_go_on(processes: &[Visitas]) {
     for visitas in processes {
-        within_value(LIMIT, "visits to go on", || match visitas.try_visit().status {
-            200 => Ok(()),
-            status => Err((status, visitas.said())),
+        within_value(LIMIT, "visits to go on", || {
+            match visitas.try_visit().status {
+                200 => Ok(()),
+                status => Err((status, visitas.said())),
+            }
         });
     }
 }
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 #[test]
 fn total_and_history_are_the_rows_whatever_happens() {
     let _machine = machine();
     let time = Duration::from_secs(variable("DIFFERENTIAL_SECONDS").unwrap_or(10));
-    let drawn = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
+    let drawn = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock")
+        .subsec_nanos();
     let seed = variable("DIFFERENTIAL_SEED").unwrap_or_else(|| drawn.into());
     println!("DIFFERENTIAL_SEED={seed}");
     let mut random = Random(seed);
@@ -284,17 +367,30 @@ fn total_and_history_are_the_rows_whatever_happens() {
     let database = cluster.default_database();
     let table = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now()); \
         INSERT INTO acessos (momento) SELECT now() - n * interval '43 minutes' FROM generate_series(1, 2000) n";
-    database.sql().batch_execute(table).expect("rows from before");
+    database
+        .sql()
+        .batch_execute(table)
+        .expect("rows from before");
     let version: i32 = database
         .superuser()
         .query_one("SELECT current_setting('server_version_num')::int", &[])
         .expect("a version")
         .get(0);
-    let settings = || Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "2s").set("PORT", free_port());
+    let settings = || {
+        Settings::new()
+            .postgres(&database)
+            .set("REQUEST_TIMEOUT", "2s")
+            .set("PORT", free_port())
+    };
     let mut processes = vec![settings().start(), settings().start()];
     let ports = processes.iter().map(Visitas::port).collect();
     let pause = Duration::from_millis(2);
-    let load = Load::of(&Crowd { ports, visitors: 6, pause, keep_numbers: false });
+    let load = Load::of(&Crowd {
+        ports,
+        visitors: 6,
+        pause,
+        keep_numbers: false,
+    });
 
     let field = Field {
         database: &database,
@@ -337,7 +433,10 @@ fn total_and_history_are_the_rows_whatever_happens() {
                 }
                 6 => {
                     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'user_app'";
-                    database.superuser().query(cancel, &[]).expect("statements cancelled");
+                    database
+                        .superuser()
+                        .query(cancel, &[])
+                        .expect("statements cancelled");
                     "cancellations"
                 }
                 _ if random.below(2) == 0 => {
@@ -363,7 +462,13 @@ fn total_and_history_are_the_rows_whatever_happens() {
     println!("{account}");
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
-    let said = || processes.iter().map(Visitas::said).collect::<Vec<_>>().join("\n");
+    let said = || {
+        processes
+            .iter()
+            .map(Visitas::said)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     assert!(
         tally.ok() > 100 && done.values().sum::<u64>() > 20,
         "too little for this to mean anything: {account}\n{}",

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: nothing new is accepted, what was accepted is finished, idle connections close at once, exit code 0.
+//! SIGTERM and SIGINT: nothing new is accepted, what was accepted is finished, idle connections
+//! close at once, exit code 0.
 
 use std::time::{Duration, Instant};
 
@@ -15,27 +16,51 @@ fn visit() -> String {
 #[track_caller]
 fn accepted_visits_are_finished(signal: &str) {
     let database = Cluster::shared().database();
-    let mut visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let mut visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     let mut watcher = database.superuser();
     let held = database.hold();
     let mut idle: Vec<Client> = (0..5).map(|_| visitas.connect()).collect();
-    idle.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    idle.iter_mut()
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200));
     // One visit is in the commit that waits, the others in the queue behind it.
     let mut waiting: Vec<Client> = (0..20).map(|_| visitas.connect()).collect();
     waiting[0].send(visit());
-    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
-    waiting[1..].iter_mut().for_each(|client| client.send(visit()));
-    within(LIMIT, "every other visit to queue", || crate::metrics::queued(&visitas) == 19.0);
+    within(LIMIT, "the commit to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
+    waiting[1..]
+        .iter_mut()
+        .for_each(|client| client.send(visit()));
+    within(LIMIT, "every other visit to queue", || {
+        crate::metrics::queued(&visitas) == 19.0
+    });
 
     let port = visitas.port();
     visitas.signal(signal);
     let start = Instant::now();
     for client in &mut idle {
-        assert_eq!(client.closed_within(LIMIT), b"", "an idle connection closes without a word");
+        assert_eq!(
+            client.closed_within(LIMIT),
+            b"",
+            "an idle connection closes without a word"
+        );
     }
-    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
-    assert!(start.elapsed() < Duration::from_secs(1), "idle connections closed after {:?}", start.elapsed());
-    assert!(visitas.is_running(), "visits still wait: {}", visitas.said());
+    within(LIMIT, "new connections to be refused", || {
+        Client::try_connect(port).is_err()
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "idle connections closed after {:?}",
+        start.elapsed()
+    );
+    assert!(
+        visitas.is_running(),
+        "visits still wait: {}",
+        visitas.said()
+    );
 
     held.release();
     for client in &mut waiting {
@@ -70,12 +95,26 @@ fn under_load(settings: Settings, rows: impl FnOnce(Settings) -> u64) {
     visitas.signal("TERM");
     let ended = visitas.wait_end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(start.elapsed() < Duration::from_secs(1), "the drain took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "the drain took {:?}",
+        start.elapsed()
+    );
     let tally = load.stop();
-    assert_eq!((tally.refused, tally.others.len()), (0, 0), "every accepted visit is a 200");
-    // A visit may have been sent on an idle connection just as that closed: it was not accepted and has no row.
+    assert_eq!(
+        (tally.refused, tally.others.len()),
+        (0, 0),
+        "every accepted visit is a 200"
+    );
+    // A visit may have been sent on an idle connection just as that closed: it was not accepted and
+    // has no row.
     let rows = rows(visitas.into_settings());
-    assert_eq!(rows, tally.ok(), "rows and answers, with {} unanswered", tally.unanswered);
+    assert_eq!(
+        rows,
+        tally.ok(),
+        "rows and answers, with {} unanswered",
+        tally.unanswered
+    );
 }
 
 #[test]
@@ -92,34 +131,51 @@ fn under_load_over_the_embedded_store_rows_are_answers() {
 #[test]
 fn a_commit_that_never_ends_does_not_keep_it() {
     let database = Cluster::shared().database();
-    let settings = Settings::new().postgres(&database).set("DRAIN_TIMEOUT", "500ms").set("REQUEST_TIMEOUT", "30s");
+    let settings = Settings::new()
+        .postgres(&database)
+        .set("DRAIN_TIMEOUT", "500ms")
+        .set("REQUEST_TIMEOUT", "30s");
     let mut visitas = settings.start();
     let mut watcher = database.superuser();
     let _held = database.hold();
     let mut client = visitas.connect();
     client.send(visit());
-    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    within(LIMIT, "the commit to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     let start = Instant::now();
     visitas.signal("TERM");
     visitas.wait_end();
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(400), "it did not wait for the visit: {took:?}");
-    assert!(took < Duration::from_secs(2), "DRAIN_TIMEOUT is 500 ms and it took {took:?}");
+    assert!(
+        took >= Duration::from_millis(400),
+        "it did not wait for the visit: {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(2),
+        "DRAIN_TIMEOUT is 500 ms and it took {took:?}"
+    );
 }
 
 #[test]
 fn a_request_that_was_begun_is_answered() {
     let mut visitas = Settings::new().start();
     let mut begun = visitas.connect();
-    // In one piece with a whole request: once that is answered, the server has read the begun one too.
+    // In one piece with a whole request: once that is answered, the server has read the begun one
+    // too.
     begun.send(request("GET", "/livez", &[]) + "GET /readyz HTTP/1.1\r\nHost: visitas.example\r\n");
     assert_eq!(begun.read().status, 200);
     let port = visitas.port();
     visitas.signal("TERM");
-    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    within(LIMIT, "new connections to be refused", || {
+        Client::try_connect(port).is_err()
+    });
     begun.send("\r\n");
     let response = begun.read();
-    assert_eq!(response.status, 503, "not ready while it drains: {response:?}");
+    assert_eq!(
+        response.status, 503,
+        "not ready while it drains: {response:?}"
+    );
     assert_eq!(response.header("Connection"), Some("close"));
     begun.closed_within(ANSWER_LIMIT);
     let ended = visitas.wait_end();
@@ -134,17 +190,22 @@ fn a_second_signal_does_no_harm() {
     let held = database.hold();
     let mut client = visitas.connect();
     client.send(visit());
-    within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    within(LIMIT, "the commit to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     let port = visitas.port();
     visitas.signal("TERM");
-    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    within(LIMIT, "new connections to be refused", || {
+        Client::try_connect(port).is_err()
+    });
     visitas.signal("TERM");
     held.release();
     assert_eq!(client.read().status, 200);
     assert_eq!(visitas.wait_end().code, Some(0));
 }
 
-/// A client that has begun a request and does not go on keeps the process until its deadline, or a second signal.
+/// A client that has begun a request and does not go on keeps the process until its deadline, or a
+/// second signal.
 #[test]
 fn a_second_signal_is_faster_and_as_exact() {
     let _machine = machine();
@@ -158,13 +219,19 @@ fn a_second_signal_is_faster_and_as_exact() {
     (0..4).for_each(|_| assert_eq!(visitas.get("/livez").status, 200));
     let port = visitas.port();
     visitas.signal("TERM");
-    within(LIMIT, "new connections to be refused", || Client::try_connect(port).is_err());
+    within(LIMIT, "new connections to be refused", || {
+        Client::try_connect(port).is_err()
+    });
     assert!(visitas.is_running(), "it waits for the slow client");
     let start = Instant::now();
     visitas.signal("TERM");
     let ended = visitas.wait_end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "it took {:?}",
+        start.elapsed()
+    );
     let tally = load.stop();
     assert_eq!(database.rows(), tally.ok(), "rows are answers: {tally:?}");
 }
@@ -172,14 +239,23 @@ fn a_second_signal_is_faster_and_as_exact() {
 #[test]
 fn it_works_as_process_1() {
     let namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork"];
-    let allowed = std::process::Command::new(namespace[0]).args(&namespace[1..]).arg("true").output();
+    let allowed = std::process::Command::new(namespace[0])
+        .args(&namespace[1..])
+        .arg("true")
+        .output();
     if !allowed.is_ok_and(|output| output.status.success()) {
-        skipped("process 1", "this machine lets nobody make a process namespace");
+        skipped(
+            "process 1",
+            "this machine lets nobody make a process namespace",
+        );
         return;
     }
     for signal in ["TERM", "INT"] {
         let wrapper: Vec<&str> = [&namespace[..], &["--kill-child"]].concat();
-        let mut visitas = Settings::new().set("PATH", "/usr/bin:/bin").through(&wrapper).start();
+        let mut visitas = Settings::new()
+            .set("PATH", "/usr/bin:/bin")
+            .through(&wrapper)
+            .start();
         assert_eq!(visitas.visit().total, 1);
         // The namespace's process 1 is the only child of `unshare`.
         let children = format!("/proc/{0}/task/{0}/children", visitas.pid());
@@ -188,7 +264,10 @@ fn it_works_as_process_1() {
             text.trim().parse::<u32>().map_err(|_| text)
         });
         let status = std::fs::read_to_string(format!("/proc/{child}/status")).expect("its status");
-        let inside = status.lines().find(|line| line.starts_with("NSpid:")).expect("its numbers");
+        let inside = status
+            .lines()
+            .find(|line| line.starts_with("NSpid:"))
+            .expect("its numbers");
         assert!(inside.ends_with("\t1"), "it is process 1 there: {inside}");
         crate::support::process::send_signal(child, signal);
         let ended = visitas.wait_end();
@@ -196,7 +275,8 @@ fn it_works_as_process_1() {
     }
 }
 
-/// A balancer that hears of the end only after a while: it opens connections until then, and none of them is lost.
+/// A balancer that hears of the end only after a while: it opens connections until then, and none
+/// of them is lost.
 #[test]
 fn a_proxy_that_learns_late_loses_nothing_in_the_delay() {
     let mut visitas = Settings::new().set("DRAIN_DELAY", "1500ms").start();
@@ -208,14 +288,30 @@ fn a_proxy_that_learns_late_loses_nothing_in_the_delay() {
     within(LIMIT, "not ready", || visitas.get("/readyz").status == 503);
     let mut visits = 1;
     while began.elapsed() < Duration::from_secs(1) {
-        let answer = Client::connect(port).try_visit().unwrap_or_else(|why| panic!("visit {visits}: {why:?}"));
-        assert_eq!(answer.status, 200, "visit {visits} after {:?}", began.elapsed());
+        let answer = Client::connect(port)
+            .try_visit()
+            .unwrap_or_else(|why| panic!("visit {visits}: {why:?}"));
+        assert_eq!(
+            answer.status,
+            200,
+            "visit {visits} after {:?}",
+            began.elapsed()
+        );
         visits += 1;
     }
-    assert_eq!(kept.try_visit().expect("on a connection that stayed").status, 200);
+    assert_eq!(
+        kept.try_visit()
+            .expect("on a connection that stayed")
+            .status,
+        200
+    );
     let ended = visitas.wait_end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(began.elapsed() >= Duration::from_millis(1400), "ended after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_millis(1400),
+        "ended after {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The embedded store: one file under `DATA_DIR`, kept over restarts and crashes, for one process at a time.
+//! The embedded store: one file under `DATA_DIR`, kept over restarts and crashes, for one process
+//! at a time.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,10 @@ fn the_total_survives_a_restart_and_the_counter_does_not() {
         assert_eq!((counts.total, counts.cache), (visit, Some(visit as i64)));
     }
     visitas.stop();
-    assert!(folder.path().join("store/visitas.redb").is_file(), "the folder and its file are made");
+    assert!(
+        folder.path().join("store/visitas.redb").is_file(),
+        "the folder and its file are made"
+    );
     let visitas = over(&folder).start();
     let stats = visitas.stats();
     assert_eq!((stats.total, stats.cache), (3, Some(0)));
@@ -33,7 +37,10 @@ fn the_total_survives_a_restart_and_the_counter_does_not() {
 
 #[test]
 fn it_is_kept_below_the_working_folder_when_nothing_is_set() {
-    let visitas = Settings::empty().set("HOST", "127.0.0.1").set("PORT", 0).start();
+    let visitas = Settings::empty()
+        .set("HOST", "127.0.0.1")
+        .set("PORT", 0)
+        .start();
     visitas.visit();
     assert!(visitas.folder().join("data/visitas.redb").is_file());
 }
@@ -45,8 +52,14 @@ fn a_second_process_on_the_same_file_is_refused() {
     first.visit();
     let ended = over(&folder).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("visitas.redb"), "which file: {ended:?}");
-    assert!(ended.stderr.lines().count() <= 3 && !ended.stderr.contains("panicked"), "one clear sentence: {ended:?}");
+    assert!(
+        ended.stderr.contains("visitas.redb"),
+        "which file: {ended:?}"
+    );
+    assert!(
+        ended.stderr.lines().count() <= 3 && !ended.stderr.contains("panicked"),
+        "one clear sentence: {ended:?}"
+    );
     assert_eq!(ended.stdout, "");
     assert_eq!(first.visit().total, 2, "the first goes on");
 }
@@ -60,9 +73,14 @@ fn no_answered_visit_is_lost_by_a_crash() {
     for _ in 0..3 {
         let visitas = over(&folder).start();
         let total = visitas.stats().total;
-        assert!((least..=most).contains(&total), "{total} after {least} answered and {most} sent");
+        assert!(
+            (least..=most).contains(&total),
+            "{total} after {least} answered and {most} sent"
+        );
         let load = Load::start(visitas.port(), 8);
-        within(Duration::from_secs(20), "some visits", || visitas.stats().total > total + 50);
+        within(Duration::from_secs(20), "some visits", || {
+            visitas.stats().total > total + 50
+        });
         visitas.kill();
         let tally = load.stop();
         least = total + tally.ok();
@@ -70,7 +88,10 @@ fn no_answered_visit_is_lost_by_a_crash() {
         assert!(tally.ok() > 0);
     }
     let total = over(&folder).start().stats().total;
-    assert!((least..=most).contains(&total), "{total} after {least} answered and {most} sent");
+    assert!(
+        (least..=most).contains(&total),
+        "{total} after {least} answered and {most} sent"
+    );
 }
 
 #[test]
@@ -79,7 +100,10 @@ fn a_folder_that_cannot_be_is_an_error_with_its_name() {
     let file = folder.file("not-a-folder", "");
     let ended = Settings::new().set("DATA_DIR", file.display()).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("not-a-folder") && !ended.stderr.contains("panicked"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("not-a-folder") && !ended.stderr.contains("panicked"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -89,9 +113,18 @@ fn a_disk_that_is_full_at_the_first_start_needs_space_and_no_restart() {
         Err(why) => return skipped("a full disk at the first start", &why),
     };
     disk.fill(0);
-    let mut visitas = Settings::new().set("DATA_DIR", disk.path().display()).set("CONNECT_ATTEMPTS", 0).launch();
+    let mut visitas = Settings::new()
+        .set("DATA_DIR", disk.path().display())
+        .set("CONNECT_ATTEMPTS", 0)
+        .launch();
     let refused = |line: &str| line.contains("embedded store not reached");
-    assert!(visitas.stderr().find(Duration::from_secs(10), refused).is_some(), "the disk is not full");
+    assert!(
+        visitas
+            .stderr()
+            .find(Duration::from_secs(10), refused)
+            .is_some(),
+        "the disk is not full"
+    );
     disk.free();
     visitas.wait_ready();
     assert_eq!(visitas.visit().total, 1);
@@ -102,10 +135,18 @@ fn a_file_that_is_no_store_is_an_error_and_is_left_alone() {
     let folder = Folder::new("store");
     let noise = "not a store\n".repeat(1000);
     folder.file("visitas.redb", &noise);
-    let ended = Settings::new().set("DATA_DIR", folder.path().display()).run();
+    let ended = Settings::new()
+        .set("DATA_DIR", folder.path().display())
+        .run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"), "{ended:?}");
-    assert_eq!(fs::read_to_string(folder.path().join("visitas.redb")).expect("the file"), noise);
+    assert!(
+        ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"),
+        "{ended:?}"
+    );
+    assert_eq!(
+        fs::read_to_string(folder.path().join("visitas.redb")).expect("the file"),
+        noise
+    );
 }
 
 const VISITS: u64 = 50;
@@ -116,7 +157,11 @@ fn stored(folder: &Folder, killed: bool) -> Vec<u8> {
     for _ in 0..VISITS {
         visitas.visit();
     }
-    drop(if killed { visitas.kill() } else { visitas.stop() });
+    drop(if killed {
+        visitas.kill()
+    } else {
+        visitas.stop()
+    });
     fs::read(folder.path().join("store/visitas.redb")).expect("the store")
 }
 
@@ -131,10 +176,16 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
         let used = whole.iter().rposition(|byte| *byte != 0).expect("bytes") + 1;
         let mut damaged: Vec<(String, Vec<u8>)> = (0..used)
             .step_by(4096)
-            .filter(|start| whole[*start..(start + 4096).min(used)].iter().any(|byte| *byte != 0))
+            .filter(|start| {
+                whole[*start..(start + 4096).min(used)]
+                    .iter()
+                    .any(|byte| *byte != 0)
+            })
             .map(|start| {
                 let mut bytes = whole.clone();
-                bytes[start..(start + 4096).min(used)].iter_mut().for_each(|byte| *byte ^= 0xA5);
+                bytes[start..(start + 4096).min(used)]
+                    .iter_mut()
+                    .for_each(|byte| *byte ^= 0xA5);
                 (format!("damaged at {start}"), bytes)
             })
             .collect();
@@ -152,11 +203,20 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
             }
             let ended = visitas.wait_end();
             assert_eq!(ended.code, Some(1), "{how}: {ended:?}");
-            assert!(ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"), "{how}: {ended:?}");
-            assert!(all_in(&folder.path().join("store")) == before, "{how}: the file was changed: {ended:?}");
+            assert!(
+                ended.stderr.contains("visitas.redb") && !ended.stderr.contains("panicked"),
+                "{how}: {ended:?}"
+            );
+            assert!(
+                all_in(&folder.path().join("store")) == before,
+                "{how}: the file was changed: {ended:?}"
+            );
             refused += 1;
         }
-        assert!(refused > 3, "killed before: {killed}: nothing that matters was damaged");
+        assert!(
+            refused > 3,
+            "killed before: {killed}: nothing that matters was damaged"
+        );
     }
 }
 
@@ -183,7 +243,8 @@ impl Foreign {
         Foreign::Megabytes,
     ];
 
-    /// Makes the file, as it is once the program closed it, or as it is found after the program was killed.
+    /// Makes the file, as it is once the program closed it, or as it is found after the program was
+    /// killed.
     fn make(self, file: &Path, killed: bool) {
         let folder = Folder::new("foreign");
         let own = folder.path().join("own.redb");
@@ -204,20 +265,31 @@ impl Foreign {
         let visits: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
         let (names, rows): (&[&str], u64) = match self {
             Foreign::OneTable | Foreign::WithVisits => (&["notes"], 10),
-            Foreign::ManyTables => (&["notes", "people", "places", "a much longer name of a table"], 100),
+            Foreign::ManyTables => (
+                &["notes", "people", "places", "a much longer name of a table"],
+                100,
+            ),
             Foreign::OtherTypes => (&["acessos"], 10),
             Foreign::Multimap => (&[], 10),
             Foreign::Megabytes => (&["notes", "people"], 2000),
         };
         let transaction = database.begin_write().expect("a transaction");
         for name in names {
-            let mut table = transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).expect("a table");
+            let mut table = transaction
+                .open_table(TableDefinition::<&str, &[u8]>::new(name))
+                .expect("a table");
             for row in 0..rows {
-                table.insert(format!("{row}").as_str(), [round as u8; 500].as_slice()).expect("a row");
+                table
+                    .insert(format!("{row}").as_str(), [round as u8; 500].as_slice())
+                    .expect("a row");
             }
         }
         if let Foreign::WithVisits = self {
-            transaction.open_table(visits).expect("a table").insert(round, 0).expect("a row");
+            transaction
+                .open_table(visits)
+                .expect("a table")
+                .insert(round, 0)
+                .expect("a row");
         }
         if let Foreign::Multimap = self {
             let tags: MultimapTableDefinition<'_, u64, u64> = MultimapTableDefinition::new("tags");
@@ -236,8 +308,15 @@ fn all_in(folder: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
         .expect("the folder")
         .map(|entry| entry.expect("an entry"))
         .map(|entry| {
-            let written = entry.metadata().and_then(|file| file.modified()).expect("its time");
-            (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).expect("a file"), written)
+            let written = entry
+                .metadata()
+                .and_then(|file| file.modified())
+                .expect("its time");
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                fs::read(entry.path()).expect("a file"),
+                written,
+            )
         })
         .collect();
     all.sort();
@@ -246,21 +325,38 @@ fn all_in(folder: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
 
 #[test]
 fn a_store_of_another_program_is_an_error_and_is_left_alone() {
-    for (foreign, killed) in Foreign::ALL.into_iter().flat_map(|foreign| [(foreign, false), (foreign, true)]) {
+    for (foreign, killed) in Foreign::ALL
+        .into_iter()
+        .flat_map(|foreign| [(foreign, false), (foreign, true)])
+    {
         let how = format!("{foreign:?}, killed before: {killed}");
         let folder = Folder::new("store");
         foreign.make(&folder.path().join("visitas.redb"), killed);
         let before = all_in(folder.path());
         if let Foreign::Megabytes = foreign {
-            assert!(before[0].1.len() > 3 << 20, "{how}: only {} bytes", before[0].1.len());
+            assert!(
+                before[0].1.len() > 3 << 20,
+                "{how}: only {} bytes",
+                before[0].1.len()
+            );
         }
         let settings = || Settings::new().set("DATA_DIR", folder.path().display());
-        for ended in [settings().run(), settings().run(), settings().argument("check").run()] {
+        for ended in [
+            settings().run(),
+            settings().run(),
+            settings().argument("check").run(),
+        ] {
             let said = format!("{}{}", ended.stdout, ended.stderr);
             assert_eq!(ended.code, Some(1), "{how}: {ended:?}");
-            assert!(said.contains("visitas.redb is a store of another program"), "{how}: {ended:?}");
+            assert!(
+                said.contains("visitas.redb is a store of another program"),
+                "{how}: {ended:?}"
+            );
             assert!(!said.contains("panicked"), "{how}: {ended:?}");
-            assert!(all_in(folder.path()) == before, "{how}: the file was changed, or is not alone: {ended:?}");
+            assert!(
+                all_in(folder.path()) == before,
+                "{how}: the file was changed, or is not alone: {ended:?}"
+            );
         }
     }
 }
@@ -269,8 +365,14 @@ fn a_store_of_another_program_is_an_error_and_is_left_alone() {
 fn a_store_without_a_table_is_taken() {
     let folder = Folder::new("store");
     drop(Database::create(folder.path().join("visitas.redb")).expect("a database"));
-    let visitas = Settings::new().set("DATA_DIR", folder.path().display()).start();
-    assert_eq!(visitas.visit().total, 1, "nothing says that it is of another program");
+    let visitas = Settings::new()
+        .set("DATA_DIR", folder.path().display())
+        .start();
+    assert_eq!(
+        visitas.visit().total,
+        1,
+        "nothing says that it is of another program"
+    );
 }
 
 #[test]
@@ -280,14 +382,26 @@ fn a_check_leaves_the_store_as_a_crash_left_it() {
     let before = all_in(&folder.path().join("store"));
     let ended = over(&folder).argument("check").run();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains(&format!("{VISITS} rows")), "{ended:?}");
-    assert!(all_in(&folder.path().join("store")) == before, "the file was changed, or is not alone: {ended:?}");
+    assert!(
+        ended.stdout.contains(&format!("{VISITS} rows")),
+        "{ended:?}"
+    );
+    assert!(
+        all_in(&folder.path().join("store")) == before,
+        "the file was changed, or is not alone: {ended:?}"
+    );
 }
 
 /// Whether it gets ready; else it has ended.
 pub fn is_ready(visitas: &mut Visitas) -> bool {
     loop {
-        if visitas.stdout().find(Duration::from_millis(10), |line| line.contains(" ready at ")).is_some() {
+        if visitas
+            .stdout()
+            .find(Duration::from_millis(10), |line| {
+                line.contains(" ready at ")
+            })
+            .is_some()
+        {
             return true;
         }
         if !visitas.is_running() {

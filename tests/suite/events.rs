@@ -1,4 +1,5 @@
-//! `/events`: the numbers as they change, for many listeners at once, who are no visits and who never hold anything up.
+//! `/events`: the numbers as they change, for many listeners at once, who are no visits and who
+//! never hold anything up.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,10 +18,16 @@ struct Listener {
 impl Listener {
     fn new(visitas: &Visitas, fields: &str) -> Listener {
         let mut stream = TcpStream::connect(("127.0.0.1", visitas.port())).expect("a connection");
-        let request = format!("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{fields}\r\n");
+        let request =
+            format!("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).expect("a request");
-        stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out");
-        Listener { stream, text: String::new() }
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("a time-out");
+        Listener {
+            stream,
+            text: String::new(),
+        }
     }
 
     /// Reads what is there; says whether the stream goes on.
@@ -28,9 +35,14 @@ impl Listener {
         let mut chunk = [0; 4096];
         match self.stream.read(&mut chunk) {
             Ok(0) => return false,
-            Ok(length) => self.text.push_str(std::str::from_utf8(&chunk[..length]).expect("UTF-8")),
+            Ok(length) => self
+                .text
+                .push_str(std::str::from_utf8(&chunk[..length]).expect("UTF-8")),
             Err(error) => {
-                let waiting = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+                let waiting = matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                );
                 return waiting;
             }
         }
@@ -39,15 +51,23 @@ impl Listener {
 
     /// What it was told: the data of each message.
     fn told(&self) -> Vec<serde_json::Value> {
-        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
-        data.map(|json| serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))).collect()
+        let data = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        data.map(|json| {
+            serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))
+        })
+        .collect()
     }
 
     #[track_caller]
     fn waits_for_total(&mut self, total: u64) {
         within(LIMIT, "the total to be told", || {
             assert!(self.read(), "the stream ended: {}", self.text);
-            self.told().last().is_some_and(|told| told["total"].as_u64() == Some(total))
+            self.told()
+                .last()
+                .is_some_and(|told| told["total"].as_u64() == Some(total))
         });
     }
 }
@@ -57,8 +77,18 @@ fn listeners_are_told_of_visits_and_are_none() {
     let visitas = Settings::new().start();
     let mut listener = Listener::new(&visitas, "Last-Event-ID: 99999999999999999999\r\n");
     listener.waits_for_total(0);
-    assert!(listener.text.starts_with("HTTP/1.1 200 OK\r\n"), "{}", listener.text);
-    assert!(listener.text.contains("Content-Type: text/event-stream\r\n"), "{}", listener.text);
+    assert!(
+        listener.text.starts_with("HTTP/1.1 200 OK\r\n"),
+        "{}",
+        listener.text
+    );
+    assert!(
+        listener
+            .text
+            .contains("Content-Type: text/event-stream\r\n"),
+        "{}",
+        listener.text
+    );
     visitas.visit();
     listener.waits_for_total(1);
     for _ in 0..9 {
@@ -67,10 +97,17 @@ fn listeners_are_told_of_visits_and_are_none() {
     listener.waits_for_total(10);
     let told = listener.told();
     let last = told.last().expect("a message");
-    assert_eq!((last["cache"].as_i64(), last["ledger"].as_bool()), (Some(10), Some(true)));
+    assert_eq!(
+        (last["cache"].as_i64(), last["ledger"].as_bool()),
+        (Some(10), Some(true))
+    );
     for step in ["minute", "hour", "day"] {
         let newest = last[step].as_array().expect(step);
-        assert_eq!(newest[1].as_u64().expect("before") + newest[2].as_u64().expect("now"), 10, "{step}");
+        assert_eq!(
+            newest[1].as_u64().expect("before") + newest[2].as_u64().expect("now"),
+            10,
+            "{step}"
+        );
     }
     assert_eq!(visitas.stats().total, 10);
 }
@@ -87,7 +124,11 @@ fn a_message_a_second_at_most_however_many_visits() {
         listener.read();
     }
     let told = listener.told().len() - before;
-    assert!((2..=4).contains(&told), "{told} messages in {:?}", began.elapsed());
+    assert!(
+        (2..=4).contains(&told),
+        "{told} messages in {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -102,12 +143,18 @@ fn a_thousand_listeners_hold_nothing_up() {
     assert_eq!(metrics.sum("visitas_event_listeners"), 1000.0);
     let began = Instant::now();
     visitas.visit();
-    assert!(began.elapsed() < Duration::from_secs(1), "a visit took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "a visit took {:?}",
+        began.elapsed()
+    );
     for listener in &mut listeners {
         listener.waits_for_total(1);
     }
     drop(listeners);
-    within(LIMIT, "all of them to be gone", || crate::metrics::metrics(&visitas).sum("visitas_event_listeners") == 0.0);
+    within(LIMIT, "all of them to be gone", || {
+        crate::metrics::metrics(&visitas).sum("visitas_event_listeners") == 0.0
+    });
     assert_eq!(visitas.visit().total, 2);
 }
 
@@ -126,7 +173,11 @@ fn the_drain_ends_them() {
         }
     }
     assert_eq!(visitas.wait_end().code, Some(0));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -134,10 +185,16 @@ fn one_that_says_more_is_not_heard_and_one_that_ends_is_let_go() {
     let visitas = Settings::new().start();
     let mut listener = Listener::new(&visitas, "");
     listener.waits_for_total(0);
-    listener.stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("a second request");
+    listener
+        .stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("a second request");
     visitas.visit();
     listener.waits_for_total(1);
-    listener.stream.shutdown(std::net::Shutdown::Write).expect("a half-close");
+    listener
+        .stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("a half-close");
     within(LIMIT, "the end", || !listener.read());
     assert_eq!(visitas.stats().total, 1, "what a listener says is no visit");
 }
@@ -146,5 +203,8 @@ fn one_that_says_more_is_not_heard_and_one_that_ends_is_let_go() {
 fn head_gets_the_headers() {
     let visitas = Settings::new().start();
     let response = visitas.request("HEAD", "/events", &[]);
-    assert_eq!((response.status, response.header("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (response.status, response.header("Content-Type")),
+        (200, Some("text/event-stream"))
+    );
 }

@@ -15,7 +15,10 @@ fn four_hundred_over_postgres_and_redis() {
     tally.all_ok(VISITS);
     tally.each_cache_number_once(1);
     tally.no_total_above(VISITS);
-    assert_eq!((database.rows(), redis.counter()), (VISITS, Some(VISITS as i64)));
+    assert_eq!(
+        (database.rows(), redis.counter()),
+        (VISITS, Some(VISITS as i64))
+    );
     let stats = visitas.stats();
     assert_eq!((stats.total, stats.cache), (VISITS, Some(VISITS as i64)));
 }
@@ -74,14 +77,21 @@ fn one_worker_and_many() {
     let database = Cluster::shared().database();
     let mut rows = 0;
     for workers in [1, 4] {
-        let visitas = Settings::new().postgres(&database).set("WORKERS", workers).start();
+        let visitas = Settings::new()
+            .postgres(&database)
+            .set("WORKERS", workers)
+            .start();
         let tally = visits_at_once(&[visitas.port()], 40, 5);
         tally.all_ok(200);
         if workers == 1 {
             tally.each_total_once(rows + 1);
         }
         rows += 200;
-        assert_eq!((database.rows(), visitas.stats().total), (rows, rows), "{workers} workers");
+        assert_eq!(
+            (database.rows(), visitas.stats().total),
+            (rows, rows),
+            "{workers} workers"
+        );
         visitas.stop();
     }
 }

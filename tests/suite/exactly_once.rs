@@ -1,4 +1,5 @@
-//! A 200 is one committed row, counted once, wherever a connection dies: before, inside or after a commit.
+//! A 200 is one committed row, counted once, wherever a connection dies: before, inside or after a
+//! commit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,19 +10,24 @@ use crate::support::{Cluster, Load, Proxy, Redis, Response, Settings, Stop, Way,
 
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Bytes after which the connection is cut. A commit's exchange is shorter than the last of them, so every message of
-/// it is cut in its middle and between it and the next, and so is the first one after it.
+/// Bytes after which the connection is cut. A commit's exchange is shorter than the last of them,
+/// so every message of it is cut in its middle and between it and the next, and so is the first one
+/// after it.
 fn offsets() -> impl Iterator<Item = usize> {
     (0..=60).step_by(3).chain((65..=320).step_by(15))
 }
 
-/// Visits one after the other while the connection to the database is cut once at each offset that way.
+/// Visits one after the other while the connection to the database is cut once at each offset that
+/// way.
 #[track_caller]
 fn cut_at_every_offset(way: Way) {
     let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let visitas = Settings::new().set("DATABASE_URL", database.url_at(proxy.port())).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .set("WORKERS", 1)
+        .start();
     let mut client = visitas.connect();
     let mut totals = BTreeSet::new();
     let (mut ok, mut unsure) = (0, 0);
@@ -31,11 +37,16 @@ fn cut_at_every_offset(way: Way) {
         while proxy.cuts() == cuts {
             visits += 1;
             assert!(visits <= 50, "{offset} bytes did not go by in 50 visits");
-            let response = client.try_visit().unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+            let response = client
+                .try_visit()
+                .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
             if response.status == 200 {
                 ok += 1;
                 let total = response.counts().total;
-                assert!(totals.insert(total), "the total {total} was given twice, at offset {offset}");
+                assert!(
+                    totals.insert(total),
+                    "the total {total} was given twice, at offset {offset}"
+                );
             } else {
                 assert_eq!(response.status, 503, "{response:?}");
                 unsure += 1;
@@ -44,8 +55,14 @@ fn cut_at_every_offset(way: Way) {
         check_account(&database, &visitas, ok, unsure);
     }
     let metrics = crate::metrics::metrics(&visitas);
-    assert!(metrics.sum("visitas_ambiguous_commits_total") > 0.0, "no cut left a commit in doubt: this proves nothing");
-    assert_eq!(unsure, 0, "the server was there all the time: a lost connection costs nobody an answer");
+    assert!(
+        metrics.sum("visitas_ambiguous_commits_total") > 0.0,
+        "no cut left a commit in doubt: this proves nothing"
+    );
+    assert_eq!(
+        unsure, 0,
+        "the server was there all the time: a lost connection costs nobody an answer"
+    );
 }
 
 #[test]
@@ -58,25 +75,37 @@ fn cut_on_the_way_back() {
     cut_at_every_offset(Way::ToClient);
 }
 
-/// A lane's connection dies in a commit, and before it can connect again another process starts, for which that lane's
-/// place is free. The lane still has to find out what became of its batch.
+/// A lane's connection dies in a commit, and before it can connect again another process starts,
+/// for which that lane's place is free. The lane still has to find out what became of its batch.
 #[track_caller]
 fn another_process_comes_in_between(way: Way, offset: usize) {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let settings = Settings::new().set("WORKERS", 1).set("REQUEST_TIMEOUT", "15s");
-    let cut_off = settings.set("DATABASE_URL", database.url_at(proxy.port())).start();
+    let settings = Settings::new()
+        .set("WORKERS", 1)
+        .set("REQUEST_TIMEOUT", "15s");
+    let cut_off = settings
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .start();
     let mut client = cut_off.connect();
     assert_eq!(client.try_visit().expect("an answer").counts().total, 1);
     proxy.refuse(true);
     proxy.cut_after(way, offset);
     client.send(request("GET", "/", &[("Accept", "application/json")]));
     within(LIMIT, "the cut", || proxy.cuts() == 1);
-    let other = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let other = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     other.visit();
     proxy.refuse(false);
-    // Its own row is counted once, whether it was committed before the other process came or is only now.
-    assert!([2, 3].contains(&client.read().counts().total), "{}", cut_off.said());
+    // Its own row is counted once, whether it was committed before the other process came or is
+    // only now.
+    assert!(
+        [2, 3].contains(&client.read().counts().total),
+        "{}",
+        cut_off.said()
+    );
     assert_eq!(database.rows(), 3, "{}", cut_off.said());
     assert_eq!((cut_off.stats().total, other.stats().total), (3, 3));
     assert_eq!((cut_off.visit().total, other.visit().total), (4, 5));
@@ -92,16 +121,24 @@ fn another_process_takes_the_place_of_a_batch_that_is_not_committed() {
     another_process_comes_in_between(Way::ToServer, 10);
 }
 
-/// The first answer is lost, and then the connection that is to find out is cut at one place after the other: in its
-/// handshake, before and after each of its statements, the one that decides among them. Others commit in the meantime.
+/// The first answer is lost, and then the connection that is to find out is cut at one place after
+/// the other: in its handshake, before and after each of its statements, the one that decides among
+/// them. Others commit in the meantime.
 #[test]
 fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let settings = Settings::new().set("WORKERS", 1).set("REQUEST_TIMEOUT", "15s");
-    let cut_off = settings.set("DATABASE_URL", database.url_at(proxy.port())).start();
-    let other = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let settings = Settings::new()
+        .set("WORKERS", 1)
+        .set("REQUEST_TIMEOUT", "15s");
+    let cut_off = settings
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .start();
+    let other = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     let (mut client, mut rows, mut again) = (cut_off.connect(), 0, 0);
     for place in (0..3600).step_by(150) {
         let cuts = proxy.cuts();
@@ -114,10 +151,22 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
         again += usize::from(proxy.cuts() > cuts + 1);
         proxy.heal();
         rows += 2;
-        assert_eq!(database.rows(), rows, "cut {place} bytes later\n{}", cut_off.said());
-        assert_eq!((cut_off.stats().total, other.stats().total), (rows, rows), "{place}");
+        assert_eq!(
+            database.rows(),
+            rows,
+            "cut {place} bytes later\n{}",
+            cut_off.said()
+        );
+        assert_eq!(
+            (cut_off.stats().total, other.stats().total),
+            (rows, rows),
+            "{place}"
+        );
     }
-    assert!(again > 5, "only {again} connections were cut after the first: this proves little");
+    assert!(
+        again > 5,
+        "only {again} connections were cut after the first: this proves little"
+    );
 }
 
 #[test]
@@ -125,13 +174,20 @@ fn cut_again_and_again_under_load() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let visitas = Settings::new().set("DATABASE_URL", database.url_at(proxy.port())).start();
+    let visitas = Settings::new()
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .start();
     let load = Load::start(visitas.port(), 16);
     for cut in 0..40 {
-        let way = if cut % 2 == 0 { Way::ToServer } else { Way::ToClient };
+        let way = if cut % 2 == 0 {
+            Way::ToServer
+        } else {
+            Way::ToClient
+        };
         // Not before visits are committed again: most cuts are for them, not for a handshake.
         within(LIMIT, "visits between two cuts", || {
-            let total = |response: Response| (response.status == 200).then(|| response.fields().total);
+            let total =
+                |response: Response| (response.status == 200).then(|| response.fields().total);
             let (before, after) = (total(visitas.get("/stats")), total(visitas.get("/stats")));
             before.is_some() && after > before
         });
@@ -139,11 +195,19 @@ fn cut_again_and_again_under_load() {
         proxy.cut_after(way, cut * 37 % 211);
         within(LIMIT, "the cut", || proxy.cuts() > cut);
     }
-    within(LIMIT, "the database to be reached again", || visitas.get("/stats").status == 200);
+    within(LIMIT, "the database to be reached again", || {
+        visitas.get("/stats").status == 200
+    });
     let before = visitas.stats().total;
-    within(LIMIT, "visits after the last cut", || visitas.stats().total > before + 50);
+    within(LIMIT, "visits after the last cut", || {
+        visitas.stats().total > before + 50
+    });
     let tally = load.stop();
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {:?}", tally.others);
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {:?}",
+        tally.others
+    );
     check_account(&database, &visitas, tally.ok(), tally.unsure());
 }
 
@@ -154,28 +218,45 @@ fn every_session_ended_by_an_administrator_under_load() {
     let visitas = Settings::new().postgres(&database).start();
     let load = Load::start(visitas.port(), 16);
     for _ in 0..15 {
-        within(LIMIT, "the database to be reached again", || visitas.get("/stats").status == 200);
+        within(LIMIT, "the database to be reached again", || {
+            visitas.get("/stats").status == 200
+        });
         let before = visitas.stats().total;
-        within(LIMIT, "some visits between", || visitas.stats().total > before + 20);
-        within(LIMIT, "a session to end", || database.terminate_sessions() > 0);
+        within(LIMIT, "some visits between", || {
+            visitas.stats().total > before + 20
+        });
+        within(LIMIT, "a session to end", || {
+            database.terminate_sessions() > 0
+        });
     }
     let tally = load.stop();
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {:?}", tally.others);
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {:?}",
+        tally.others
+    );
     check_account(&database, &visitas, tally.ok(), tally.unsure());
 }
 
 #[test]
 fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     let mut watcher = database.superuser();
     for visit in 1..=3 {
         let held = database.hold();
         let mut client = visitas.connect();
         client.send(request("GET", "/", &[("Accept", "application/json")]));
-        within(LIMIT, "the commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+        within(LIMIT, "the commit to wait", || {
+            database.sessions_waiting(&mut watcher) == 1
+        });
         assert_eq!(database.terminate_sessions(), 1);
-        within(LIMIT, "the commit to be tried again", || database.sessions_waiting(&mut watcher) == 1);
+        within(LIMIT, "the commit to be tried again", || {
+            database.sessions_waiting(&mut watcher) == 1
+        });
         held.release();
         assert_eq!(client.read().counts().total, visit);
         assert_eq!(database.rows(), visit);
@@ -187,18 +268,29 @@ fn the_server_crashes_again_and_again() {
     let _machine = machine();
     let cluster = Cluster::start();
     let database = cluster.default_database();
-    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "3s").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", "3s")
+        .start();
     let load = Load::start(visitas.port(), 8);
     for how in [Stop::Immediate, Stop::Kill, Stop::Immediate] {
         let before = visitas.get("/stats");
         assert_eq!(before.status, 200, "{before:?}");
-        within(LIMIT, "visits", || visitas.stats().total > before.fields().total + 50);
+        within(LIMIT, "visits", || {
+            visitas.stats().total > before.fields().total + 50
+        });
         cluster.stop(how);
         cluster.restart();
-        within(LIMIT, "visits again", || visitas.get("/stats").status == 200);
+        within(LIMIT, "visits again", || {
+            visitas.get("/stats").status == 200
+        });
     }
     let tally = load.stop();
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {:?}", tally.others);
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {:?}",
+        tally.others
+    );
     check_account(&database, &visitas, tally.ok(), tally.unsure());
 }
 
@@ -210,7 +302,11 @@ fn visitas_is_killed_again_and_again() {
     for _ in 0..4 {
         let visitas = Settings::new().postgres(&database).start();
         check_account(&database, &visitas, ok, unsure);
-        assert_eq!(visitas.stats().cache, Some(0), "the in-process counter starts again");
+        assert_eq!(
+            visitas.stats().cache,
+            Some(0),
+            "the in-process counter starts again"
+        );
         let before = visitas.stats().total;
         let load = Load::start(visitas.port(), 8);
         within(LIMIT, "visits", || visitas.stats().total > before + 50);
@@ -228,8 +324,11 @@ fn an_increment_is_never_repeated() {
     let _machine = machine();
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let proxy = Proxy::to(redis.port());
-    let visitas =
-        Settings::new().postgres(&database).set("REDIS_URL", redis.url_at(proxy.port())).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REDIS_URL", redis.url_at(proxy.port()))
+        .set("WORKERS", 1)
+        .start();
     let mut client = visitas.connect();
     let mut caches = BTreeSet::new();
     let (mut visits, mut uncounted) = (0, 0);
@@ -238,13 +337,17 @@ fn an_increment_is_never_repeated() {
         let counts = client.try_visit().expect("an answer").counts();
         assert_eq!(counts.total, visits, "the ledger has nothing to do with it");
         match counts.cache {
-            Some(cache) => assert!(caches.insert(cache), "the cache number {cache} was given twice"),
+            Some(cache) => assert!(
+                caches.insert(cache),
+                "the cache number {cache} was given twice"
+            ),
             None => uncounted += 1,
         }
         counts.cache.is_some()
     };
-    let places =
-        [Way::ToServer, Way::ToClient].into_iter().flat_map(|way| (0..=60).step_by(4).map(move |at| (way, at)));
+    let places = [Way::ToServer, Way::ToClient]
+        .into_iter()
+        .flat_map(|way| (0..=60).step_by(4).map(move |at| (way, at)));
     for (cuts, (way, offset)) in places.enumerate() {
         // Not before Redis is used again: the cut is for an increment, not for a handshake.
         within(LIMIT, "a counted visit", &mut visit);
@@ -255,7 +358,10 @@ fn an_increment_is_never_repeated() {
         });
     }
     let counted = redis.counter().expect("a counter");
-    let (least, most) = (i64::try_from(caches.len()).expect("a count"), i64::try_from(visits).expect("a count"));
+    let (least, most) = (
+        i64::try_from(caches.len()).expect("a count"),
+        i64::try_from(visits).expect("a count"),
+    );
     assert!(
         (least..=most).contains(&counted),
         "{counted} in Redis for {least} counted and {uncounted} uncounted visits"

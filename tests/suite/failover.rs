@@ -1,4 +1,5 @@
-//! Failovers under Patroni: the leader killed, frozen and cut off while three processes count visits.
+//! Failovers under Patroni: the leader killed, frozen and cut off while three processes count
+//! visits.
 //!
 //! `scripts/test-failover` runs it.
 
@@ -18,7 +19,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// What an answer may be late by: so many programs share the machine.
 const LATE_AT_MOST: Duration = Duration::from_secs(3);
-/// From the moment that there is a leader until each process counts visits. Usually it is a second or two.
+/// From the moment that there is a leader until each process counts visits. Usually it is a second
+/// or two.
 const BACK_LIMIT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -36,7 +38,18 @@ enum Fault {
 
 const SYNCHRONOUS: [Fault; 10] = {
     use Fault::{CutOff, CutOffFromPeers, Frozen, Killed};
-    [Killed, Frozen, CutOff, Killed, CutOffFromPeers, Frozen, Killed, CutOffFromPeers, Frozen, Killed]
+    [
+        Killed,
+        Frozen,
+        CutOff,
+        Killed,
+        CutOffFromPeers,
+        Frozen,
+        Killed,
+        CutOffFromPeers,
+        Frozen,
+        Killed,
+    ]
 };
 const ASYNCHRONOUS: [Fault; 3] = [Fault::Killed, Fault::Frozen, Fault::CutOffFromPeers];
 
@@ -52,9 +65,18 @@ struct Failover {
 
 impl fmt::Display for Failover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failover { fault, to_leader, to_visits, to_standby } = self;
+        let Failover {
+            fault,
+            to_leader,
+            to_visits,
+            to_standby,
+        } = self;
         let [to_leader, to_standby] = [to_leader, to_standby].map(Duration::as_secs_f64);
-        write!(f, "| {fault:?} | {to_leader:.1} s | {} ms | {to_standby:.1} s |", to_visits.as_millis())
+        write!(
+            f,
+            "| {fault:?} | {to_leader:.1} s | {} ms | {to_standby:.1} s |",
+            to_visits.as_millis()
+        )
     }
 }
 
@@ -69,12 +91,21 @@ impl Web {
         let start = |index: usize| {
             let name = format!("web{index}");
             // One worker each, so that no two rows of a process have the same moment.
-            let settings = Settings::new().set("DATABASE_URL", patroni.url(&name)).set("WORKERS", 1);
-            settings.set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs())).start()
+            let settings = Settings::new()
+                .set("DATABASE_URL", patroni.url(&name))
+                .set("WORKERS", 1);
+            settings
+                .set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs()))
+                .start()
         };
         let processes: Vec<Visitas> = (0..PROCESSES).map(start).collect();
         let load = |visitas: &Visitas| {
-            Load::of(&Crowd { ports: vec![visitas.port()], visitors: VISITORS, pause: PAUSE, keep_numbers: true })
+            Load::of(&Crowd {
+                ports: vec![visitas.port()],
+                visitors: VISITORS,
+                pause: PAUSE,
+                keep_numbers: true,
+            })
         };
         let loads = processes.iter().map(load).collect();
         Web { processes, loads }
@@ -84,7 +115,10 @@ impl Web {
     fn visits_go_on(&self, limit: Duration) {
         let before: Vec<u64> = self.loads.iter().map(Load::ok_so_far).collect();
         within(limit, "visits to go on", || {
-            self.loads.iter().zip(&before).all(|(load, before)| load.ok_so_far() > before + 5)
+            self.loads
+                .iter()
+                .zip(&before)
+                .all(|(load, before)| load.ok_so_far() > before + 5)
         });
     }
 
@@ -94,8 +128,8 @@ impl Web {
     }
 }
 
-/// Does that to the leader, waits for the other node to be the leader and for visits there, heals, and waits until there
-/// is a standby again.
+/// Does that to the leader, waits for the other node to be the leader and for visits there, heals,
+/// and waits until there is a standby again.
 fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> Failover {
     let (leader, standby) = patroni.leader_and_standby();
     web.visits_go_on(LIMIT);
@@ -117,10 +151,16 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> F
     }
     let healed = Instant::now();
     patroni.wait_whole(synchronous);
-    Failover { fault, to_leader, to_visits, to_standby: healed.elapsed() }
+    Failover {
+        fault,
+        to_leader,
+        to_visits,
+        to_standby: healed.elapsed(),
+    }
 }
 
-/// What was lost, after it was held against everything that holds in any case: no row twice, the total the number of rows.
+/// What was lost, after it was held against everything that holds in any case: no row twice, the
+/// total the number of rows.
 fn account(patroni: &Patroni, web: Web) -> u64 {
     let (leader, _) = patroni.leader_and_standby();
     web.visits_go_on(LIMIT);
@@ -137,12 +177,28 @@ fn account(patroni: &Patroni, web: Web) -> u64 {
     );
     assert_eq!(rows.twice, 0, "rows are there twice");
     for visitas in &processes {
-        assert_eq!(visitas.stats().total, rows.count(), "the total\n{}", visitas.said());
+        assert_eq!(
+            visitas.stats().total,
+            rows.count(),
+            "the total\n{}",
+            visitas.said()
+        );
     }
-    let check = Settings::new().set("DATABASE_URL", patroni.url("check")).argument("check").argument("--count").run();
+    let check = Settings::new()
+        .set("DATABASE_URL", patroni.url("check"))
+        .argument("check")
+        .argument("--count")
+        .run();
     assert_eq!(check.code, Some(0), "{check:?}");
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
-    assert!(tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST, "a visit waited {:?}", tally.longest);
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {tally:?}"
+    );
+    assert!(
+        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        "a visit waited {:?}",
+        tally.longest
+    );
     lost
 }
 
@@ -150,8 +206,13 @@ fn start() -> Option<Patroni> {
     let patroni = Patroni::start()?;
     let (leader, _) = patroni.leader_and_standby();
     let table = format!("SET ROLE {}; {TABLE}", crate::support::postgres::USER);
-    leader.superuser(DEFAULT_NAME).batch_execute(&table).expect("a table of visits");
-    println!("| leader | to the next one | then to visits in each process | then to a standby |\n|---|---|---|---|");
+    leader
+        .superuser(DEFAULT_NAME)
+        .batch_execute(&table)
+        .expect("a table of visits");
+    println!(
+        "| leader | to the next one | then to visits in each process | then to a standby |\n|---|---|---|---|"
+    );
     Some(patroni)
 }
 

@@ -1,4 +1,5 @@
-//! Other writers of the table, and visitas as their guest: no deadlock, no serialization failure, no long lock, no right lent.
+//! Other writers of the table, and visitas as their guest: no deadlock, no serialization failure,
+//! no long lock, no right lent.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +24,11 @@ fn total_is_rows(visitas: &Visitas, database: &Database<'_>) -> u64 {
 /// The number that a query gives.
 #[track_caller]
 fn number(database: &Database<'_>, query: &str) -> i64 {
-    database.superuser().query_one(query, &[]).expect(query).get(0)
+    database
+        .superuser()
+        .query_one(query, &[])
+        .expect(query)
+        .get(0)
 }
 
 /// A table of the shape of `acessos` that visitas knows nothing of.
@@ -74,7 +79,8 @@ fn writers_of_single_rows_keep_half_of_their_rate() {
     total_is_rows(&visitas, &database);
 }
 
-/// One kind of writer: what each of its transactions begins with, and what it does, given some rows of its own.
+/// One kind of writer: what each of its transactions begins with, and what it does, given some rows
+/// of its own.
 struct Kind {
     name: &'static str,
     begin: &'static str,
@@ -91,7 +97,8 @@ fn insert_singles(sql: &mut Sql, _: &[i64]) -> Result<(), ::postgres::Error> {
 
 fn copy(sql: &mut Sql, _: &[i64]) -> Result<(), ::postgres::Error> {
     let mut rows = sql.copy_in("COPY acessos (momento) FROM STDIN")?;
-    std::io::Write::write_all(&mut rows, "2020-01-01 00:00:00+00\n".repeat(20).as_bytes()).expect("rows");
+    std::io::Write::write_all(&mut rows, "2020-01-01 00:00:00+00\n".repeat(20).as_bytes())
+        .expect("rows");
     rows.finish().map(drop)
 }
 
@@ -101,11 +108,17 @@ fn update(sql: &mut Sql, ids: &[i64]) -> Result<(), ::postgres::Error> {
 }
 
 fn delete(sql: &mut Sql, ids: &[i64]) -> Result<(), ::postgres::Error> {
-    sql.batch_execute(&format!("DELETE FROM acessos WHERE id IN ({})", list(&ids[1..])))
+    sql.batch_execute(&format!(
+        "DELETE FROM acessos WHERE id IN ({})",
+        list(&ids[1..])
+    ))
 }
 
 fn merge(sql: &mut Sql, ids: &[i64]) -> Result<(), ::postgres::Error> {
-    let own = format!("SELECT id FROM unnest(ARRAY[{}]::bigint[]) AS u(id)", list(ids));
+    let own = format!(
+        "SELECT id FROM unnest(ARRAY[{}]::bigint[]) AS u(id)",
+        list(ids)
+    );
     sql.batch_execute(&format!(
         "MERGE INTO acessos a USING ({own}) o ON a.id = o.id \
          WHEN MATCHED AND o.id % 3 = 0 THEN DELETE \
@@ -115,17 +128,61 @@ fn merge(sql: &mut Sql, ids: &[i64]) -> Result<(), ::postgres::Error> {
 }
 
 const KINDS: &[Kind] = &[
-    Kind { name: "single rows", begin: "BEGIN", work: insert_singles },
-    Kind { name: "single rows, serializable", begin: "BEGIN ISOLATION LEVEL SERIALIZABLE", work: insert_singles },
-    Kind { name: "more of them", begin: "BEGIN ISOLATION LEVEL SERIALIZABLE", work: insert_singles },
-    Kind { name: "COPY", begin: "BEGIN", work: copy },
-    Kind { name: "COPY, serializable", begin: "BEGIN ISOLATION LEVEL SERIALIZABLE", work: copy },
-    Kind { name: "UPDATE", begin: "BEGIN", work: update },
-    Kind { name: "UPDATE, repeatable read", begin: "BEGIN ISOLATION LEVEL REPEATABLE READ", work: update },
-    Kind { name: "DELETE", begin: "BEGIN", work: delete },
-    Kind { name: "DELETE, repeatable read", begin: "BEGIN ISOLATION LEVEL REPEATABLE READ", work: delete },
-    Kind { name: "MERGE", begin: "BEGIN", work: merge },
-    Kind { name: "MERGE, repeatable read", begin: "BEGIN ISOLATION LEVEL REPEATABLE READ", work: merge },
+    Kind {
+        name: "single rows",
+        begin: "BEGIN",
+        work: insert_singles,
+    },
+    Kind {
+        name: "single rows, serializable",
+        begin: "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        work: insert_singles,
+    },
+    Kind {
+        name: "more of them",
+        begin: "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        work: insert_singles,
+    },
+    Kind {
+        name: "COPY",
+        begin: "BEGIN",
+        work: copy,
+    },
+    Kind {
+        name: "COPY, serializable",
+        begin: "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        work: copy,
+    },
+    Kind {
+        name: "UPDATE",
+        begin: "BEGIN",
+        work: update,
+    },
+    Kind {
+        name: "UPDATE, repeatable read",
+        begin: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        work: update,
+    },
+    Kind {
+        name: "DELETE",
+        begin: "BEGIN",
+        work: delete,
+    },
+    Kind {
+        name: "DELETE, repeatable read",
+        begin: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        work: delete,
+    },
+    Kind {
+        name: "MERGE",
+        begin: "BEGIN",
+        work: merge,
+    },
+    Kind {
+        name: "MERGE, repeatable read",
+        begin: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        work: merge,
+    },
 ];
 
 /// Tells the threads of a scope to stop, also when a test fails while they run.
@@ -138,10 +195,16 @@ impl Drop for Ends<'_> {
 }
 
 /// Transactions of that kind until told to stop, counted in `done`; gives the errors.
-fn write(database: &Database<'_>, kind: &Kind, stop: &AtomicBool, done: &AtomicUsize) -> BTreeMap<String, usize> {
+fn write(
+    database: &Database<'_>,
+    kind: &Kind,
+    stop: &AtomicBool,
+    done: &AtomicUsize,
+) -> BTreeMap<String, usize> {
     let (mut sql, mut errors) = (database.sql(), BTreeMap::new());
     while !stop.load(Ordering::Relaxed) {
-        let own = "INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 5) RETURNING id";
+        let own =
+            "INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 5) RETURNING id";
         let transaction = |sql: &mut Sql| {
             let ids: Vec<i64> = sql.query(own, &[])?.iter().map(|row| row.get(0)).collect();
             sql.batch_execute(kind.begin)?;
@@ -151,7 +214,9 @@ fn write(database: &Database<'_>, kind: &Kind, stop: &AtomicBool, done: &AtomicU
         match transaction(&mut sql) {
             Ok(()) => drop(done.fetch_add(1, Ordering::Relaxed)),
             Err(error) => {
-                *errors.entry(format!("{}: {error:?}", kind.name)).or_default() += 1;
+                *errors
+                    .entry(format!("{}: {error:?}", kind.name))
+                    .or_default() += 1;
                 let _ = sql.batch_execute("ROLLBACK");
             }
         }
@@ -168,8 +233,14 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
     let load = Load::start(visitas.port(), 8);
     let stop = AtomicBool::new(false);
     // MERGE came with PostgreSQL 15.
-    let has_merge = number(&database, "SELECT current_setting('server_version_num')::bigint") >= 150_000;
-    let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| has_merge || !kind.name.starts_with("MERGE")).collect();
+    let has_merge = number(
+        &database,
+        "SELECT current_setting('server_version_num')::bigint",
+    ) >= 150_000;
+    let kinds: Vec<&Kind> = KINDS
+        .iter()
+        .filter(|kind| has_merge || !kind.name.starts_with("MERGE"))
+        .collect();
     let done: Vec<AtomicUsize> = kinds.iter().map(|_| AtomicUsize::new(0)).collect();
     let errors: Vec<BTreeMap<String, usize>> = thread::scope(|scope| {
         let end = Ends(&stop);
@@ -177,13 +248,20 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
         let writer = |(kind, done)| scope.spawn(move || write(database, kind, stop, done));
         let writers: Vec<_> = kinds.iter().copied().zip(&done).map(writer).collect();
         let (before, began) = (visitas.stats().total, Instant::now());
-        within(LIMIT, "visits, time, and transactions of every kind", || {
-            began.elapsed() > Duration::from_secs(2)
-                && visitas.stats().total > before + 500
-                && done.iter().all(|done| done.load(Ordering::Relaxed) > 3)
-        });
+        within(
+            LIMIT,
+            "visits, time, and transactions of every kind",
+            || {
+                began.elapsed() > Duration::from_secs(2)
+                    && visitas.stats().total > before + 500
+                    && done.iter().all(|done| done.load(Ordering::Relaxed) > 3)
+            },
+        );
         drop(end);
-        writers.into_iter().map(|writer| writer.join().expect("a writer's account")).collect()
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("a writer's account"))
+            .collect()
     });
     let tally = load.stop();
     assert!(errors.iter().all(BTreeMap::is_empty), "{errors:#?}");
@@ -192,8 +270,9 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
     crate::history::is_exact(&visitas, &database);
 }
 
-/// An operator or a function of `public` that is a better match than PostgreSQL's own is found by whoever has `public` in
-/// its path. Whoever calls it runs it with the caller's rights: here it notes who that was.
+/// An operator or a function of `public` that is a better match than PostgreSQL's own is found by
+/// whoever has `public` in its path. Whoever calls it runs it with the caller's rights: here it
+/// notes who that was.
 fn traps(stranger: &str) -> String {
     let types = [
         "bigint",
@@ -222,7 +301,18 @@ fn traps(stranger: &str) -> String {
         );
     };
     for left in types {
-        for name in ["count", "sum", "max", "min", "coalesce", "floor", "to_regclass", "abs", "date_part", "isfinite"] {
+        for name in [
+            "count",
+            "sum",
+            "max",
+            "min",
+            "coalesce",
+            "floor",
+            "to_regclass",
+            "abs",
+            "date_part",
+            "isfinite",
+        ] {
             function(name, left, "bigint", "7");
         }
         for right in types {
@@ -232,9 +322,10 @@ fn traps(stranger: &str) -> String {
     }
     for left in types {
         for right in types {
-            for (operators, function) in
-                [(["+", "-", "*", "/", "%"], "arithmetic"), (["=", "<>", "<", "<=", ">"], "compare")]
-            {
+            for (operators, function) in [
+                (["+", "-", "*", "/", "%"], "arithmetic"),
+                (["=", "<>", "<", "<=", ">"], "compare"),
+            ] {
                 for operator in operators {
                     sql += &format!(
                         "CREATE OPERATOR public.{operator} (FUNCTION = public.{function}, \
@@ -245,25 +336,57 @@ fn traps(stranger: &str) -> String {
         }
     }
     // Temporary tables come before all others in a path that does not say otherwise.
-    for table in ["visitas_changes", "visitas_base", "visitas_log", "visitas_history", "visitas_writers", "acessos"] {
-        sql += &format!("CREATE TEMPORARY TABLE {table} (id bigint, total bigint, momento timestamptz); ");
+    for table in [
+        "visitas_changes",
+        "visitas_base",
+        "visitas_log",
+        "visitas_history",
+        "visitas_writers",
+        "acessos",
+    ] {
+        sql += &format!(
+            "CREATE TEMPORARY TABLE {table} (id bigint, total bigint, momento timestamptz); "
+        );
     }
     sql
 }
 
-/// The role that works puts a schema of its own before PostgreSQL's, for its own sessions, with operators of exactly the
-/// types that are used most. What runs with the owner's rights must not meet them.
-fn nothing_is_lent_to_the_worker(database: &Database<'_>, worker: &str, settings: impl Fn() -> Settings) {
+/// The role that works puts a schema of its own before PostgreSQL's, for its own sessions, with
+/// operators of exactly the types that are used most. What runs with the owner's rights must not
+/// meet them.
+fn nothing_is_lent_to_the_worker(
+    database: &Database<'_>,
+    worker: &str,
+    settings: impl Fn() -> Settings,
+) {
     let spy = "INSERT INTO spies.spied VALUES (current_user, 'FUNCTION')";
     let mut sql = format!(
         "CREATE SCHEMA spies AUTHORIZATION {worker}; GRANT USAGE ON SCHEMA spies TO PUBLIC; \
          SET SESSION AUTHORIZATION {worker}; \
          CREATE TABLE spies.spied (who name, what text); GRANT ALL ON spies.spied TO PUBLIC; "
     );
-    let types = ["bigint", "integer", "oid", "text", "xid8", "timestamptz", "float8", "boolean", "name"];
+    let types = [
+        "bigint",
+        "integer",
+        "oid",
+        "text",
+        "xid8",
+        "timestamptz",
+        "float8",
+        "boolean",
+        "name",
+    ];
     let operators: [(&str, &str, &[&str]); 8] = [
-        ("+", "l OPERATOR(pg_catalog.+) r", &["bigint", "integer", "float8"]),
-        ("-", "l OPERATOR(pg_catalog.-) r", &["bigint", "integer", "float8"]),
+        (
+            "+",
+            "l OPERATOR(pg_catalog.+) r",
+            &["bigint", "integer", "float8"],
+        ),
+        (
+            "-",
+            "l OPERATOR(pg_catalog.-) r",
+            &["bigint", "integer", "float8"],
+        ),
         ("%", "l OPERATOR(pg_catalog.%) r", &["bigint", "integer"]),
         ("=", "l OPERATOR(pg_catalog.=) r", &types),
         ("<>", "l OPERATOR(pg_catalog.<>) r", &types),
@@ -273,7 +396,11 @@ fn nothing_is_lent_to_the_worker(database: &Database<'_>, worker: &str, settings
     ];
     for (operator, body, types) in operators {
         for of in types {
-            let gives = if ["+", "-", "%"].contains(&operator) { *of } else { "boolean" };
+            let gives = if ["+", "-", "%"].contains(&operator) {
+                *of
+            } else {
+                "boolean"
+            };
             let spy = spy.replace("FUNCTION", &format!("{operator} ({of}, {of})"));
             sql += &format!(
                 "CREATE FUNCTION spies.\"{operator}\"(l {of}, r {of}) RETURNS {gives} LANGUAGE plpgsql AS \
@@ -288,21 +415,32 @@ fn nothing_is_lent_to_the_worker(database: &Database<'_>, worker: &str, settings
          CREATE OPERATOR spies.|| (FUNCTION = spies.\"||\", LEFTARG = text, RIGHTARG = text); \
          ALTER ROLE {worker} SET search_path = spies, pg_catalog, site"
     );
-    database.superuser().batch_execute(&sql).expect("operators of the worker's");
+    database
+        .superuser()
+        .batch_execute(&sql)
+        .expect("operators of the worker's");
     let visitas = settings().start();
     (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200, "{}", visitas.said()));
     for path in ["/history?by=minute", "/history?by=day", "/stats"] {
         assert_eq!(visitas.get(path).status, 200, "{path}: {}", visitas.said());
     }
     visitas.stop();
-    let spied =
-        format!("SELECT DISTINCT who::text || ': ' || what FROM spies.spied WHERE who <> '{worker}' ORDER BY 1");
-    let rows = database.superuser().query(&spied, &[]).expect("what was spied");
+    let spied = format!(
+        "SELECT DISTINCT who::text || ': ' || what FROM spies.spied WHERE who <> '{worker}' ORDER BY 1"
+    );
+    let rows = database
+        .superuser()
+        .query(&spied, &[])
+        .expect("what was spied");
     let spied: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert!(spied.is_empty(), "run with the rights of the owner: {spied:#?}");
+    assert!(
+        spied.is_empty(),
+        "run with the rights of the owner: {spied:#?}"
+    );
 }
 
-/// PostgreSQL 14 as it ships lets everybody create things in `public`; later ones do where somebody granted it.
+/// PostgreSQL 14 as it ships lets everybody create things in `public`; later ones do where somebody
+/// granted it.
 #[test]
 fn nobody_gets_rights_through_a_trigger_or_a_visit() {
     let database = Cluster::shared().database();
@@ -329,24 +467,42 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
         sql.batch_execute(statement).expect(statement);
     }
     let nothing_was_spied = || {
-        let spied =
-            format!("SELECT DISTINCT who::text || ': ' || what FROM public.spied WHERE who <> '{stranger}' ORDER BY 1");
-        let rows = database.superuser().query(&spied, &[]).expect("what was spied");
+        let spied = format!(
+            "SELECT DISTINCT who::text || ': ' || what FROM public.spied WHERE who <> '{stranger}' ORDER BY 1"
+        );
+        let rows = database
+            .superuser()
+            .query(&spied, &[])
+            .expect("what was spied");
         let spied: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        assert!(spied.is_empty(), "run with the rights of others: {spied:#?}");
+        assert!(
+            spied.is_empty(),
+            "run with the rights of others: {spied:#?}"
+        );
     };
     nothing_was_spied();
     assert_eq!(total_is_rows(&visitas, &database), 4);
-    // The sessions of visitas have `public` in their path: those of old, and those of a start among the traps.
+    // The sessions of visitas have `public` in their path: those of old, and those of a start among
+    // the traps.
     assert_eq!(visitas.visit().total, 5);
     let visitas = visitas.stop().start();
     assert_eq!(visitas.visit().total, 6);
-    for path in ["/history?by=minute", "/history?by=hour", "/history?by=day", "/stats", "/readyz?verbose", "/"] {
+    for path in [
+        "/history?by=minute",
+        "/history?by=hour",
+        "/history?by=day",
+        "/stats",
+        "/readyz?verbose",
+        "/",
+    ] {
         assert_eq!(visitas.get(path).status, 200, "{path}: {}", visitas.said());
     }
     for arguments in [&["check"][..], &["check", "--count"], &["recount"]] {
         let settings = Settings::new().postgres(&database);
-        let ended = arguments.iter().fold(settings, |settings, argument| settings.argument(argument)).run();
+        let ended = arguments
+            .iter()
+            .fold(settings, |settings, argument| settings.argument(argument))
+            .run();
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
     }
     nothing_was_spied();
@@ -356,7 +512,10 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
 #[test]
 fn a_trigger_that_drops_rows_gets_no_200_for_them() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     assert_eq!(visitas.visit().total, 1);
     for (rule, most) in [("NULL", 0), ("CASE WHEN NEW.id % 2 = 0 THEN NEW END", 20)] {
         let mut sql = database.sql();
@@ -372,10 +531,18 @@ fn a_trigger_that_drops_rows_gets_no_200_for_them() {
             assert!(matches!(response.status, 200 | 503), "{response:?}");
             ok += u64::from(response.status == 200);
         }
-        assert_eq!(database.rows(), before + ok, "200s and rows\n{}", visitas.said());
+        assert_eq!(
+            database.rows(),
+            before + ok,
+            "200s and rows\n{}",
+            visitas.said()
+        );
         assert!(ok <= most, "{ok} answered with 200");
     }
-    database.sql().batch_execute("DROP TRIGGER dropper ON acessos").expect("no such trigger any more");
+    database
+        .sql()
+        .batch_execute("DROP TRIGGER dropper ON acessos")
+        .expect("no such trigger any more");
     within(LIMIT, "visits again", || visitas.try_visit().status == 200);
     total_is_rows(&visitas, &database);
 }
@@ -387,9 +554,11 @@ fn what_happens_to_an_archive_is_not_counted() {
     (1..=10).for_each(|visit| assert_eq!(visitas.visit().total, visit));
     let settings = visitas.stop();
     let mut sql = database.sql();
-    sql.batch_execute("ALTER TABLE acessos RENAME TO archive").expect("an archive");
+    sql.batch_execute("ALTER TABLE acessos RENAME TO archive")
+        .expect("an archive");
     // A table of the same shape: with no trigger of its own, and an identity of its own.
-    sql.batch_execute("CREATE TABLE acessos (LIKE archive INCLUDING ALL)").expect("a new table");
+    sql.batch_execute("CREATE TABLE acessos (LIKE archive INCLUDING ALL)")
+        .expect("a new table");
     let visitas = settings.start();
     assert_eq!(visitas.visit().total, 1);
     for statement in [
@@ -411,8 +580,9 @@ fn what_happens_to_an_archive_is_not_counted() {
     assert_eq!(counted.code, Some(0), "{counted:?}");
 }
 
-/// Renamed while visits come, in one transaction with the table that takes its place: whatever visitas makes of it before
-/// the next start, no 200 is without a row in one of the two, and after that start the total is right.
+/// Renamed while visits come, in one transaction with the table that takes its place: whatever
+/// visitas makes of it before the next start, no 200 is without a row in one of the two, and after
+/// that start the total is right.
 #[test]
 fn a_table_that_is_replaced_under_visits_loses_none() {
     let _machine = machine();
@@ -431,18 +601,28 @@ fn a_table_that_is_replaced_under_visits_loses_none() {
         _ => Ok(()),
     });
     let tally = load.stop();
-    let rows = number(&database, "SELECT (SELECT count(*) FROM acessos) + (SELECT count(*) FROM archive)");
+    let rows = number(
+        &database,
+        "SELECT (SELECT count(*) FROM acessos) + (SELECT count(*) FROM archive)",
+    );
     let (rows, ok) = (u64::try_from(rows).expect("a count"), tally.ok());
-    assert!((ok..=ok + tally.unsure()).contains(&rows), "{rows} rows: {tally:?}\n{}", visitas.said());
+    assert!(
+        (ok..=ok + tally.unsure()).contains(&rows),
+        "{rows} rows: {tally:?}\n{}",
+        visitas.said()
+    );
     let visitas = visitas.stop().start();
     visitas.visit();
     total_is_rows(&visitas, &database);
-    database.sql().batch_execute("TRUNCATE archive; INSERT INTO acessos DEFAULT VALUES").expect("an archive less");
+    database
+        .sql()
+        .batch_execute("TRUNCATE archive; INSERT INTO acessos DEFAULT VALUES")
+        .expect("an archive less");
     total_is_rows(&visitas, &database);
 }
 
-/// A transaction that has written to the table keeps its lock for seconds. Adoption wants a lock that waits for it, and
-/// every writer that comes later would wait behind adoption.
+/// A transaction that has written to the table keeps its lock for seconds. Adoption wants a lock
+/// that waits for it, and every writer that comes later would wait behind adoption.
 #[test]
 fn adoption_does_not_queue_others_behind_its_lock() {
     let database = Cluster::shared().database();
@@ -464,26 +644,46 @@ fn adoption_does_not_queue_others_behind_its_lock() {
             let (mut rows, mut longest) = (0, Duration::ZERO);
             while !stop.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                sql.batch_execute("INSERT INTO acessos (note) VALUES ('other')").expect("a row of another's");
+                sql.batch_execute("INSERT INTO acessos (note) VALUES ('other')")
+                    .expect("a row of another's");
                 (rows, longest) = (rows + 1, longest.max(began.elapsed()));
                 thread::sleep(Duration::from_millis(2));
             }
             (rows, longest)
         });
-        let mut visitas = Settings::new().postgres(&database).set("CONNECT_ATTEMPTS", 0).launch();
+        let mut visitas = Settings::new()
+            .postgres(&database)
+            .set("CONNECT_ATTEMPTS", 0)
+            .launch();
         let began = Instant::now();
         let says = |line: &str| line.contains("waiting for") && line.contains("acessos");
         let said = visitas.stderr().find(LIMIT, says);
-        within(LIMIT, "time", || began.elapsed() > Duration::from_millis(3500));
-        assert!(said.is_some(), "it does not say what it waits for: {}", visitas.said());
-        assert!(visitas.stdout().all().is_empty(), "ready without its lock: {}", visitas.said());
+        within(LIMIT, "time", || {
+            began.elapsed() > Duration::from_millis(3500)
+        });
+        assert!(
+            said.is_some(),
+            "it does not say what it waits for: {}",
+            visitas.said()
+        );
+        assert!(
+            visitas.stdout().all().is_empty(),
+            "ready without its lock: {}",
+            visitas.said()
+        );
         let before = number(&database, "SELECT count(*) FROM acessos");
-        holder.batch_execute("COMMIT").expect("the end of the transaction");
+        holder
+            .batch_execute("COMMIT")
+            .expect("the end of the transaction");
         visitas.wait_ready();
         drop(end);
         let (rows, longest) = writer.join().expect("the other writer");
         // Each try is shorter than a second; the rest is for a busy machine.
-        assert!(longest < Duration::from_millis(1600), "a row took {longest:?}\n{}", visitas.said());
+        assert!(
+            longest < Duration::from_millis(1600),
+            "a row took {longest:?}\n{}",
+            visitas.said()
+        );
         assert!(rows > 50, "{rows} rows of the other");
         let lines = visitas.stderr().all();
         assert!(lines.len() < 20, "{lines:#?}");
@@ -509,13 +709,17 @@ fn a_truncate_is_counted_or_clearly_refused() {
         )
         .expect("a TRUNCATE among others");
     }
-    // A snapshot from before the lock does not see what was committed since, so nobody could know what to subtract.
+    // A snapshot from before the lock does not see what was committed since, so nobody could know
+    // what to subtract.
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         let truncate = format!("BEGIN ISOLATION LEVEL {level}; SELECT 1; TRUNCATE acessos; COMMIT");
         let error = sql.batch_execute(&truncate).expect_err(level);
         sql.batch_execute("ROLLBACK").expect("ROLLBACK");
         let error = error.as_db_error().expect("an error of the server's");
-        assert!(error.message().contains("TRUNCATE") && error.message().contains("READ COMMITTED"), "{error:?}");
+        assert!(
+            error.message().contains("TRUNCATE") && error.message().contains("READ COMMITTED"),
+            "{error:?}"
+        );
     }
     let tally = load.stop();
     assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
@@ -526,12 +730,16 @@ fn a_truncate_is_counted_or_clearly_refused() {
     crate::history::is_exact(&visitas, &database);
 }
 
-/// One role owns the schema, another does the work with the rights that docs/operations.md names and no other.
+/// One role owns the schema, another does the work with the rights that docs/operations.md names
+/// and no other.
 #[test]
 fn the_role_that_works_needs_no_right_on_a_table() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let (worker, stranger) = (format!("worker_{}", database.name), format!("passer_{}", database.name));
+    let (worker, stranger) = (
+        format!("worker_{}", database.name),
+        format!("passer_{}", database.name),
+    );
     let mut sql = database.superuser();
     sql.batch_execute(&format!(
         "CREATE SCHEMA site AUTHORIZATION user_app; ALTER DATABASE {} SET search_path = site; \
@@ -547,9 +755,14 @@ fn the_role_that_works_needs_no_right_on_a_table() {
          FROM pg_proc WHERE pronamespace = 'site'::regnamespace AND proname LIKE 'visitas\\_%'"
     );
     let grants: String = sql.query_one(&grants, &[]).expect("functions").get(0);
-    assert!(grants.contains("visitas_total"), "in the schema of acessos: {grants:?}");
+    assert!(
+        grants.contains("visitas_total"),
+        "in the schema of acessos: {grants:?}"
+    );
     sql.batch_execute(&grants).expect("GRANTs");
-    let url = database.url().replace("user_app:app_password", &format!("{worker}:p"));
+    let url = database
+        .url()
+        .replace("user_app:app_password", &format!("{worker}:p"));
     let settings = || Settings::new().set("DATABASE_URL", &url);
     let checked = settings().argument("check").run();
     assert_eq!(checked.code, Some(0), "{checked:?}");
@@ -570,12 +783,16 @@ fn the_role_that_works_needs_no_right_on_a_table() {
     assert_eq!(visitas.get("/readyz").status, 200);
     // Also after it connects anew, and what others appended is folded with its rights.
     within(LIMIT, "a session to end", || {
-        let ended = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{worker}'");
+        let ended = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{worker}'"
+        );
         number(&database, &ended) > 0
     });
     assert_eq!(visitas.visit().total, 10);
     for _ in 0..50 {
-        foreign.batch_execute("INSERT INTO site.acessos DEFAULT VALUES").expect("a row of another's");
+        foreign
+            .batch_execute("INSERT INTO site.acessos DEFAULT VALUES")
+            .expect("a row of another's");
     }
     within_value(Duration::from_secs(60), "the changes to be folded", || {
         visitas.visit();

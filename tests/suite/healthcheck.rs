@@ -1,4 +1,5 @@
-//! `visitas healthcheck`, for images that hold no other program: 0 when the local server is ready, else 1.
+//! `visitas healthcheck`, for images that hold no other program: 0 when the local server is ready,
+//! else 1.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -10,8 +11,15 @@ use crate::support::{Redis, Settings};
 #[track_caller]
 fn healthcheck(port: u16) -> Ended {
     let start = Instant::now();
-    let ended = Settings::empty().set("PORT", port).argument("healthcheck").run();
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    let ended = Settings::empty()
+        .set("PORT", port)
+        .argument("healthcheck")
+        .run();
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
     ended
 }
@@ -28,7 +36,11 @@ fn ready_on_any_address_and_on_another_one_is_0() {
     for host in ["0.0.0.0", "127.0.0.2", "localhost"] {
         let port = free_port();
         let _visitas = Settings::new().set("HOST", host).set("PORT", port).start();
-        let ended = Settings::empty().set("HOST", host).set("PORT", port).argument("healthcheck").run();
+        let ended = Settings::empty()
+            .set("HOST", host)
+            .set("PORT", port)
+            .argument("healthcheck")
+            .run();
         assert_eq!(ended.code, Some(0), "HOST={host}: {ended:?}");
     }
 }
@@ -36,7 +48,11 @@ fn ready_on_any_address_and_on_another_one_is_0() {
 #[test]
 fn not_ready_is_1() {
     let redis = Redis::stopped();
-    let visitas = Settings::new().redis(&redis).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port()).launch();
+    let visitas = Settings::new()
+        .redis(&redis)
+        .set("CONNECT_ATTEMPTS", 0)
+        .set("PORT", free_port())
+        .launch();
     visitas.wait_listening();
     let ended = healthcheck(visitas.port());
     assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -1,4 +1,5 @@
-//! HTTP/1.1 as clients rely on it: connections kept and closed, pipelining, dates, lengths, HEAD, and deadlines.
+//! HTTP/1.1 as clients rely on it: connections kept and closed, pipelining, dates, lengths, HEAD,
+//! and deadlines.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +15,11 @@ fn a_connection_is_kept() {
         assert_eq!(response.counts().total, visit);
         assert_ne!(response.header("Connection"), Some("close"));
         assert_eq!(client.get("/livez").status, 200);
-        assert_eq!(client.get("/nowhere").status, 404, "a refusal with no doubt about framing keeps it too");
+        assert_eq!(
+            client.get("/nowhere").status,
+            404,
+            "a refusal with no doubt about framing keeps it too"
+        );
         assert_eq!(client.request("HEAD", "/", &[]).status, 200);
     }
 }
@@ -34,9 +39,15 @@ fn pipelined_requests_are_answered_in_order() {
     client.send(&all);
     for visit in 1..=50 {
         assert_eq!(client.read().counts().total, visit);
-        assert_eq!(client.read().header("Content-Type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(
+            client.read().header("Content-Type"),
+            Some("text/plain; charset=utf-8")
+        );
         assert_eq!(client.read().status, 404);
-        assert_eq!(client.try_read(true).expect("an answer to HEAD").status, 200);
+        assert_eq!(
+            client.try_read(true).expect("an answer to HEAD").status,
+            200
+        );
     }
     assert_eq!(visitas.stats().total, 50);
 }
@@ -48,7 +59,8 @@ fn a_request_may_come_in_any_pieces() {
     let visit = request("GET", "/", &[("Accept", "application/json")]);
     for cut in 1..visit.len() {
         client.send(&visit[..cut]);
-        // Nothing can be answered yet; a second request before the rest would be taken for a part of the first.
+        // Nothing can be answered yet; a second request before the rest would be taken for a part
+        // of the first.
         client.send(&visit[cut..]);
         assert_eq!(client.read().counts().total as usize, cut);
     }
@@ -71,7 +83,10 @@ fn empty_lines_before_a_request_are_skipped() {
 fn a_hundred_headers_are_accepted() {
     let visitas = Settings::new().start();
     let names: Vec<String> = (0..98).map(|number| format!("X-Header-{number}")).collect();
-    let mut headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "some value")).collect();
+    let mut headers: Vec<(&str, &str)> = names
+        .iter()
+        .map(|name| (name.as_str(), "some value"))
+        .collect();
     headers.push(("Accept", "application/json"));
     // With Host that makes a hundred.
     let response = visitas.request("GET", "/", &headers);
@@ -82,7 +97,9 @@ fn a_hundred_headers_are_accepted() {
 fn header_names_have_no_case_and_values_no_borders() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
-    client.send("GET / HTTP/1.1\r\nhOST:x\r\naCCEPT:\t application/json \t\r\nCONNECTION:  Close\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nhOST:x\r\naCCEPT:\t application/json \t\r\nCONNECTION:  Close\r\n\r\n",
+    );
     assert_eq!(client.read().counts().total, 1);
     client.closed_within(ANSWER_LIMIT);
 }
@@ -102,16 +119,32 @@ fn a_target_in_absolute_form_is_the_same_page() {
 #[test]
 fn every_answer_has_the_date() {
     let visitas = Settings::new().start();
-    for (method, path) in [("GET", "/"), ("HEAD", "/"), ("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/")] {
+    for (method, path) in [
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/livez"),
+        ("GET", "/nowhere"),
+        ("POST", "/"),
+    ] {
         let response = visitas.request(method, path, &[]);
-        let date = response.header("Date").unwrap_or_else(|| panic!("no Date: {response:?}"));
+        let date = response
+            .header("Date")
+            .unwrap_or_else(|| panic!("no Date: {response:?}"));
         // `Sun, 06 Nov 1994 08:49:37 GMT`, and no other of the forms that can be read.
-        let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-        assert!(shape.len() == 29 && shape.contains(", 00 ") && shape.ends_with(" 0000 00:00:00 GMT"), "{date}");
+        let shape: String = date
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect();
+        assert!(
+            shape.len() == 29 && shape.contains(", 00 ") && shape.ends_with(" 0000 00:00:00 GMT"),
+            "{date}"
+        );
         let said = httpdate::parse_http_date(date).expect("a date");
         assert_eq!(httpdate::fmt_http_date(said), date);
         let now = SystemTime::now();
-        let off = now.duration_since(said).unwrap_or_else(|early| early.duration());
+        let off = now
+            .duration_since(said)
+            .unwrap_or_else(|early| early.duration());
         assert!(off <= Duration::from_secs(2), "{date} is {off:?} off");
     }
 }
@@ -120,36 +153,72 @@ fn every_answer_has_the_date() {
 fn the_date_goes_on() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
-    let mut date = || client.get("/livez").header("Date").expect("a Date").to_owned();
+    let mut date = || {
+        client
+            .get("/livez")
+            .header("Date")
+            .expect("a Date")
+            .to_owned()
+    };
     let first = date();
-    crate::support::within(Duration::from_secs(3), "the next second", || date() != first);
+    crate::support::within(Duration::from_secs(3), "the next second", || {
+        date() != first
+    });
 }
 
 #[test]
 fn the_length_is_that_of_the_body() {
     let visitas = Settings::new().start();
-    for (method, path) in [("GET", "/"), ("GET", "/stats"), ("GET", "/metrics"), ("GET", "/nowhere"), ("PUT", "/")] {
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "/stats"),
+        ("GET", "/metrics"),
+        ("GET", "/nowhere"),
+        ("PUT", "/"),
+    ] {
         let mut client = visitas.connect();
         client.send(request(method, path, &[("Connection", "close")]));
         let raw = String::from_utf8(client.closed_within(ANSWER_LIMIT)).expect("text");
         let (head, body) = raw.split_once("\r\n\r\n").expect("a head");
-        let length =
-            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-        assert_eq!(length, Some(body.len().to_string()), "{method} {path}: {raw}");
+        let length = head.lines().find_map(|line| {
+            line.to_lowercase()
+                .strip_prefix("content-length: ")
+                .map(str::to_owned)
+        });
+        assert_eq!(
+            length,
+            Some(body.len().to_string()),
+            "{method} {path}: {raw}"
+        );
     }
 }
 
 #[test]
 fn head_has_no_body() {
     let visitas = Settings::new().start();
-    for path in ["/", "/stats", "/livez", "/readyz", "/metrics", "/favicon.svg", "/robots.txt", "/nowhere"] {
+    for path in [
+        "/",
+        "/stats",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/favicon.svg",
+        "/robots.txt",
+        "/nowhere",
+    ] {
         let mut client = visitas.connect();
         client.send(request("HEAD", path, &[("Connection", "close")]));
         let raw = String::from_utf8(client.closed_within(ANSWER_LIMIT)).expect("text");
-        assert!(raw.ends_with("\r\n\r\n") && raw.matches("\r\n\r\n").count() == 1, "HEAD {path}: {raw}");
+        assert!(
+            raw.ends_with("\r\n\r\n") && raw.matches("\r\n\r\n").count() == 1,
+            "HEAD {path}: {raw}"
+        );
     }
     // A length in an answer to HEAD is that of the answer to GET.
-    let (get, head) = (visitas.get("/robots.txt"), visitas.request("HEAD", "/robots.txt", &[]));
+    let (get, head) = (
+        visitas.get("/robots.txt"),
+        visitas.request("HEAD", "/robots.txt", &[]),
+    );
     if let Some(length) = head.header("Content-Length") {
         assert_eq!(Some(length), get.header("Content-Length"));
     }
@@ -161,7 +230,11 @@ fn close_is_honoured() {
     for value in ["close", "Close", "keep-alive, close"] {
         let mut client = visitas.connect();
         let response = client.request("GET", "/livez", &[("Connection", value)]);
-        assert_eq!(response.header("Connection"), Some("close"), "Connection: {value}");
+        assert_eq!(
+            response.header("Connection"),
+            Some("close"),
+            "Connection: {value}"
+        );
         assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
     }
 }
@@ -178,7 +251,10 @@ fn http_1_0_closes_unless_told_to_keep() {
         kept.send("GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         let response = kept.read();
         assert_eq!(response.status, 200);
-        if response.header("Connection").is_none_or(|value| !value.eq_ignore_ascii_case("keep-alive")) {
+        if response
+            .header("Connection")
+            .is_none_or(|value| !value.eq_ignore_ascii_case("keep-alive"))
+        {
             kept.closed_within(ANSWER_LIMIT);
             return;
         }
@@ -220,7 +296,11 @@ fn a_client_that_goes_away_does_no_harm() {
 fn a_slow_request_is_told_so_and_closed() {
     let _machine = machine();
     let visitas = Settings::new().set("HEADER_TIMEOUT", "300ms").start();
-    for part in ["G", "GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"] {
+    for part in [
+        "G",
+        "GET / HTTP/1.1\r\nHost: x\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc",
+    ] {
         let mut client = visitas.connect();
         let start = Instant::now();
         client.send(part);
@@ -228,7 +308,10 @@ fn a_slow_request_is_told_so_and_closed() {
         let took = start.elapsed();
         assert_eq!(response.status, 408, "{part:?}: {response:?}");
         assert_eq!(response.header("Connection"), Some("close"));
-        assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(1), "{part:?}: after {took:?}");
+        assert!(
+            took >= Duration::from_millis(250) && took < Duration::from_secs(1),
+            "{part:?}: after {took:?}"
+        );
         client.closed_within(ANSWER_LIMIT);
     }
     assert_eq!(visitas.stats().total, 0, "half a visit is none");
@@ -252,7 +335,11 @@ fn a_drip_of_bytes_does_not_stretch_the_deadline() {
             break;
         }
     }
-    assert!(start.elapsed() >= Duration::from_millis(350), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(350),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(client.read().status, 408);
 }
 
@@ -265,17 +352,27 @@ fn an_idle_connection_is_closed_without_a_word() {
     let start = Instant::now();
     assert_eq!(used.closed_within(Duration::from_secs(3)), b"");
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_millis(1100), "closed after {took:?}");
+    assert!(
+        took >= Duration::from_millis(300) && took < Duration::from_millis(1100),
+        "closed after {took:?}"
+    );
     let mut unused = visitas.connect();
     let start = Instant::now();
     assert_eq!(unused.closed_within(Duration::from_secs(3)), b"");
-    assert!(start.elapsed() < Duration::from_millis(1100), "closed after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(1100),
+        "closed after {:?}",
+        start.elapsed()
+    );
     // A connection in use is not idle.
     let mut busy = visitas.connect();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(900) {
         assert_eq!(busy.get("/livez").status, 200);
-        assert!(busy.silent_for(Duration::from_millis(100)), "closed while in use");
+        assert!(
+            busy.silent_for(Duration::from_millis(100)),
+            "closed while in use"
+        );
     }
 }
 
@@ -294,6 +391,10 @@ fn a_client_that_never_reads_holds_nobody_up() {
     for _ in 0..20 {
         assert_eq!(visitas.try_visit().status, 200);
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
     drop(sender.join());
 }

@@ -11,9 +11,13 @@ const FIELDS: usize = 32 * 1024;
 const COUNT: usize = 128;
 const BODY: usize = 64 * 1024;
 
-/// A request for a page that is not there, with a request line and a block of fields of these lengths.
+/// A request for a page that is not there, with a request line and a block of fields of these
+/// lengths.
 fn sized(line: usize, fields: usize, count: usize) -> String {
-    let line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(line - "GET / HTTP/1.1".len()));
+    let line = format!(
+        "GET /{} HTTP/1.1\r\n",
+        "a".repeat(line - "GET / HTTP/1.1".len())
+    );
     let many = "X:\r\n".repeat(count - 2);
     let last = fields - "Host: a\r\n".len() - many.len() - "X: \r\n\r\n".len();
     format!("{line}Host: a\r\n{many}X: {}\r\n\r\n", "a".repeat(last))
@@ -23,10 +27,17 @@ fn sized(line: usize, fields: usize, count: usize) -> String {
 fn status_of(visitas: &Visitas, sent: &str) -> u16 {
     let mut client = visitas.connect();
     let _ = client.try_send(sent);
-    let response = client.try_read(false).unwrap_or_else(|why| panic!("{why:?} to {} bytes", sent.len()));
+    let response = client
+        .try_read(false)
+        .unwrap_or_else(|why| panic!("{why:?} to {} bytes", sent.len()));
     if response.status != 404 {
         response.sentence();
-        assert_eq!(client.closed_within(ANSWER_LIMIT), b"", "{}: more than a refusal", response.status);
+        assert_eq!(
+            client.closed_within(ANSWER_LIMIT),
+            b"",
+            "{}: more than a refusal",
+            response.status
+        );
     }
     response.status
 }
@@ -40,13 +51,48 @@ fn sizes_are_bounded_to_the_byte() {
     assert_eq!(status_of(&visitas, &sized(100, 2000, COUNT + 1)), 431);
     let head = "POST /nowhere HTTP/1.1\r\nHost: a\r\n";
     let body = "x".repeat(BODY);
-    assert_eq!(status_of(&visitas, &format!("{head}Content-Length: {BODY}\r\n\r\n{body}")), 404);
-    assert_eq!(status_of(&visitas, &format!("{head}Content-Length: {}\r\n\r\n{body}x", BODY + 1)), 413);
+    assert_eq!(
+        status_of(
+            &visitas,
+            &format!("{head}Content-Length: {BODY}\r\n\r\n{body}")
+        ),
+        404
+    );
+    assert_eq!(
+        status_of(
+            &visitas,
+            &format!("{head}Content-Length: {}\r\n\r\n{body}x", BODY + 1)
+        ),
+        413
+    );
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
-    assert_eq!(status_of(&visitas, &format!("{chunked}{BODY:x}\r\n{body}\r\n0\r\n\r\n")), 404);
-    assert_eq!(status_of(&visitas, &format!("{chunked}{BODY:x}\r\n{body}\r\n1\r\nx\r\n0\r\n\r\n")), 413);
-    assert_eq!(status_of(&visitas, &format!("{chunked}1;{body}")), 413, "an extension that takes more than any data");
-    assert_eq!(status_of(&visitas, &format!("{chunked}0\r\n{}", "a:b\r\n".repeat(BODY / 5))), 413, "trailers");
+    assert_eq!(
+        status_of(
+            &visitas,
+            &format!("{chunked}{BODY:x}\r\n{body}\r\n0\r\n\r\n")
+        ),
+        404
+    );
+    assert_eq!(
+        status_of(
+            &visitas,
+            &format!("{chunked}{BODY:x}\r\n{body}\r\n1\r\nx\r\n0\r\n\r\n")
+        ),
+        413
+    );
+    assert_eq!(
+        status_of(&visitas, &format!("{chunked}1;{body}")),
+        413,
+        "an extension that takes more than any data"
+    );
+    assert_eq!(
+        status_of(
+            &visitas,
+            &format!("{chunked}0\r\n{}", "a:b\r\n".repeat(BODY / 5))
+        ),
+        413,
+        "trailers"
+    );
 }
 
 #[test]
@@ -83,15 +129,26 @@ fn a_slow_client_can_read_why_it_is_refused() {
 fn a_body_has_a_deadline_however_it_drips() {
     let _machine = machine();
     let visitas = Settings::new().set("HEADER_TIMEOUT", "400ms").start();
-    for (head, drop) in [("Content-Length: 1000", "x"), ("Transfer-Encoding: chunked", "1\r\nx\r\n")] {
+    for (head, drop) in [
+        ("Content-Length: 1000", "x"),
+        ("Transfer-Encoding: chunked", "1\r\nx\r\n"),
+    ] {
         let mut client = visitas.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n"));
         let start = Instant::now();
         while client.silent_for(Duration::from_millis(20)) {
-            assert!(start.elapsed() < Duration::from_secs(2), "still taken after {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(2),
+                "still taken after {:?}",
+                start.elapsed()
+            );
             client.send(drop);
         }
-        assert!(start.elapsed() >= Duration::from_millis(350), "{head}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= Duration::from_millis(350),
+            "{head}: {:?}",
+            start.elapsed()
+        );
         assert_eq!(client.read().status, 408, "{head}");
     }
     assert_eq!(visitas.stats().total, 0);
@@ -100,7 +157,10 @@ fn a_body_has_a_deadline_however_it_drips() {
 #[test]
 fn the_deadline_of_a_head_begins_with_its_first_byte() {
     let _machine = machine();
-    let visitas = Settings::new().set("HEADER_TIMEOUT", "400ms").set("IDLE_TIMEOUT", "10s").start();
+    let visitas = Settings::new()
+        .set("HEADER_TIMEOUT", "400ms")
+        .set("IDLE_TIMEOUT", "10s")
+        .start();
     let mut client = visitas.connect();
     // Nothing is due while nothing was begun, not before the first request and not after it.
     assert!(client.silent_for(Duration::from_millis(600)));
@@ -108,9 +168,16 @@ fn the_deadline_of_a_head_begins_with_its_first_byte() {
     assert!(client.silent_for(Duration::from_millis(600)));
     let start = Instant::now();
     client.send("\r\n");
-    assert_eq!(client.closed_within(ANSWER_LIMIT), b"", "there is no request to answer");
+    assert_eq!(
+        client.closed_within(ANSWER_LIMIT),
+        b"",
+        "there is no request to answer"
+    );
     let took = start.elapsed();
-    assert!((Duration::from_millis(350)..Duration::from_secs(1)).contains(&took), "closed after {took:?}");
+    assert!(
+        (Duration::from_millis(350)..Duration::from_secs(1)).contains(&took),
+        "closed after {took:?}"
+    );
 }
 
 fn open_connections(visitas: &Visitas) -> f64 {
@@ -131,7 +198,9 @@ fn a_client_that_reads_nothing_is_given_up() {
             std::thread::spawn(move || (client.try_send(&many).is_err(), client))
         })
         .collect();
-    within(Duration::from_secs(5), "all of them to be given up", || open_connections(&visitas) <= before);
+    within(Duration::from_secs(5), "all of them to be given up", || {
+        open_connections(&visitas) <= before
+    });
     // What was on its way is dropped, and the client told so.
     for sender in senders {
         let (_, mut client) = sender.join().expect("a sender");
@@ -147,12 +216,16 @@ fn a_client_that_never_closes_is_let_go() {
     let mut client = visitas.connect();
     client.send(request("GET", "/livez", &[("Connection", "close")]));
     assert_eq!(client.read().status, 200);
-    within(Duration::from_secs(4), "the connection to be let go", || open_connections(&visitas) <= before);
+    within(
+        Duration::from_secs(4),
+        "the connection to be let go",
+        || open_connections(&visitas) <= before,
+    );
 }
 
-/// One client has a thousand requests waiting, while another has one after the other: whether any of these is answered
-/// between the thousand, by the order of the log's lines. So few short answers fit in the system's buffers, so that
-/// nothing waits for a reader.
+/// One client has a thousand requests waiting, while another has one after the other: whether any
+/// of these is answered between the thousand, by the order of the log's lines. So few short answers
+/// fit in the system's buffers, so that nothing waits for a reader.
 fn is_overtaken(visitas: &Visitas) -> bool {
     const MANY: usize = 1000;
     let (mut greedy, mut modest) = (visitas.connect(), visitas.connect());
@@ -165,22 +238,34 @@ fn is_overtaken(visitas: &Visitas) -> bool {
                 assert_eq!(modest.request("HEAD", "/one", &[]).status, 404);
             }
         });
-        within(ANSWER_LIMIT, "the modest one", || visitas.stderr().mark() > mark + 5);
+        within(ANSWER_LIMIT, "the modest one", || {
+            visitas.stderr().mark() > mark + 5
+        });
         greedy.send("HEAD /many HTTP/1.1\r\nHost:\r\n\r\n".repeat(MANY));
         within(ANSWER_LIMIT, "all", || {
-            visitas.stderr().since(mark).iter().filter(|line| is_many(line)).count() == MANY
+            visitas
+                .stderr()
+                .since(mark)
+                .iter()
+                .filter(|line| is_many(line))
+                .count()
+                == MANY
         });
         done.store(true, Ordering::Relaxed);
     });
     let log = visitas.stderr().since(mark);
     let (first, last) = (log.iter().position(is_many), log.iter().rposition(is_many));
-    last.zip(first).is_some_and(|(last, first)| last - first >= MANY)
+    last.zip(first)
+        .is_some_and(|(last, first)| last - first >= MANY)
 }
 
 #[test]
 fn who_has_much_to_be_answered_gives_way_to_others() {
     let _machine = machine();
-    let visitas = Settings::new().set("WORKERS", 1).set("ACCESS_LOG", "on").start();
+    let visitas = Settings::new()
+        .set("WORKERS", 1)
+        .set("ACCESS_LOG", "on")
+        .start();
     let overtaken = (0..20).filter(|_| is_overtaken(&visitas)).count();
     // Not always: on a busy machine the other may not have had its next request ready in time.
     assert!(overtaken >= 10, "in {overtaken} of 20 tries");
@@ -199,5 +284,8 @@ fn a_head_in_many_pieces_costs_little() {
     assert_eq!(client.read().status, 404);
     let spent = cpu() - before;
     // Parsed anew for every piece it would be some hundred megabytes of parsing.
-    assert!(spent < Duration::from_millis(400), "{spent:?} of processor time");
+    assert!(
+        spent < Duration::from_millis(400),
+        "{spent:?} of processor time"
+    );
 }

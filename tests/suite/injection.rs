@@ -6,7 +6,8 @@ use crate::support::{Settings, within};
 /// Found in every request below, wherever a client can put it.
 const CANARY: &str = "kanarienvogel";
 
-/// Requests that try to end a line, a string, an element or a header in whatever is written about them.
+/// Requests that try to end a line, a string, an element or a header in whatever is written about
+/// them.
 fn attempts() -> Vec<String> {
     let hostile = [
         "<script>CANARY</script>",
@@ -35,7 +36,10 @@ fn attempts() -> Vec<String> {
         "GET http://HERE/ HTTP/1.1\r\nHost: HERE\r\n\r\n",
     ];
     let filled = |place: &str, text: &str| place.replace("HERE", text).replace("CANARY", CANARY);
-    places.iter().flat_map(|place| hostile.iter().map(move |text| filled(place, text))).collect()
+    places
+        .iter()
+        .flat_map(|place| hostile.iter().map(move |text| filled(place, text)))
+        .collect()
 }
 
 #[test]
@@ -56,7 +60,10 @@ fn nothing_a_client_sends_is_in_an_answer() {
 #[test]
 fn nothing_a_client_sends_makes_a_log_line() {
     for format in ["text", "json"] {
-        let visitas = Settings::new().set("ACCESS_LOG", "on").set("LOG_FORMAT", format).start();
+        let visitas = Settings::new()
+            .set("ACCESS_LOG", "on")
+            .set("LOG_FORMAT", format)
+            .start();
         let mark = visitas.stderr().mark();
         for attempt in attempts() {
             let mut client = visitas.connect();
@@ -66,23 +73,40 @@ fn nothing_a_client_sends_makes_a_log_line() {
         }
         visitas.get("/the-last-one");
         let is_last = |line: &String| line.contains("/the-last-one");
-        within(ANSWER_LIMIT, "the last line", || visitas.stderr().since(mark).iter().any(is_last));
+        within(ANSWER_LIMIT, "the last line", || {
+            visitas.stderr().since(mark).iter().any(is_last)
+        });
         let lines = visitas.stderr().since(mark);
-        assert!(lines.iter().filter(|line| line.contains(CANARY)).count() > 10, "targets are logged: {lines:#?}");
+        assert!(
+            lines.iter().filter(|line| line.contains(CANARY)).count() > 10,
+            "targets are logged: {lines:#?}"
+        );
         for line in lines {
             assert!(!line.chars().any(char::is_control), "{line:?}");
             if format == "json" {
                 let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                assert_eq!((&json["level"], &json["message"]), (&"INFO".into(), &"access".into()), "{line}");
-                assert!(json["target"].is_string() && json["status"].is_u64(), "{line}");
+                assert_eq!(
+                    (&json["level"], &json["message"]),
+                    (&"INFO".into(), &"access".into()),
+                    "{line}"
+                );
+                assert!(
+                    json["target"].is_string() && json["status"].is_u64(),
+                    "{line}"
+                );
             } else {
                 let (line, agent) = line.rsplit_once(" \"").unwrap_or_else(|| panic!("{line}"));
                 assert!(agent.ends_with('"'), "{line}");
                 let words: Vec<&str> = line.split(' ').collect();
-                let [_, "ACCESS", "127.0.0.1", _, target, status, _, took, _] = words[..] else { panic!("{line}") };
+                let [_, "ACCESS", "127.0.0.1", _, target, status, _, took, _] = words[..] else {
+                    panic!("{line}")
+                };
                 let refused = status.starts_with(['4', '5']);
                 assert!(refused || target.starts_with(['/', 'h', '*']), "{line}");
-                assert!(status.parse::<u16>().is_ok() && took.ends_with("ms"), "{line}");
+                assert!(
+                    status.parse::<u16>().is_ok() && took.ends_with("ms"),
+                    "{line}"
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The lanes against stores that fail at the Nth call, and what must be true whatever fails: no 200 without its row, no
-//! row twice, no increment for what was not committed, no increment twice, and every wait over in time.
+//! The lanes against stores that fail at the Nth call, and what must be true whatever fails: no 200
+//! without its row, no row twice, no increment for what was not committed, no increment twice, and
+//! every wait over in time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,8 @@ enum Fault {
     Transient,
     Rejected,
     Idle,
-    /// The connection breaks; whether the batch was committed before is told by the next opening, or not any more.
+    /// The connection breaks; whether the batch was committed before is told by the next opening,
+    /// or not any more.
     Broken {
         committed: bool,
         forgotten: bool,
@@ -42,10 +44,22 @@ const FAULTS: [Fault; 9] = [
     Fault::Transient,
     Fault::Rejected,
     Fault::Idle,
-    Fault::Broken { committed: true, forgotten: false },
-    Fault::Broken { committed: false, forgotten: false },
-    Fault::Broken { committed: true, forgotten: true },
-    Fault::Broken { committed: false, forgotten: true },
+    Fault::Broken {
+        committed: true,
+        forgotten: false,
+    },
+    Fault::Broken {
+        committed: false,
+        forgotten: false,
+    },
+    Fault::Broken {
+        committed: true,
+        forgotten: true,
+    },
+    Fault::Broken {
+        committed: false,
+        forgotten: true,
+    },
     Fault::TimedOut { committed: true },
     Fault::TimedOut { committed: false },
 ];
@@ -97,14 +111,22 @@ impl FakeLedger {
     fn new(world: &Shared) -> Self {
         let lane = world.lock().lanes;
         world.lock().lanes += 1;
-        FakeLedger { world: world.clone(), lane, connected: false, batch: 0, forgotten: false }
+        FakeLedger {
+            world: world.clone(),
+            lane,
+            connected: false,
+            batch: 0,
+            forgotten: false,
+        }
     }
 
     fn carry_out(&self, arrivals: &[SystemTime]) -> u64 {
         let mut world = self.world.lock();
         for arrival in arrivals {
             if !world.rows.insert(*arrival) {
-                world.wrong.push(format!("the row of {arrival:?} is there twice"));
+                world
+                    .wrong
+                    .push(format!("the row of {arrival:?} is there twice"));
             }
         }
         let total = world.rows.len() as u64;
@@ -126,7 +148,10 @@ impl FakeLedger {
                 self.connected = false;
                 Err(CommitError::Idle(reason()))
             }
-            Some(Fault::Broken { committed, forgotten }) => {
+            Some(Fault::Broken {
+                committed,
+                forgotten,
+            }) => {
                 self.connected = false;
                 self.forgotten = forgotten;
                 if committed {
@@ -153,13 +178,21 @@ impl Ledger for FakeLedger {
             return Err(OpenError::Transient("planned".to_owned()));
         }
         self.connected = true;
-        let (batch, total) = self.world.lock().batches.get(&self.lane).copied().unwrap_or_default();
+        let (batch, total) = self
+            .world
+            .lock()
+            .batches
+            .get(&self.lane)
+            .copied()
+            .unwrap_or_default();
         let before = std::mem::replace(&mut self.batch, batch);
-        Ok(match (std::mem::take(&mut self.forgotten), batch > before) {
-            (true, _) => LastBatch::Unknown,
-            (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
-            (false, false) => LastBatch::NotCommitted,
-        })
+        Ok(
+            match (std::mem::take(&mut self.forgotten), batch > before) {
+                (true, _) => LastBatch::Unknown,
+                (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
+                (false, false) => LastBatch::NotCommitted,
+            },
+        )
     }
 
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
@@ -191,7 +224,11 @@ impl Counter for FakeCounter {
         let mut world = self.0.lock();
         world.counter_calls += 1;
         let call = world.counter_calls;
-        if world.counter_plan.contains_key(&call) { Err(OpenError::Transient("planned".to_owned())) } else { Ok(()) }
+        if world.counter_plan.contains_key(&call) {
+            Err(OpenError::Transient("planned".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn add(&mut self, visits: u64) -> Result<i64, CountError> {
@@ -206,7 +243,11 @@ impl Counter for FakeCounter {
             let wrong = format!("{} counted of {} rows", world.counted, world.rows.len());
             world.wrong.push(wrong);
         }
-        if fault.is_some() { Err(CountError::Unknown("planned".to_owned())) } else { Ok(world.counted.cast_signed()) }
+        if fault.is_some() {
+            Err(CountError::Unknown("planned".to_owned()))
+        } else {
+            Ok(world.counted.cast_signed())
+        }
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
@@ -231,7 +272,11 @@ struct Shape {
     visits: usize,
 }
 
-const ONE_LANE: Shape = Shape { lanes: 1, visitors: 3, visits: 3 };
+const ONE_LANE: Shape = Shape {
+    lanes: 1,
+    visitors: 3,
+    visits: 3,
+};
 
 type Answers = Arc<Mutex<Vec<(Result<Count, Refused>, Duration)>>>;
 
@@ -267,22 +312,43 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         }
     });
     let answers = Answers::default();
-    let visitors: Vec<_> = (0..shape.visitors).map(|_| visitor(&visits, shape.visits, &answers)).collect();
-    visitors.into_iter().for_each(|visitor| visitor.join().expect("a visitor's end"));
+    let visitors: Vec<_> = (0..shape.visitors)
+        .map(|_| visitor(&visits, shape.visits, &answers))
+        .collect();
+    visitors
+        .into_iter()
+        .for_each(|visitor| visitor.join().expect("a visitor's end"));
     // A last visitor, who comes until the ledger is back: then what was in doubt is settled.
     let end = Instant::now() + Duration::from_secs(10);
-    let is_ok = || answers.lock().unwrap_or_else(PoisonError::into_inner).last().is_some_and(|(last, _)| last.is_ok());
+    let is_ok = || {
+        answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last()
+            .is_some_and(|(last, _)| last.is_ok())
+    };
     loop {
-        visitor(&visits, 1, &answers).join().expect("the last visitor's end");
+        visitor(&visits, 1, &answers)
+            .join()
+            .expect("the last visitor's end");
         if is_ok() {
             break;
         }
-        assert!(Instant::now() < end, "the ledger is back, and visits are refused");
+        assert!(
+            Instant::now() < end,
+            "the ledger is back, and visits are refused"
+        );
     }
-    assert!(visits.close(Instant::now() + Duration::from_secs(5)), "the lanes end");
+    assert!(
+        visits.close(Instant::now() + Duration::from_secs(5)),
+        "the lanes end"
+    );
     ended.store(true, Ordering::Relaxed);
     clock.join().expect("the clock's end");
-    Arc::into_inner(answers).expect("all visitors are gone").into_inner().unwrap_or_else(PoisonError::into_inner)
+    Arc::into_inner(answers)
+        .expect("all visitors are gone")
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::JoinHandle<()> {
@@ -296,10 +362,14 @@ fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::
                 // As a visitor who was refused does not come again at once.
                 coroutine::sleep(Duration::from_millis(5));
             }
-            answers.lock().unwrap_or_else(PoisonError::into_inner).push((answer, began.elapsed()));
+            answers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((answer, began.elapsed()));
         }
     };
-    // SAFETY: the visitor keeps no thread-local value over a wait, and its stack is made for a debug build's frames.
+    // SAFETY: the visitor keeps no thread-local value over a wait, and its stack is made for a
+    // debug build's frames.
     unsafe { coroutine::Builder::new().id(0).spawn(work) }.expect("a coroutine")
 }
 
@@ -307,25 +377,68 @@ fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::
 fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Duration)], plan: &str) {
     let world = world.lock();
     assert_eq!(world.wrong, Vec::<String>::new(), "{plan}");
-    assert!(answers.len() > shape.visitors * shape.visits, "every visit is answered: {plan}");
+    assert!(
+        answers.len() > shape.visitors * shape.visits,
+        "every visit is answered: {plan}"
+    );
     let rows = world.rows.len();
-    let ok: Vec<Count> = answers.iter().filter_map(|(answer, _)| answer.ok()).collect();
-    let late = answers.iter().filter(|(answer, _)| *answer == Err(Refused::Late)).count();
+    let ok: Vec<Count> = answers
+        .iter()
+        .filter_map(|(answer, _)| answer.ok())
+        .collect();
+    let late = answers
+        .iter()
+        .filter(|(answer, _)| *answer == Err(Refused::Late))
+        .count();
     // Whoever is refused for any other reason has no row.
-    assert!((ok.len()..=ok.len() + late).contains(&rows), "{rows} rows, {} ok, {late} late: {plan}", ok.len());
-    assert!(world.counted <= rows as u64, "{} counted of {rows} rows: {plan}", world.counted);
+    assert!(
+        (ok.len()..=ok.len() + late).contains(&rows),
+        "{rows} rows, {} ok, {late} late: {plan}",
+        ok.len()
+    );
+    assert!(
+        world.counted <= rows as u64,
+        "{} counted of {rows} rows: {plan}",
+        world.counted
+    );
     if shape.lanes == 1 {
         let totals: HashSet<u64> = ok.iter().map(|count| count.total).collect();
         assert_eq!(totals.len(), ok.len(), "a total was given twice: {plan}");
     }
     let caches: Vec<i64> = ok.iter().filter_map(|count| count.cache).collect();
-    assert_eq!(caches.iter().collect::<HashSet<_>>().len(), caches.len(), "a cache number was given twice: {plan}");
-    assert!(ok.iter().all(|count| count.total <= rows as u64 && count.cache <= Some(rows as i64)), "{plan}");
-    let longest = answers.iter().map(|(_, waited)| *waited).max().unwrap_or_default();
-    assert!(longest <= DEADLINE + LATE_AT_MOST, "a visitor waited {longest:?}: {plan}");
-    let forgets = |fault: &Fault| matches!(fault, Fault::Broken { forgotten: true, .. });
+    assert_eq!(
+        caches.iter().collect::<HashSet<_>>().len(),
+        caches.len(),
+        "a cache number was given twice: {plan}"
+    );
+    assert!(
+        ok.iter()
+            .all(|count| count.total <= rows as u64 && count.cache <= Some(rows as i64)),
+        "{plan}"
+    );
+    let longest = answers
+        .iter()
+        .map(|(_, waited)| *waited)
+        .max()
+        .unwrap_or_default();
+    assert!(
+        longest <= DEADLINE + LATE_AT_MOST,
+        "a visitor waited {longest:?}: {plan}"
+    );
+    let forgets = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Broken {
+                forgotten: true,
+                ..
+            }
+        )
+    };
     if world.counter_plan.is_empty() && !world.ledger_plan.values().any(forgets) {
-        assert_eq!(world.counted, rows as u64, "what is committed is counted: {plan}");
+        assert_eq!(
+            world.counted, rows as u64,
+            "what is committed is counted: {plan}"
+        );
     }
 }
 
@@ -337,35 +450,57 @@ fn all(runs: Vec<(World, Shape)>) {
             let runs = Arc::clone(&runs);
             thread::spawn(move || {
                 loop {
-                    let Some((world, shape)) = runs.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
+                    let Some((world, shape)) =
+                        runs.lock().unwrap_or_else(PoisonError::into_inner).pop()
+                    else {
                         return;
                     };
-                    let plan = format!("ledger {:?}, counter {:?}", world.ledger_plan, world.counter_plan);
+                    let plan = format!(
+                        "ledger {:?}, counter {:?}",
+                        world.ledger_plan, world.counter_plan
+                    );
                     let world = Shared(Arc::new(Mutex::new(world)));
                     judge(&world, shape, &run(&world, shape), &plan);
                 }
             })
         })
         .collect();
-    let failed: Vec<_> = workers.into_iter().filter_map(|worker| worker.join().err()).collect();
-    assert!(failed.is_empty(), "{} runs were wrong, see above", failed.len());
+    let failed: Vec<_> = workers
+        .into_iter()
+        .filter_map(|worker| worker.join().err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} runs were wrong, see above",
+        failed.len()
+    );
 }
 
 fn ledger_plan(plan: impl IntoIterator<Item = (usize, Fault)>) -> World {
-    World { ledger_plan: plan.into_iter().collect(), ..World::default() }
+    World {
+        ledger_plan: plan.into_iter().collect(),
+        ..World::default()
+    }
 }
 
 #[test]
 fn the_ledger_fails_at_the_nth_call() {
-    let each = |call| FAULTS.into_iter().map(move |fault| (ledger_plan([(call, fault)]), ONE_LANE));
+    let each = |call| {
+        FAULTS
+            .into_iter()
+            .map(move |fault| (ledger_plan([(call, fault)]), ONE_LANE))
+    };
     all((1..=8).flat_map(each).collect());
 }
 
 #[test]
 fn the_ledger_fails_at_two_calls_in_a_row() {
-    let pairs = FAULTS.into_iter().flat_map(|first| FAULTS.into_iter().map(move |second| (first, second)));
+    let pairs = FAULTS
+        .into_iter()
+        .flat_map(|first| FAULTS.into_iter().map(move |second| (first, second)));
     let each = |call| {
-        let run = move |(first, second)| (ledger_plan([(call, first), (call + 1, second)]), ONE_LANE);
+        let run =
+            move |(first, second)| (ledger_plan([(call, first), (call + 1, second)]), ONE_LANE);
         pairs.clone().map(run)
     };
     // After the opening, and amid the commits.
@@ -374,17 +509,32 @@ fn the_ledger_fails_at_two_calls_in_a_row() {
 
 #[test]
 fn the_ledger_fails_for_a_while() {
-    let long = |fault| (ledger_plan((3..=9).map(move |call| (call, fault))), ONE_LANE);
+    let long = |fault| {
+        (
+            ledger_plan((3..=9).map(move |call| (call, fault))),
+            ONE_LANE,
+        )
+    };
     all(FAULTS.into_iter().map(long).collect());
 }
 
 #[test]
 fn the_counter_fails_at_the_nth_call() {
     let plan = |call, carried_out, long| {
-        let counter_plan = (call..call + long).map(|call| (call, carried_out)).collect();
-        (World { counter_plan, ..World::default() }, ONE_LANE)
+        let counter_plan = (call..call + long)
+            .map(|call| (call, carried_out))
+            .collect();
+        (
+            World {
+                counter_plan,
+                ..World::default()
+            },
+            ONE_LANE,
+        )
     };
-    let each = |call| [(true, 1), (false, 1), (true, 4), (false, 4)].map(|(done, long)| plan(call, done, long));
+    let each = |call| {
+        [(true, 1), (false, 1), (true, 4), (false, 4)].map(|(done, long)| plan(call, done, long))
+    };
     all((1..=6).flat_map(each).collect());
 }
 
@@ -398,15 +548,32 @@ fn random(state: &mut u64, below: usize) -> usize {
 
 #[test]
 fn anything_fails_at_any_time_in_two_lanes() {
-    let shape = Shape { lanes: 2, visitors: 6, visits: 8 };
+    let shape = Shape {
+        lanes: 2,
+        visitors: 6,
+        visits: 8,
+    };
     let run = |seed: u64| {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         // Every fifth call or so fails, while the run lasts.
         let calls: Vec<usize> = (1..60).filter(|_| random(&mut state, 5) == 0).collect();
-        let ledger_plan = calls.into_iter().map(|call| (call, FAULTS[random(&mut state, FAULTS.len())])).collect();
+        let ledger_plan = calls
+            .into_iter()
+            .map(|call| (call, FAULTS[random(&mut state, FAULTS.len())]))
+            .collect();
         let calls: Vec<usize> = (1..60).filter(|_| random(&mut state, 8) == 0).collect();
-        let counter_plan = calls.into_iter().map(|call| (call, random(&mut state, 2) == 0)).collect();
-        (World { ledger_plan, counter_plan, ..World::default() }, shape)
+        let counter_plan = calls
+            .into_iter()
+            .map(|call| (call, random(&mut state, 2) == 0))
+            .collect();
+        (
+            World {
+                ledger_plan,
+                counter_plan,
+                ..World::default()
+            },
+            shape,
+        )
     };
     all((1..=60).map(run).collect());
 }

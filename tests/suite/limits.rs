@@ -13,25 +13,39 @@ fn visit() -> String {
 #[test]
 fn visits_above_the_longest_queue_are_refused_at_once() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).set("MAX_QUEUE", 3).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .set("MAX_QUEUE", 3)
+        .start();
     let mut watcher = database.superuser();
     let held = database.hold();
     let mut waiting = vec![visitas.connect()];
     waiting[0].send(visit());
-    within(ANSWER_LIMIT, "the first commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    within(ANSWER_LIMIT, "the first commit to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     for number in 1..=3 {
         let mut client = visitas.connect();
         client.send(visit());
         waiting.push(client);
-        within(ANSWER_LIMIT, "the visit to queue", || queued(&visitas) >= f64::from(number));
+        within(ANSWER_LIMIT, "the visit to queue", || {
+            queued(&visitas) >= f64::from(number)
+        });
     }
     let start = Instant::now();
     let refused = visitas.try_visit();
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
-    assert!(start.elapsed() < Duration::from_millis(500), "refused after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "refused after {:?}",
+        start.elapsed()
+    );
     held.release();
-    waiting.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    waiting
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read().status, 200));
     assert_eq!(database.rows(), 4);
     assert_eq!(visitas.visit().total, 5);
 }
@@ -40,7 +54,10 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
 fn a_visit_waits_no_longer_than_its_deadline() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "600ms").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", "600ms")
+        .start();
     let held = database.hold();
     let start = Instant::now();
     let mut waiting: Vec<Client> = (0..8).map(|_| visitas.connect()).collect();
@@ -51,13 +68,23 @@ fn a_visit_waits_no_longer_than_its_deadline() {
         assert!(late.header("Retry-After").is_some(), "{late:?}");
     }
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(550), "given up early, after {took:?}");
-    assert!(took < Duration::from_millis(1000), "given up after {took:?}");
+    assert!(
+        took >= Duration::from_millis(550),
+        "given up early, after {took:?}"
+    );
+    assert!(
+        took < Duration::from_millis(1000),
+        "given up after {took:?}"
+    );
     held.release();
     // Their rows may be there or not; what is there is counted.
-    within(ANSWER_LIMIT, "visits again", || visitas.try_visit().status == 200);
+    within(ANSWER_LIMIT, "visits again", || {
+        visitas.try_visit().status == 200
+    });
     let mut watcher = database.superuser();
-    within(ANSWER_LIMIT, "the last commit", || database.sessions_waiting(&mut watcher) == 0);
+    within(ANSWER_LIMIT, "the last commit", || {
+        database.sessions_waiting(&mut watcher) == 0
+    });
     let rows = database.rows();
     assert!((1..=9).contains(&rows), "{rows} rows");
     assert_eq!(visitas.stats().total, rows);
@@ -67,16 +94,25 @@ fn a_visit_waits_no_longer_than_its_deadline() {
 fn a_lock_on_the_table_for_longer_than_the_deadline_leaves_nothing_stuck() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "200ms").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", "200ms")
+        .start();
     let held = database.hold();
     for _ in 0..8 {
         let start = Instant::now();
         assert_eq!(visitas.try_visit().status, 503);
-        assert!(start.elapsed() < Duration::from_millis(600), "refused after {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(600),
+            "refused after {:?}",
+            start.elapsed()
+        );
     }
     assert_eq!(visitas.get("/livez").status, 200);
     held.release();
-    within(Duration::from_secs(3), "visits again", || visitas.try_visit().status == 200);
+    within(Duration::from_secs(3), "visits again", || {
+        visitas.try_visit().status == 200
+    });
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
 }

@@ -1,4 +1,5 @@
-//! The memory that the process is given is enough for it, whatever clients do: it is never killed, and never aborts.
+//! The memory that the process is given is enough for it, whatever clients do: it is never killed,
+//! and never aborts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,7 +26,8 @@ impl Group {
         };
         fs::create_dir(&folder).map_err(|error| format!("no cgroup can be made: {error}"))?;
         let group = Group(folder);
-        fs::write(group.0.join(file), bytes.to_string()).map_err(|error| format!("no limit can be set: {error}"))?;
+        fs::write(group.0.join(file), bytes.to_string())
+            .map_err(|error| format!("no limit can be set: {error}"))?;
         Ok(group)
     }
 
@@ -40,15 +42,18 @@ impl Drop for Group {
     }
 }
 
-/// Connects and sends the beginning of a head of that size. An error is no failure: it may be refused.
+/// Connects and sends the beginning of a head of that size. An error is no failure: it may be
+/// refused.
 fn unfinished(visitas: &Visitas, bytes: usize) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port()))).ok()?;
+    let mut stream =
+        TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port()))).ok()?;
     let head = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}", "x".repeat(bytes));
     stream.write_all(head.as_bytes()).ok()?;
     Some(stream)
 }
 
-/// What was answered to an unfinished head: 408 to who had to go, 503 to who was refused, nothing to who waits.
+/// What was answered to an unfinished head: 408 to who had to go, 503 to who was refused, nothing
+/// to who waits.
 fn status(stream: &mut TcpStream) -> Option<String> {
     stream.set_nonblocking(true).expect("a socket");
     let mut answer = [0; 12];
@@ -56,14 +61,20 @@ fn status(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[9..]).into_owned())
 }
 
-/// Far more unfinished heads than there is memory for; meanwhile visits are served, and the process lives on.
+/// Far more unfinished heads than there is memory for; meanwhile visits are served, and the process
+/// lives on.
 fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
     let mut slow = Vec::new();
     for number in 0..heads {
         slow.extend(unfinished(visitas, bytes));
         if number % 100 == 0 {
             let answer = visitas.try_visit();
-            assert_eq!(answer.status, 200, "beside {number} heads: {answer:?}\n{}", visitas.said());
+            assert_eq!(
+                answer.status,
+                200,
+                "beside {number} heads: {answer:?}\n{}",
+                visitas.said()
+            );
         }
     }
     assert!(visitas.is_running(), "{}", visitas.said());
@@ -75,18 +86,28 @@ fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
         told.len(),
         slow.len()
     );
-    assert!(told.iter().all(|status| status == "408" || status == "503"), "{told:?}");
+    assert!(
+        told.iter().all(|status| status == "408" || status == "503"),
+        "{told:?}"
+    );
     drop(slow);
-    within(ANSWER_LIMIT, "all to be gone", || metrics(visitas).sum("visitas_connections") <= 2.0);
+    within(ANSWER_LIMIT, "all to be gone", || {
+        metrics(visitas).sum("visitas_connections") <= 2.0
+    });
     assert_eq!(visitas.try_visit().status, 200);
 }
 
 #[test]
 fn unfinished_heads_beyond_the_address_space_are_survived() {
     let _machine = machine();
-    let mut visitas = Settings::new().through(&["/bin/sh", "-c", "ulimit -v 300000; exec \"$0\" \"$@\""]).start();
+    let mut visitas = Settings::new()
+        .through(&["/bin/sh", "-c", "ulimit -v 300000; exec \"$0\" \"$@\""])
+        .start();
     let said = visitas.stderr().all();
-    assert!(said.iter().any(|line| line.contains("RLIMIT_AS")), "{said:#?}");
+    assert!(
+        said.iter().any(|line| line.contains("RLIMIT_AS")),
+        "{said:#?}"
+    );
     is_survived(&mut visitas, 2000, 39_000);
 }
 
@@ -97,7 +118,9 @@ fn unfinished_heads_beyond_the_cgroup_are_survived() {
         Err(why) => return skipped("a memory cgroup", &why),
     };
     let _machine = machine();
-    let mut visitas = Settings::new().through(&["/bin/sh", "-c", &group.wrapper(), "sh"]).start();
+    let mut visitas = Settings::new()
+        .through(&["/bin/sh", "-c", &group.wrapper(), "sh"])
+        .start();
     let said = visitas.stderr().all();
     assert!(said.iter().any(|line| line.contains("cgroup")), "{said:#?}");
     is_survived(&mut visitas, 3000, 39_000);

@@ -22,7 +22,11 @@ pub fn queued(visitas: &Visitas) -> f64 {
 #[track_caller]
 fn answers(metrics: &Metrics, status: &str) -> f64 {
     let samples = &metrics.family(metrics.one("counter", "responses")).samples;
-    samples.iter().filter(|sample| sample.label("code") == Some(status)).map(|sample| sample.value).sum()
+    samples
+        .iter()
+        .filter(|sample| sample.label("code") == Some(status))
+        .map(|sample| sample.value)
+        .sum()
 }
 
 #[test]
@@ -33,8 +37,16 @@ fn every_name_has_the_prefix_and_its_unit() {
     let metrics = metrics(&visitas);
     for (name, family) in &metrics.0 {
         // Those of the process have the names that every client library gives them.
-        assert!(name.starts_with("visitas_") || name.starts_with("process_"), "{name}");
-        assert_eq!(family.kind == "counter", name.ends_with("_total"), "{name} is a {}", family.kind);
+        assert!(
+            name.starts_with("visitas_") || name.starts_with("process_"),
+            "{name}"
+        );
+        assert_eq!(
+            family.kind == "counter",
+            name.ends_with("_total"),
+            "{name} is a {}",
+            family.kind
+        );
         assert!(family.help.len() > 10, "{name}: {:?}", family.help);
     }
     for (kind, word) in [
@@ -47,10 +59,17 @@ fn every_name_has_the_prefix_and_its_unit() {
         ("gauge", "connections"),
         ("gauge", "build_info"),
     ] {
-        assert!(!metrics.like(kind, word).is_empty(), "no {kind} about {word}: {:?}", metrics.0.keys());
+        assert!(
+            !metrics.like(kind, word).is_empty(),
+            "no {kind} about {word}: {:?}",
+            metrics.0.keys()
+        );
     }
     let build = &metrics.family("visitas_build_info").samples[0];
-    assert_eq!((build.label("version"), build.value), (Some(env!("CARGO_PKG_VERSION")), 1.0));
+    assert_eq!(
+        (build.label("version"), build.value),
+        (Some(env!("CARGO_PKG_VERSION")), 1.0)
+    );
 }
 
 #[test]
@@ -69,10 +88,17 @@ fn visits_commits_and_answers_rise_with_the_visits() {
     assert_eq!(answers(&after, "200") - answers(&before, "200"), 51.0);
     let batch = after.one("histogram", "batch");
     let samples = &after.family(batch).samples;
-    let sum: f64 = samples.iter().filter(|sample| sample.name.ends_with("_sum")).map(|sample| sample.value).sum();
+    let sum: f64 = samples
+        .iter()
+        .filter(|sample| sample.name.ends_with("_sum"))
+        .map(|sample| sample.value)
+        .sum();
     assert_eq!(sum, 50.0, "the batches hold the visits");
     let commits = after.count("visitas_commit_seconds");
-    assert!((1.0..=50.0).contains(&commits), "{commits} commits for 50 visits");
+    assert!(
+        (1.0..=50.0).contains(&commits),
+        "{commits} commits for 50 visits"
+    );
     assert_eq!(after.count(batch), commits);
 }
 
@@ -84,10 +110,13 @@ fn connections_are_those_that_are_open() {
         metrics.sum(metrics.one("gauge", "connections"))
     };
     let mut kept: Vec<_> = (0..5).map(|_| visitas.connect()).collect();
-    kept.iter_mut().for_each(|client| drop(client.get("/livez")));
+    kept.iter_mut()
+        .for_each(|client| drop(client.get("/livez")));
     // Connections of earlier readings may not be gone yet.
     let limit = std::time::Duration::from_secs(5);
-    within(limit, "five connections and the one that asks", || open() == 6.0);
+    within(limit, "five connections and the one that asks", || {
+        open() == 6.0
+    });
     drop(kept);
     within(limit, "the one that asks", || open() == 1.0);
 }
@@ -99,9 +128,15 @@ fn reconnects_are_counted() {
     visitas.visit();
     let reconnects = || -> f64 {
         let metrics = metrics(&visitas);
-        metrics.like("counter", "reconnects").iter().map(|name| metrics.sum(name)).sum()
+        metrics
+            .like("counter", "reconnects")
+            .iter()
+            .map(|name| metrics.sum(name))
+            .sum()
     };
     let before = reconnects();
     assert!(database.terminate_sessions() > 0);
-    within(std::time::Duration::from_secs(10), "a reconnect", || visitas.visit().total > 0 && reconnects() > before);
+    within(std::time::Duration::from_secs(10), "a reconnect", || {
+        visitas.visit().total > 0 && reconnects() > before
+    });
 }

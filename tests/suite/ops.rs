@@ -17,35 +17,53 @@ fn what_is_for_operators_is_on_that_port_alone() {
     let (visitas, ops) = start();
     for path in OPS {
         assert_eq!(visitas.get(path).status, 404, "{path} in public");
-        assert_eq!(Client::connect(ops).get(path).status, 200, "{path} on OPS_PORT");
+        assert_eq!(
+            Client::connect(ops).get(path).status,
+            200,
+            "{path} on OPS_PORT"
+        );
     }
     for path in ["/", "/stats", "/events", "/badge.svg", "/nowhere"] {
-        assert_eq!(Client::connect(ops).get(path).status, 404, "{path} on OPS_PORT");
+        assert_eq!(
+            Client::connect(ops).get(path).status,
+            404,
+            "{path} on OPS_PORT"
+        );
     }
     assert_eq!(visitas.visit().total, 1, "nothing there was a visit");
     let line = visitas.stdout().all().concat();
-    assert!(line.contains(&format!("ops at http://127.0.0.1:{ops}")), "{line}");
+    assert!(
+        line.contains(&format!("ops at http://127.0.0.1:{ops}")),
+        "{line}"
+    );
 }
 
 #[test]
 fn without_it_they_are_where_everything_is() {
     let visitas = Settings::new().start();
-    OPS.iter().for_each(|path| assert_eq!(visitas.get(path).status, 200, "{path}"));
+    OPS.iter()
+        .for_each(|path| assert_eq!(visitas.get(path).status, 200, "{path}"));
 }
 
 #[test]
 fn it_answers_while_the_public_port_is_full() {
     let port = free_port();
-    let visitas = Settings::new().set("OPS_PORT", port).set("MAX_CONNECTIONS", 2).start();
+    let visitas = Settings::new()
+        .set("OPS_PORT", port)
+        .set("MAX_CONNECTIONS", 2)
+        .start();
     let _full = [visitas.connect(), visitas.connect()];
-    OPS.iter().for_each(|path| assert_eq!(Client::connect(port).get(path).status, 200, "{path}"));
+    OPS.iter()
+        .for_each(|path| assert_eq!(Client::connect(port).get(path).status, 200, "{path}"));
 }
 
 #[test]
 fn the_health_check_asks_there() {
     let (visitas, ops) = start();
     let check = |name: &str, port: u16| {
-        let settings = Settings::empty().set("PORT", visitas.port()).set(name, port);
+        let settings = Settings::empty()
+            .set("PORT", visitas.port())
+            .set(name, port);
         settings.argument("healthcheck").run().code
     };
     assert_eq!(check("OPS_PORT", ops), Some(0));
@@ -55,9 +73,13 @@ fn the_health_check_asks_there() {
 #[test]
 fn it_says_not_ready_until_the_end_of_a_drain() {
     let port = free_port();
-    let mut visitas = Settings::new().set("OPS_PORT", port).set("DRAIN_DELAY", "1s").start();
+    let mut visitas = Settings::new()
+        .set("OPS_PORT", port)
+        .set("DRAIN_DELAY", "1s")
+        .start();
     visitas.signal("TERM");
-    let not_ready = || Client::try_connect(port).is_ok_and(|mut client| client.get("/readyz").status == 503);
+    let not_ready =
+        || Client::try_connect(port).is_ok_and(|mut client| client.get("/readyz").status == 503);
     within(Duration::from_secs(5), "503", not_ready);
     assert_eq!(Client::connect(port).get("/livez").status, 200);
     assert_eq!(visitas.wait_end().code, Some(0));

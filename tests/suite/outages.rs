@@ -1,21 +1,28 @@
-//! A store goes away and comes back while visitas serves: fast refusals, no restart, one log line for each change.
+//! A store goes away and comes back while visitas serves: fast refusals, no restart, one log line
+//! for each change.
 
 use std::time::{Duration, Instant};
 
 use crate::support::client::request;
 use crate::support::html::Page;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Database, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine, within};
+use crate::support::{
+    Cluster, Database, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine, within,
+};
 
 /// From a store's return to the first visit that uses it again, as the contract has it.
 const BACK_LIMIT: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
-/// What a deadline may be missed by: the clock that enforces it ticks, and the answer has to be sent and read.
+/// What a deadline may be missed by: the clock that enforces it ticks, and the answer has to be
+/// sent and read.
 const LATE_AT_MOST: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn settings() -> Settings {
-    Settings::new().set("REQUEST_TIMEOUT", format!("{}ms", REQUEST_TIMEOUT.as_millis()))
+    Settings::new().set(
+        "REQUEST_TIMEOUT",
+        format!("{}ms", REQUEST_TIMEOUT.as_millis()),
+    )
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -26,7 +33,12 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 #[track_caller]
 fn is_refusal(response: &Response) {
     assert_eq!(response.status, 503, "{response:?}");
-    assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
+    assert!(
+        response
+            .header("Retry-After")
+            .is_some_and(|seconds| seconds.parse::<u32>().is_ok()),
+        "{response:?}"
+    );
     response.sentence();
 }
 
@@ -40,11 +52,14 @@ fn refuses_in_milliseconds(visitas: &Visitas) {
         times.push(time);
     }
     times.sort_unstable();
-    assert!(times[5] < Duration::from_millis(50) && times[10] < Duration::from_millis(500), "refused after {times:?}");
+    assert!(
+        times[5] < Duration::from_millis(50) && times[10] < Duration::from_millis(500),
+        "refused after {times:?}"
+    );
 }
 
-/// Visits, each of which `check` accepts, until the outage is so long that whatever waits between two tries to connect
-/// waits its longest.
+/// Visits, each of which `check` accepts, until the outage is so long that whatever waits between
+/// two tries to connect waits its longest.
 #[track_caller]
 fn outlast(visitas: &Visitas, start: Instant, check: impl Fn(&Response)) {
     while start.elapsed() < Duration::from_millis(2500) {
@@ -82,7 +97,10 @@ fn says_once_away_and_once_back(visitas: &Visitas, mark: usize, store: &str) {
     let lines = visitas.stderr().since(mark);
     assert_eq!(lines.len(), 2, "one line for each change: {lines:#?}");
     for line in &lines {
-        assert!(line.to_lowercase().contains(store), "of which store: {line}");
+        assert!(
+            line.to_lowercase().contains(store),
+            "of which store: {line}"
+        );
         assert!(!line.contains("app_password"), "{line}");
     }
 }
@@ -101,7 +119,10 @@ fn the_database_stops_and_comes_back() {
         let away = Instant::now();
         let (first, time) = timed(|| visitas.try_visit());
         is_refusal(&first);
-        assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "the first visit waited {time:?} ({how:?})");
+        assert!(
+            time <= REQUEST_TIMEOUT + LATE_AT_MOST,
+            "the first visit waited {time:?} ({how:?})"
+        );
         refuses_in_milliseconds(&visitas);
         assert_eq!(visitas.get("/livez").status, 200);
         assert_eq!(visitas.get("/readyz").status, 503);
@@ -131,11 +152,18 @@ fn outage_under_load(how: Stop) {
     cluster.stop(how);
     within(LIMIT, "refusals", || visitas.try_visit().status == 503);
     cluster.restart();
-    let before = back_within_a_second(&visitas, |response| response.status == 200).counts().total;
-    within(LIMIT, "visits again", || visitas.stats().total > before + 100);
+    let before = back_within_a_second(&visitas, |response| response.status == 200)
+        .counts()
+        .total;
+    within(LIMIT, "visits again", || {
+        visitas.stats().total > before + 100
+    });
     let tally = load.stop();
     check_account(&database, &visitas, tally.ok() + 1, tally.unsure());
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {tally:?}"
+    );
     says_once_away_and_once_back(&visitas, mark, "postgres");
 }
 
@@ -143,7 +171,10 @@ fn outage_under_load(how: Stop) {
 #[track_caller]
 pub fn check_account(database: &Database<'_>, visitas: &Visitas, ok: u64, unsure: u64) {
     let rows = database.rows();
-    assert!((ok..=ok + unsure).contains(&rows), "{rows} rows for {ok} answered with 200 and {unsure} otherwise");
+    assert!(
+        (ok..=ok + unsure).contains(&rows),
+        "{rows} rows for {ok} answered with 200 and {unsure} otherwise"
+    );
     assert_eq!(visitas.stats().total, rows, "the total and the rows");
 }
 
@@ -167,15 +198,24 @@ fn a_network_that_swallows_everything_is_an_outage_too() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let visitas = settings().set("DATABASE_URL", database.url_at(proxy.port())).set("REQUEST_TIMEOUT", "500ms").start();
+    let visitas = settings()
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .set("REQUEST_TIMEOUT", "500ms")
+        .start();
     assert_eq!(visitas.visit().total, 1);
-    // The server never learns that those sessions are over: it still runs them, with all their locks.
+    // The server never learns that those sessions are over: it still runs them, with all their
+    // locks.
     proxy.swallow_links();
     let (first, time) = timed(|| visitas.try_visit());
     // A lane that gives its connection up in time may repeat the visit over a new one.
     assert!(matches!(first.status, 200 | 503), "{first:?}");
-    assert!(time <= Duration::from_millis(500) + LATE_AT_MOST, "the first visit waited {time:?}");
-    within(LIMIT, "visits over a new connection", || visitas.try_visit().status == 200);
+    assert!(
+        time <= Duration::from_millis(500) + LATE_AT_MOST,
+        "the first visit waited {time:?}"
+    );
+    within(LIMIT, "visits over a new connection", || {
+        visitas.try_visit().status == 200
+    });
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
     assert_eq!(visitas.visit().total, rows + 1);
@@ -185,7 +225,9 @@ fn a_network_that_swallows_everything_is_an_outage_too() {
 fn a_slow_network_only_slows_down() {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
-    let visitas = Settings::new().set("DATABASE_URL", database.url_at(proxy.port())).start();
+    let visitas = Settings::new()
+        .set("DATABASE_URL", database.url_at(proxy.port()))
+        .start();
     proxy.slow(Duration::from_millis(20));
     for visit in 1..=5 {
         assert_eq!(visitas.visit().total, visit);
@@ -207,20 +249,34 @@ fn redis_stops_and_comes_back_empty() {
             let (counts, time) = timed(|| visitas.visit());
             total += 1;
             assert_eq!((counts.total, counts.cache), (total, None));
-            let limit = if visit == 0 { REQUEST_TIMEOUT + LATE_AT_MOST } else { Duration::from_millis(500) };
+            let limit = if visit == 0 {
+                REQUEST_TIMEOUT + LATE_AT_MOST
+            } else {
+                Duration::from_millis(500)
+            };
             assert!(time <= limit, "visit {visit} took {time:?}");
         }
         assert_eq!(visitas.stats().cache, None);
         let page = Page::read(&visitas.get("/").text());
         total += 1;
-        assert_eq!((page.number("total"), page.number("cache")), (i64::try_from(total).ok(), None));
+        assert_eq!(
+            (page.number("total"), page.number("cache")),
+            (i64::try_from(total).ok(), None)
+        );
         assert_eq!(visitas.get("/readyz").status, 200, "visits are taken");
         if long {
-            outlast(&visitas, away, |response| assert_eq!(response.counts().cache, None));
+            outlast(&visitas, away, |response| {
+                assert_eq!(response.counts().cache, None)
+            });
         }
         redis.restart();
-        let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
-        assert_eq!(back.cache, Some(1), "it starts from 0 when its memory is lost");
+        let back =
+            back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+        assert_eq!(
+            back.cache,
+            Some(1),
+            "it starts from 0 when its memory is lost"
+        );
         assert_eq!(redis.counter(), Some(1));
         total = back.total;
         says_once_away_and_once_back(&visitas, mark, "redis");
@@ -241,14 +297,20 @@ fn redis_hangs_and_goes_on() {
         assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "{time:?}");
     }
     redis.resume();
-    let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
-    // The increments that were under way when it hung may have been carried out since, each at most once.
+    let back =
+        back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+    // The increments that were under way when it hung may have been carried out since, each at most
+    // once.
     let total = i64::try_from(back.total).expect("a total");
-    assert!(back.cache > Some(1) && back.cache <= Some(total), "{back:?}");
+    assert!(
+        back.cache > Some(1) && back.cache <= Some(total),
+        "{back:?}"
+    );
 }
 
-/// Scenario: the process is stopped and carries on (`docker pause`, a debugger) while an increment is under way. Bug: the
-/// wait for its answer was interrupted, and the visit was told that the cache is unavailable. Fix: wait on.
+/// Scenario: the process is stopped and carries on (`docker pause`, a debugger) while an increment
+/// is under way. Bug: the wait for its answer was interrupted, and the visit was told that the
+/// cache is unavailable. Fix: wait on.
 #[test]
 fn a_process_that_was_stopped_waits_on_for_redis() {
     let _machine = machine();
@@ -284,17 +346,29 @@ fn redis_stops_under_load() {
     let load = Load::start(visitas.port(), 16);
     within(LIMIT, "visits", || visitas.stats().total > 100);
     redis.stop();
-    within(LIMIT, "visits without the cache", || visitas.visit().cache.is_none());
+    within(LIMIT, "visits without the cache", || {
+        visitas.visit().cache.is_none()
+    });
     redis.restart();
     back_within_a_second(&visitas, |response| response.counts().cache.is_some());
     let before = visitas.stats().total;
-    within(LIMIT, "visits with the cache", || visitas.stats().total > before + 100);
+    within(LIMIT, "visits with the cache", || {
+        visitas.stats().total > before + 100
+    });
     let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "no visit is refused without the cache: {tally:?}");
+    assert_eq!(
+        tally.unsure(),
+        0,
+        "no visit is refused without the cache: {tally:?}"
+    );
     let rows = database.rows();
     assert!(rows > tally.ok(), "{rows} rows");
     assert_eq!(visitas.stats().total, rows);
-    assert!(redis.counter().is_some_and(|counted| counted > 0 && counted < i64::try_from(rows).expect("a count")));
+    assert!(
+        redis
+            .counter()
+            .is_some_and(|counted| counted > 0 && counted < i64::try_from(rows).expect("a count"))
+    );
 }
 
 #[test]
@@ -312,7 +386,8 @@ fn both_stores_stop_and_come_back() {
     let back = back_within_a_second(&visitas, |response| response.status == 200).counts();
     assert_eq!((back.total, back.cache), (2, None));
     redis.restart();
-    let back = back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
+    let back =
+        back_within_a_second(&visitas, |response| response.counts().cache.is_some()).counts();
     assert_eq!(back.cache, Some(1));
     assert_eq!(database.rows(), back.total);
 }

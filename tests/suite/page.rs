@@ -1,4 +1,5 @@
-//! The page and its JSON twin: languages, numbers, valid HTML, nothing from elsewhere, and what it says without the cache.
+//! The page and its JSON twin: languages, numbers, valid HTML, nothing from elsewhere, and what it
+//! says without the cache.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +10,10 @@ use crate::support::{Redis, Settings, Visitas, within};
 
 #[track_caller]
 fn page(visitas: &Visitas, accept_language: Option<&str>) -> Page {
-    let headers: Vec<(&str, &str)> = accept_language.map(|value| ("Accept-Language", value)).into_iter().collect();
+    let headers: Vec<(&str, &str)> = accept_language
+        .map(|value| ("Accept-Language", value))
+        .into_iter()
+        .collect();
     let response = visitas.request("GET", "/", &headers);
     assert_eq!(response.status, 200, "{response:?}");
     Page::read(&response.text())
@@ -33,7 +37,11 @@ fn it_is_portuguese_unless_english_is_preferred() {
         Some("english"),
         Some(";;q=,,"),
     ] {
-        assert_eq!(page(&visitas, accepted).language(), Some("pt-BR"), "Accept-Language: {accepted:?}");
+        assert_eq!(
+            page(&visitas, accepted).language(),
+            Some("pt-BR"),
+            "Accept-Language: {accepted:?}"
+        );
     }
     for accepted in [
         "en",
@@ -47,7 +55,11 @@ fn it_is_portuguese_unless_english_is_preferred() {
         "en;q=1.0,*;q=0.1",
         "en ; q=0.8",
     ] {
-        assert_eq!(page(&visitas, Some(accepted)).language(), Some("en"), "Accept-Language: {accepted:?}");
+        assert_eq!(
+            page(&visitas, Some(accepted)).language(),
+            Some("en"),
+            "Accept-Language: {accepted:?}"
+        );
     }
 }
 
@@ -56,7 +68,12 @@ fn both_languages_say_the_same_in_their_own_words() {
     let visitas = Settings::new().start();
     let (portuguese, english) = (page(&visitas, None), page(&visitas, Some("en")));
     assert_ne!(portuguese.text, english.text);
-    let names = |page: &Page| page.elements.iter().map(|element| element.name.clone()).collect::<Vec<_>>();
+    let names = |page: &Page| {
+        page.elements
+            .iter()
+            .map(|element| element.name.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(names(&portuguese), names(&english), "the same elements");
     let title = |page: &Page| page.all("title").next().expect("a title").raw.clone();
     assert_ne!(title(&portuguese), title(&english));
@@ -67,8 +84,15 @@ fn its_numbers_are_those_of_the_visit() {
     let visitas = Settings::new().start();
     for visit in 1..=3 {
         let page = page(&visitas, None);
-        assert_eq!((page.number("total"), page.number("cache")), (Some(visit), Some(visit)));
-        let seen = page.text.split(|c: char| !c.is_ascii_digit()).filter(|digits| *digits == visit.to_string()).count();
+        assert_eq!(
+            (page.number("total"), page.number("cache")),
+            (Some(visit), Some(visit))
+        );
+        let seen = page
+            .text
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|digits| *digits == visit.to_string())
+            .count();
         assert!(seen >= 2, "both numbers are to be seen: {:?}", page.text);
     }
     let counts = visitas.visit();
@@ -79,18 +103,33 @@ fn its_numbers_are_those_of_the_visit() {
 fn it_is_small_valid_and_needs_nothing_from_elsewhere() {
     let visitas = Settings::new().start();
     let response = visitas.get("/");
-    assert!(response.body.len() < 16 * 1024, "{} bytes", response.body.len());
+    assert!(
+        response.body.len() < 16 * 1024,
+        "{} bytes",
+        response.body.len()
+    );
     let page = Page::read(&response.text());
     assert_eq!(page.all("title").count(), 1);
     assert_eq!(page.all("h1").count(), 1);
+    assert!(page.all("meta").any(|meta| {
+        meta.attribute("charset")
+            .is_some_and(|set| set.eq_ignore_ascii_case("utf-8"))
+    }));
     assert!(
-        page.all("meta").any(|meta| meta.attribute("charset").is_some_and(|set| set.eq_ignore_ascii_case("utf-8")))
+        page.all("meta")
+            .any(|meta| meta.attribute("name") == Some("viewport"))
     );
-    assert!(page.all("meta").any(|meta| meta.attribute("name") == Some("viewport")));
-    assert!(page.all("script").all(|script| script.raw.trim().is_empty()), "a script in the page");
+    assert!(
+        page.all("script")
+            .all(|script| script.raw.trim().is_empty()),
+        "a script in the page"
+    );
     for element in &page.elements {
         for (name, value) in &element.attributes {
-            assert!(!name.starts_with("on") && name != "style", "{element:?} needs what the policy forbids");
+            assert!(
+                !name.starts_with("on") && name != "style",
+                "{element:?} needs what the policy forbids"
+            );
             let loads = name == "src" || (name == "href" && element.name == "link");
             let own = value.starts_with('/') && !value.starts_with("//");
             assert!(!loads || own, "{element:?} loads from elsewhere");
@@ -106,19 +145,40 @@ fn it_is_small_valid_and_needs_nothing_from_elsewhere() {
 fn its_policy_allows_its_style_and_no_other() {
     let visitas = Settings::new().start();
     let response = visitas.get("/");
-    let policy = response.header("Content-Security-Policy").expect("a policy").to_owned();
+    let policy = response
+        .header("Content-Security-Policy")
+        .expect("a policy")
+        .to_owned();
     assert!(!policy.contains("unsafe-"), "{policy}");
     let page = Page::read(&response.text());
     for style in page.all("style") {
-        let hash = format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(&style.raw)));
-        assert!(policy.contains(&hash), "{policy} has no {hash}: no browser would apply the page's style");
-        assert!(!style.raw.contains("url(") && !style.raw.contains("@import"), "the style loads something");
+        let hash = format!(
+            "'sha256-{}'",
+            BASE64_STANDARD.encode(Sha256::digest(&style.raw))
+        );
+        assert!(
+            policy.contains(&hash),
+            "{policy} has no {hash}: no browser would apply the page's style"
+        );
+        assert!(
+            !style.raw.contains("url(") && !style.raw.contains("@import"),
+            "the style loads something"
+        );
     }
-    if page.all("link").any(|link| link.attribute("rel") == Some("stylesheet")) {
+    if page
+        .all("link")
+        .any(|link| link.attribute("rel") == Some("stylesheet"))
+    {
         assert!(policy.contains("style-src 'self'"), "{policy}");
     }
-    if page.all("link").any(|link| link.attribute("rel") == Some("icon")) {
-        assert!(policy.contains("img-src 'self'") || policy.contains("img-src data:"), "{policy}");
+    if page
+        .all("link")
+        .any(|link| link.attribute("rel") == Some("icon"))
+    {
+        assert!(
+            policy.contains("img-src 'self'") || policy.contains("img-src data:"),
+            "{policy}"
+        );
     }
 }
 
@@ -130,9 +190,12 @@ fn json_is_for_who_prefers_it() {
         assert_eq!(response.status, 200, "{response:?}");
         response.header("Content-Type").expect("a type").to_owned()
     };
-    for accept in
-        ["application/json", "Application/JSON", "text/html;q=0.5, application/json", "application/json; charset=utf-8"]
-    {
+    for accept in [
+        "application/json",
+        "Application/JSON",
+        "text/html;q=0.5, application/json",
+        "application/json; charset=utf-8",
+    ] {
         assert_eq!(kind(accept), "application/json", "Accept: {accept}");
     }
     for accept in [
@@ -152,9 +215,17 @@ fn json_is_for_who_prefers_it() {
 fn json_is_for_who_names_it_and_not_the_page() {
     let visitas = Settings::new().start();
     // What programs send whose authors asked for JSON; a browser names text/html.
-    for accept in ["application/json, */*;q=0.5", "application/json, text/plain, */*", "*/*, application/json"] {
+    for accept in [
+        "application/json, */*;q=0.5",
+        "application/json, text/plain, */*",
+        "*/*, application/json",
+    ] {
         let response = visitas.request("GET", "/", &[("Accept", accept)]);
-        assert_eq!(response.header("Content-Type"), Some("application/json"), "Accept: {accept}");
+        assert_eq!(
+            response.header("Content-Type"),
+            Some("application/json"),
+            "Accept: {accept}"
+        );
     }
 }
 
@@ -164,12 +235,20 @@ fn it_says_that_the_cache_is_unavailable() {
     let visitas = Settings::new().redis(&redis).start();
     assert_eq!(visitas.visit().cache, Some(1));
     redis.stop();
-    within(std::time::Duration::from_secs(5), "a visit without the cache", || visitas.visit().cache.is_none());
+    within(
+        std::time::Duration::from_secs(5),
+        "a visit without the cache",
+        || visitas.visit().cache.is_none(),
+    );
     for (accepted, word) in [(None, "indispon"), (Some("en"), "unavailable")] {
         let before = visitas.stats().total;
         let page = page(&visitas, accepted);
         assert_eq!(page.number("cache"), None);
         assert_eq!(page.number("total"), i64::try_from(before + 1).ok());
-        assert!(page.text.to_lowercase().contains(word), "no {word:?} in {:?}", page.text);
+        assert!(
+            page.text.to_lowercase().contains(word),
+            "no {word:?} in {:?}",
+            page.text
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! PgBouncer between visitas and PostgreSQL, in either mode: nothing is lost, nothing is counted twice, nothing is mixed up.
+//! PgBouncer between visitas and PostgreSQL, in either mode: nothing is lost, nothing is counted
+//! twice, nothing is mixed up.
 
 use std::time::Duration;
 
@@ -7,11 +8,14 @@ use crate::support::client::Counts;
 use crate::support::load::visits_at_once;
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
-use crate::support::{Cluster, Crowd, Database, Load, PgBouncer, Settings, Visitas, machine, within};
+use crate::support::{
+    Cluster, Crowd, Database, Load, PgBouncer, Settings, Visitas, machine, within,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// As it ships it refuses what it does not know of a client's start; people who run it tell it to ignore these.
+/// As it ships it refuses what it does not know of a client's start; people who run it tell it to
+/// ignore these.
 const IGNORED: [&str; 3] = [
     "",
     "ignore_startup_parameters = options",
@@ -24,8 +28,12 @@ fn settings(database: &Database<'_>, pooler: &PgBouncer) -> Settings {
 
 /// Two processes at once over an empty database.
 fn two(settings: impl Fn() -> Settings) -> Vec<Visitas> {
-    let mut both = vec![settings().set("PORT", free_port()).launch(), settings().set("PORT", free_port()).launch()];
-    both.iter_mut().for_each(|visitas| drop(visitas.wait_ready()));
+    let mut both = vec![
+        settings().set("PORT", free_port()).launch(),
+        settings().set("PORT", free_port()).launch(),
+    ];
+    both.iter_mut()
+        .for_each(|visitas| drop(visitas.wait_ready()));
     both
 }
 
@@ -42,7 +50,8 @@ fn visits_go_on(processes: &[Visitas]) {
         within(LIMIT, "visits to go on", || {
             let now = total(visitas);
             before = before.or(now);
-            now.zip(before).is_some_and(|(now, before)| now > before + 20)
+            now.zip(before)
+                .is_some_and(|(now, before)| now > before + 20)
         });
     }
 }
@@ -51,31 +60,47 @@ fn visits_go_on(processes: &[Visitas]) {
 fn stays_exact(mode: Mode, more: &str) {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let Some(pooler) = PgBouncer::start(database.cluster, mode, more) else { return };
+    let Some(pooler) = PgBouncer::start(database.cluster, mode, more) else {
+        return;
+    };
     database.prepare();
     let both = two(|| settings(&database, &pooler));
     // What a process has to find out about the way to its database costs it one answer at most.
     let mut told = 0;
     for visitas in &both {
         let tally = visits_at_once(&[visitas.port()], 12, 5);
-        assert!(tally.unsure() <= 1, "{mode:?} {more:?}: {tally:?}\n{}", visitas.said());
+        assert!(
+            tally.unsure() <= 1,
+            "{mode:?} {more:?}: {tally:?}\n{}",
+            visitas.said()
+        );
         told += tally.ok();
     }
     let load = Load::of(&crowd(&both));
     for _ in 0..5 {
         visits_go_on(&both);
-        within(LIMIT, "a session to end", || database.terminate_sessions() > 0);
+        within(LIMIT, "a session to end", || {
+            database.terminate_sessions() > 0
+        });
     }
     visits_go_on(&both);
     let mut tally = load.stop();
-    assert!(tally.ok() > 100, "too few visits for this to mean anything: {tally:?}");
+    assert!(
+        tally.ok() > 100,
+        "too few visits for this to mean anything: {tally:?}"
+    );
     tally.add_answered(told);
     audit::holds(&database, &tally, &both, settings(&database, &pooler));
 }
 
 fn crowd(processes: &[Visitas]) -> Crowd {
     let ports = processes.iter().map(Visitas::port).collect();
-    Crowd { ports, visitors: 16, pause: Duration::ZERO, keep_numbers: false }
+    Crowd {
+        ports,
+        visitors: 16,
+        pause: Duration::ZERO,
+        keep_numbers: false,
+    }
 }
 
 #[test]
@@ -103,7 +128,9 @@ fn a_pooler_that_restarts_costs_no_row() {
     for mode in Mode::ALL {
         let _machine = machine();
         let database = Cluster::shared().database();
-        let Some(mut pooler) = PgBouncer::start(database.cluster, mode, "") else { return };
+        let Some(mut pooler) = PgBouncer::start(database.cluster, mode, "") else {
+            return;
+        };
         database.prepare();
         let both = two(|| settings(&database, &pooler).set("REQUEST_TIMEOUT", "2s"));
         let load = Load::of(&crowd(&both));
@@ -122,7 +149,11 @@ fn a_pooler_that_restarts_costs_no_row() {
 fn one_server_connection_is_enough_for_many_lanes() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Transaction, "default_pool_size = 1") else { return };
+    let Some(pooler) =
+        PgBouncer::start(database.cluster, Mode::Transaction, "default_pool_size = 1")
+    else {
+        return;
+    };
     database.prepare();
     let both = two(|| settings(&database, &pooler).set("WORKERS", 8));
     let ports: Vec<u16> = both.iter().map(Visitas::port).collect();
@@ -134,9 +165,16 @@ fn one_server_connection_is_enough_for_many_lanes() {
 #[test]
 fn a_process_that_gets_no_connection_takes_none_from_another() {
     let database = Cluster::shared().database();
-    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Session, "default_pool_size = 1") else { return };
-    let settings =
-        || settings(&database, &pooler).set("WORKERS", 1).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
+    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Session, "default_pool_size = 1")
+    else {
+        return;
+    };
+    let settings = || {
+        settings(&database, &pooler)
+            .set("WORKERS", 1)
+            .set("CONNECT_ATTEMPTS", 0)
+            .set("PORT", free_port())
+    };
     let first = settings().start();
     let mut second = settings().launch();
     second.wait_listening();
@@ -156,11 +194,17 @@ fn statements_of_two_processes_are_never_mixed_up() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let more = "default_pool_size = 1\nignore_startup_parameters = options";
-    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Transaction, more) else { return };
+    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Transaction, more) else {
+        return;
+    };
     // Names that clients like to give, given to something else.
     let mut stranger = pooler.session(&database.name).expect("a session");
-    let names: String = (0..40).map(|n| format!("PREPARE s{n} AS SELECT 42::bigint AS x;")).collect();
-    stranger.batch_execute(&names).expect("statements of another's");
+    let names: String = (0..40)
+        .map(|n| format!("PREPARE s{n} AS SELECT 42::bigint AS x;"))
+        .collect();
+    stranger
+        .batch_execute(&names)
+        .expect("statements of another's");
     let both = two(|| settings(&database, &pooler));
     let (one, other) = (&both[0], &both[1]);
     // Different first questions, so that a name that both would use means different things.
@@ -189,27 +233,40 @@ fn statements_of_two_processes_are_never_mixed_up() {
     assert_eq!(counted.code, Some(0), "{counted:?}");
 }
 
-/// What a lane sets for its own statements must not stay in a server connection that the next client gets.
+/// What a lane sets for its own statements must not stay in a server connection that the next
+/// client gets.
 #[test]
 fn nothing_is_left_in_a_shared_connection() {
     let database = Cluster::shared().database();
-    let Some(pooler) = PgBouncer::start(database.cluster, Mode::Transaction, "default_pool_size = 1") else { return };
+    let Some(pooler) =
+        PgBouncer::start(database.cluster, Mode::Transaction, "default_pool_size = 1")
+    else {
+        return;
+    };
     let visitas = settings(&database, &pooler).start();
     let mut sql = pooler.session(&database.name).expect("a session");
     let settings = "SELECT name || '=' || setting FROM pg_settings WHERE source = 'session' AND name NOT IN \
         ('application_name', 'client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings') \
         UNION SELECT 'visitas.lane=' || current_setting('visitas.lane') WHERE current_setting('visitas.lane', true) <> ''";
     for visit in 0..5 {
-        assert_eq!(visitas.visit(), Counts { total: 2 * visit + 1, cache: Some(visit as i64 + 1) });
+        assert_eq!(
+            visitas.visit(),
+            Counts {
+                total: 2 * visit + 1,
+                cache: Some(visit as i64 + 1)
+            }
+        );
         let left: Vec<String> = messages(&mut sql, settings);
         assert!(left.is_empty(), "{left:?}");
         // So whoever writes next over it is a stranger, and counted as one.
-        sql.batch_execute("INSERT INTO acessos DEFAULT VALUES").expect("a row of another's");
+        sql.batch_execute("INSERT INTO acessos DEFAULT VALUES")
+            .expect("a row of another's");
         assert_eq!(visitas.stats().total, 2 * visit + 2);
     }
 }
 
-/// The first column, by the simple protocol: the pooler gives prepared statements to whoever comes next.
+/// The first column, by the simple protocol: the pooler gives prepared statements to whoever comes
+/// next.
 fn messages(sql: &mut ::postgres::Client, query: &str) -> Vec<String> {
     let rows = sql.simple_query(query).expect(query);
     let text = |message| match message {
@@ -225,12 +282,20 @@ fn a_check_says_what_stands_between() {
     Settings::new().postgres(&database).start().stop();
     let says = |text: &str| text.to_lowercase().contains("pooler");
     let direct = Settings::new().postgres(&database).argument("check").run();
-    assert!(direct.code == Some(0) && !says(&direct.stdout), "{direct:?}");
+    assert!(
+        direct.code == Some(0) && !says(&direct.stdout),
+        "{direct:?}"
+    );
     for mode in Mode::ALL {
         for more in IGNORED {
-            let Some(pooler) = PgBouncer::start(database.cluster, mode, more) else { return };
+            let Some(pooler) = PgBouncer::start(database.cluster, mode, more) else {
+                return;
+            };
             let ended = settings(&database, &pooler).argument("check").run();
-            assert!(ended.code == Some(0) && says(&ended.stdout), "{mode:?} {more:?}: {ended:?}");
+            assert!(
+                ended.code == Some(0) && says(&ended.stdout),
+                "{mode:?} {more:?}: {ended:?}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The total in PostgreSQL equals `SELECT count(*)`, whoever writes to the table and however; and rows carry arrival times.
+//! The total in PostgreSQL equals `SELECT count(*)`, whoever writes to the table and however; and
+//! rows carry arrival times.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,7 +10,10 @@ use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within
 
 #[track_caller]
 fn total_is(visitas: &Visitas, database: &Database<'_>, expected: u64) {
-    assert_eq!((visitas.stats().total, database.rows()), (expected, expected));
+    assert_eq!(
+        (visitas.stats().total, database.rows()),
+        (expected, expected)
+    );
 }
 
 #[test]
@@ -19,20 +23,26 @@ fn foreign_inserts_deletes_and_truncates_are_counted() {
     let mut sql = database.sql();
     visitas.visit();
     total_is(&visitas, &database, 1);
-    sql.batch_execute("INSERT INTO acessos DEFAULT VALUES").expect("an insert");
+    sql.batch_execute("INSERT INTO acessos DEFAULT VALUES")
+        .expect("an insert");
     total_is(&visitas, &database, 2);
-    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 1000)").expect("an insert");
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 1000)")
+        .expect("an insert");
     total_is(&visitas, &database, 1002);
     assert_eq!(visitas.visit().total, 1003);
-    sql.batch_execute("DELETE FROM acessos WHERE id % 2 = 0").expect("a delete");
+    sql.batch_execute("DELETE FROM acessos WHERE id % 2 = 0")
+        .expect("a delete");
     let left = database.rows();
     assert!((450..550).contains(&left), "about half is left: {left}");
     total_is(&visitas, &database, left);
-    sql.batch_execute("DELETE FROM acessos WHERE false").expect("a delete of nothing");
-    sql.batch_execute("UPDATE acessos SET momento = now()").expect("an update");
+    sql.batch_execute("DELETE FROM acessos WHERE false")
+        .expect("a delete of nothing");
+    sql.batch_execute("UPDATE acessos SET momento = now()")
+        .expect("an update");
     total_is(&visitas, &database, left);
     let insert = "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos LIMIT 5";
-    sql.batch_execute(&format!("{insert} ON CONFLICT DO NOTHING")).expect("an insert of what is there");
+    sql.batch_execute(&format!("{insert} ON CONFLICT DO NOTHING"))
+        .expect("an insert of what is there");
     total_is(&visitas, &database, left);
     sql.batch_execute("TRUNCATE acessos").expect("a truncate");
     total_is(&visitas, &database, 0);
@@ -45,8 +55,11 @@ fn copy_is_counted() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.sql();
-    let mut copy = sql.copy_in("COPY acessos (momento) FROM STDIN").expect("a COPY");
-    copy.write_all("2020-01-01 00:00:00+00\n".repeat(500).as_bytes()).expect("rows");
+    let mut copy = sql
+        .copy_in("COPY acessos (momento) FROM STDIN")
+        .expect("a COPY");
+    copy.write_all("2020-01-01 00:00:00+00\n".repeat(500).as_bytes())
+        .expect("rows");
     assert_eq!(copy.finish().expect("the COPY's end"), 500);
     total_is(&visitas, &database, 500);
     assert_eq!(visitas.visit().total, 501);
@@ -57,9 +70,14 @@ fn what_is_rolled_back_is_not_counted() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.sql();
-    for statement in ["INSERT INTO acessos DEFAULT VALUES", "DELETE FROM acessos", "TRUNCATE acessos"] {
+    for statement in [
+        "INSERT INTO acessos DEFAULT VALUES",
+        "DELETE FROM acessos",
+        "TRUNCATE acessos",
+    ] {
         let before = visitas.visit().total;
-        sql.batch_execute(&format!("BEGIN; {statement}; ROLLBACK")).expect("a rollback");
+        sql.batch_execute(&format!("BEGIN; {statement}; ROLLBACK"))
+            .expect("a rollback");
         total_is(&visitas, &database, before);
     }
     let all = "BEGIN; TRUNCATE acessos; INSERT INTO acessos DEFAULT VALUES; SAVEPOINT s; DELETE FROM acessos; \
@@ -82,8 +100,12 @@ fn other_roles_and_other_search_paths_are_counted() {
              CREATE SCHEMA elsewhere; GRANT USAGE, CREATE ON SCHEMA elsewhere TO {stranger};"
         ))
         .expect("a role with few rights");
-    let mut sql = database.cluster.session(&database.name, &stranger, "p").expect("its session");
-    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 10)").expect("an insert");
+    let mut sql = database
+        .cluster
+        .session(&database.name, &stranger, "p")
+        .expect("its session");
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 10)")
+        .expect("an insert");
     total_is(&visitas, &database, 11);
     // Tables of the same names in the way of whoever looks them up in the session's own path.
     sql.batch_execute(
@@ -91,12 +113,15 @@ fn other_roles_and_other_search_paths_are_counted() {
          CREATE TEMP TABLE visitas_changes (start bigint, total bigint); CREATE TEMP TABLE visitas_base (total bigint)",
     )
     .expect("another path");
-    sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())").expect("an insert");
+    sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())")
+        .expect("an insert");
     total_is(&visitas, &database, 13);
-    sql.batch_execute("DELETE FROM public.acessos").expect("a delete");
+    sql.batch_execute("DELETE FROM public.acessos")
+        .expect("a delete");
     total_is(&visitas, &database, 0);
     visitas.visit();
-    sql.batch_execute("TRUNCATE public.acessos").expect("a truncate");
+    sql.batch_execute("TRUNCATE public.acessos")
+        .expect("a truncate");
     total_is(&visitas, &database, 0);
     assert_eq!(visitas.visit().total, 1);
 }
@@ -124,8 +149,17 @@ fn foreign_writers_and_visits_at_the_same_time() {
         });
     });
     let tally = load.stop();
-    assert!(tally.ok() > 50, "too few visits for this to mean anything: {}", tally.ok());
-    assert_eq!(tally.unsure(), 0, "a visit was refused: {tally:?}\n{}", visitas.said());
+    assert!(
+        tally.ok() > 50,
+        "too few visits for this to mean anything: {}",
+        tally.ok()
+    );
+    assert_eq!(
+        tally.unsure(),
+        0,
+        "a visit was refused: {tally:?}\n{}",
+        visitas.said()
+    );
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
 }
@@ -134,7 +168,10 @@ fn foreign_writers_and_visits_at_the_same_time() {
 fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
     let _machine = machine();
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     let mut sql = database.superuser();
     let mut watcher = database.superuser();
     let mut clock = || -> f64 {
@@ -148,14 +185,26 @@ fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
     let visit = crate::support::client::request("GET", "/", &[("Accept", "application/json")]);
     first.send(&visit);
     let limit = Duration::from_secs(4);
-    within(limit, "the first visit's commit to wait", || database.sessions_waiting(&mut watcher) == 1);
+    within(limit, "the first visit's commit to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     second.send(&visit);
-    within(limit, "the second visit to queue", || crate::metrics::queued(&visitas) >= 1.0);
+    within(limit, "the second visit to queue", || {
+        crate::metrics::queued(&visitas) >= 1.0
+    });
     let arrived = clock();
     held.release();
-    assert_eq!((first.read().counts().total, second.read().counts().total), (1, 2));
+    assert_eq!(
+        (first.read().counts().total, second.read().counts().total),
+        (1, 2)
+    );
     let moments = "SELECT extract(epoch FROM momento)::float8 FROM acessos ORDER BY id";
-    let moments: Vec<f64> = watcher.query(moments, &[]).expect("rows").iter().map(|row| row.get(0)).collect();
+    let moments: Vec<f64> = watcher
+        .query(moments, &[])
+        .expect("rows")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     assert!(
         before <= moments[0] && moments[0] <= moments[1] && moments[1] <= arrived,
         "{moments:?} are not between {before} and {arrived}, in order"
@@ -169,39 +218,64 @@ fn the_total_survives_a_restart() {
     visits_at_once(&[visitas.port()], 10, 5).all_ok(50);
     visitas.stop();
     // Also rows that come and go while nobody serves.
-    database.sql().batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id <= 3").expect("SQL");
+    database
+        .sql()
+        .batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id <= 3")
+        .expect("SQL");
     let left = database.rows();
     let visitas = Settings::new().postgres(&database).start();
     total_is(&visitas, &database, left);
     let counts = visitas.visit();
-    assert_eq!((counts.total, counts.cache), (left + 1, Some(1)), "the in-process counter starts again");
+    assert_eq!(
+        (counts.total, counts.cache),
+        (left + 1, Some(1)),
+        "the in-process counter starts again"
+    );
 }
 
-/// The pages that `SELECT visitas_total()` touches, once the session knows what it needs of the catalogs.
+/// The pages that `SELECT visitas_total()` touches, once the session knows what it needs of the
+/// catalogs.
 fn pages_of_a_total(database: &Database<'_>) -> u64 {
     let mut sql = database.superuser();
     let explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) SELECT visitas_total()";
     let mut last = Vec::new();
     for _ in 0..3 {
-        last = sql.query(explain, &[]).expect(explain).iter().map(|row| row.get::<_, String>(0)).collect();
+        last = sql
+            .query(explain, &[])
+            .expect(explain)
+            .iter()
+            .map(|row| row.get::<_, String>(0))
+            .collect();
     }
-    let buffers = last.iter().find(|line| line.contains("Buffers:")).unwrap_or_else(|| panic!("no pages in {last:?}"));
-    let numbers = buffers.split([' ', ',']).filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
-    numbers.map(|number| number.parse::<u64>().expect("a number")).sum()
+    let buffers = last
+        .iter()
+        .find(|line| line.contains("Buffers:"))
+        .unwrap_or_else(|| panic!("no pages in {last:?}"));
+    let numbers = buffers
+        .split([' ', ','])
+        .filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
+    numbers
+        .map(|number| number.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 /// The pages that the sessions of visitas touch for so many visits, those of connecting included.
 fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u64 {
     // From another database, so that what is asked here is not counted there.
-    let mut watcher = database.cluster.superuser(crate::support::postgres::DEFAULT_NAME);
+    let mut watcher = database
+        .cluster
+        .superuser(crate::support::postgres::DEFAULT_NAME);
     let mut pages = || -> u64 {
-        // A session reports what it did when it ends; before PostgreSQL 15 to a process that takes its time.
+        // A session reports what it did when it ends; before PostgreSQL 15 to a process that takes
+        // its time.
         database.terminate_sessions();
         let count = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename = 'user_app'), \
             (SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = $1)";
         let mut same_since: Option<(i64, std::time::Instant)> = None;
         within_value(Duration::from_secs(20), "the sessions to end", || {
-            let row = watcher.query_one(count, &[&database.name]).expect("statistics");
+            let row = watcher
+                .query_one(count, &[&database.name])
+                .expect("statistics");
             let (sessions, pages): (i64, i64) = (row.get(0), row.get(1));
             if sessions > 0 {
                 // One that was being made when the others were ended.
@@ -212,19 +286,27 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
                 _ => (pages, std::time::Instant::now()),
             });
             let still = sessions == 0 && since.elapsed() > Duration::from_millis(1100);
-            if still { Ok(u64::try_from(pages).expect("a count")) } else { Err((sessions, pages)) }
+            if still {
+                Ok(u64::try_from(pages).expect("a count"))
+            } else {
+                Err((sessions, pages))
+            }
         })
     };
     let before = pages();
     let mut client = visitas.connect();
     for _ in 0..visits {
-        within(Duration::from_secs(20), "a visit", || client.try_visit().is_ok_and(|response| response.status == 200));
+        within(Duration::from_secs(20), "a visit", || {
+            client
+                .try_visit()
+                .is_ok_and(|response| response.status == 200)
+        });
     }
     pages() - before
 }
 
-/// While somebody holds a snapshot nothing can be cleared away that was deleted or replaced since: whoever reads over it
-/// pays for it.
+/// While somebody holds a snapshot nothing can be cleared away that was deleted or replaced since:
+/// whoever reads over it pays for it.
 #[test]
 fn a_visit_costs_the_same_beside_an_open_snapshot() {
     let _machine = machine();
@@ -233,7 +315,10 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
     cluster.configure("autovacuum = off");
     cluster.restart();
     let database = cluster.database();
-    let visitas = Settings::new().postgres(&database).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("WORKERS", 1)
+        .start();
     database
         .sql()
         .batch_execute(
@@ -241,26 +326,53 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
              INSERT INTO acessos DEFAULT VALUES; COMMIT; END LOOP; END $$",
         )
         .expect("a procedure");
-    let before = (pages_of_a_total(&database), pages_of_visits(&database, &visitas, 300));
+    let before = (
+        pages_of_a_total(&database),
+        pages_of_visits(&database, &visitas, 300),
+    );
     let mut holder = database.superuser();
-    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM acessos").expect("a snapshot");
+    holder
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM acessos")
+        .expect("a snapshot");
     let mut sql = database.sql();
-    sql.batch_execute("SET synchronous_commit = off").expect("a setting");
-    sql.batch_execute("CALL singles(20000)").expect("20,000 rows of another's");
+    sql.batch_execute("SET synchronous_commit = off")
+        .expect("a setting");
+    sql.batch_execute("CALL singles(20000)")
+        .expect("20,000 rows of another's");
     let mut watcher = database.superuser();
-    within_value(Duration::from_secs(20), "what they appended to be folded", || {
-        within(Duration::from_secs(20), "a visit", || visitas.try_visit().status == 200);
-        match watcher.query_one("SELECT count(*) FROM visitas_changes", &[]).expect("changes").get::<_, i64>(0) {
-            0..300 => Ok(()),
-            left => Err(left),
-        }
-    });
+    within_value(
+        Duration::from_secs(20),
+        "what they appended to be folded",
+        || {
+            within(Duration::from_secs(20), "a visit", || {
+                visitas.try_visit().status == 200
+            });
+            match watcher
+                .query_one("SELECT count(*) FROM visitas_changes", &[])
+                .expect("changes")
+                .get::<_, i64>(0)
+            {
+                0..300 => Ok(()),
+                left => Err(left),
+            }
+        },
+    );
     let total = pages_of_a_total(&database);
-    assert!(total <= 2 * before.0 + 20, "a total touches {total} pages, {} before", before.0);
+    assert!(
+        total <= 2 * before.0 + 20,
+        "a total touches {total} pages, {} before",
+        before.0
+    );
     drop(watcher);
     let visits = pages_of_visits(&database, &visitas, 300);
-    assert!(visits <= before.1 * 3 / 2 + 500, "300 visits touch {visits} pages, {} before", before.1);
-    holder.batch_execute("COMMIT").expect("the snapshot was open to the end");
+    assert!(
+        visits <= before.1 * 3 / 2 + 500,
+        "300 visits touch {visits} pages, {} before",
+        before.1
+    );
+    holder
+        .batch_execute("COMMIT")
+        .expect("the snapshot was open to the end");
 }
 
 #[test]
@@ -271,12 +383,14 @@ fn a_total_costs_the_same_with_many_rows_as_with_none() {
     let mut sql = database.superuser();
     let scans = |sql: &mut ::postgres::Client| -> i64 {
         // A session reports what it did when it is idle, so this is asked until it stands still.
-        sql.batch_execute("SELECT pg_stat_clear_snapshot()").expect("statistics");
+        sql.batch_execute("SELECT pg_stat_clear_snapshot()")
+            .expect("statistics");
         let count = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
             WHERE relname = 'acessos'";
         sql.query_one(count, &[]).expect("statistics").get(0)
     };
-    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 50000)").expect("rows");
+    sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 50000)")
+        .expect("rows");
     let before = scans(&mut sql);
     for _ in 0..20 {
         visitas.visit();
@@ -288,6 +402,10 @@ fn a_total_costs_the_same_with_many_rows_as_with_none() {
     within(Duration::from_secs(5), "the sessions to end", || {
         sql.query_one(idle, &[]).expect("sessions").get::<_, i64>(0) == 0
     });
-    assert_eq!(scans(&mut sql) - before, 0, "rows of acessos were read to know how many there are");
+    assert_eq!(
+        scans(&mut sql) - before,
+        0,
+        "rows of acessos were read to know how many there are"
+    );
     assert_eq!(database.rows(), 50_020);
 }

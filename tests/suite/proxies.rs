@@ -1,5 +1,5 @@
-//! Behind real proxies with kept upstream connections: no answer is lost, and none goes to another's request. Slow:
-//! `scripts/test-clients` installs them and runs this.
+//! Behind real proxies with kept upstream connections: no answer is lost, and none goes to
+//! another's request. Slow: `scripts/test-clients` installs them and runs this.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +20,8 @@ struct Behind {
     _folder: Folder,
 }
 
-/// nginx's configuration: kept connections to the upstream, in HTTP/1.1, and bodies passed on as they come.
+/// nginx's configuration: kept connections to the upstream, in HTTP/1.1, and bodies passed on as
+/// they come.
 const NGINX: &str = "
 daemon off; pid FOLDER/pid; error_log stderr warn; worker_processes 1;
 events { worker_connections 1024; }
@@ -65,12 +66,24 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
         .replace("UPSTREAM", &visitas.port().to_string())
         .replace("LISTEN", &port.to_string());
     let file = folder.file("configuration", &text);
-    let process = Process::start(program, Command::new(program_path).args(arguments).arg(file), "TERM");
-    within(Duration::from_secs(10), program, || Client::try_connect(port).is_ok());
-    Some(Behind { visitas, port, _process: process, _folder: folder })
+    let process = Process::start(
+        program,
+        Command::new(program_path).args(arguments).arg(file),
+        "TERM",
+    );
+    within(Duration::from_secs(10), program, || {
+        Client::try_connect(port).is_ok()
+    });
+    Some(Behind {
+        visitas,
+        port,
+        _process: process,
+        _folder: folder,
+    })
 }
 
-/// 50,000 visits over 50 connections; then requests of every kind, each with an answer of its own kind.
+/// 50,000 visits over 50 connections; then requests of every kind, each with an answer of its own
+/// kind.
 fn nothing_is_lost_or_mixed(behind: Option<Behind>) {
     let Some(behind) = behind else { return };
     let tally = visits_at_once(&[behind.port], 50, 1000);
@@ -88,14 +101,22 @@ fn nothing_is_lost_or_mixed(behind: Option<Behind>) {
 fn mixed(behind: &Behind) {
     let mut client = Client::connect(behind.port);
     let smuggled = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len()));
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{smuggled}",
+        smuggled.len()
+    ));
     assert_eq!(client.read().status, 405);
     assert_eq!(client.get("/livez").text(), "ok\n");
     let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
-    client.send(format!("PUT /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
+    client.send(format!(
+        "PUT /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"
+    ));
     assert_eq!(client.read().status, 404);
     assert_eq!(client.request("HEAD", "/", &[]).status, 200);
-    client.send(request("GET", "/", &[("Accept", "application/json")]) + &request("GET", "/robots.txt", &[]));
+    client.send(
+        request("GET", "/", &[("Accept", "application/json")])
+            + &request("GET", "/robots.txt", &[]),
+    );
     client.read().counts();
     assert!(client.read().text().starts_with("User-agent"));
 }

@@ -1,4 +1,5 @@
-//! Writes that no trigger sees: `visitas check --count` finds the difference, `visitas recount` sets it right under load.
+//! Writes that no trigger sees: `visitas check --count` finds the difference, `visitas recount`
+//! sets it right under load.
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -9,7 +10,9 @@ use ::postgres::Client as Sql;
 use crate::support::audit::count;
 use crate::support::postgres::{self, PASSWORD, USER};
 use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Stop, Visitas, machine, skipped, tools, within};
+use crate::support::{
+    Cluster, Database, Load, Settings, Stop, Visitas, machine, skipped, tools, within,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,19 +34,30 @@ fn is_right(visitas: &Visitas, database: &Database<'_>) {
 #[track_caller]
 fn is_found(visitas: &Visitas, database: &Database<'_>) {
     let (total, rows) = (visitas.stats().total, database.rows());
-    assert_ne!(total, rows, "somebody saw the rows that nobody was to see: this proves nothing");
+    assert_ne!(
+        total, rows,
+        "somebody saw the rows that nobody was to see: this proves nothing"
+    );
     for _ in 0..2 {
         let found = count(settings(database));
         assert_eq!(found.code, Some(1), "{found:?}");
         for number in [total, rows] {
-            let is_named = found.stdout.split(|c: char| !c.is_ascii_digit()).any(|word| word == number.to_string());
+            let is_named = found
+                .stdout
+                .split(|c: char| !c.is_ascii_digit())
+                .any(|word| word == number.to_string());
             assert!(is_named, "no {number} in {found:?}");
         }
     }
-    assert_eq!((visitas.stats().total, database.rows()), (total, rows), "a check changes nothing");
+    assert_eq!(
+        (visitas.stats().total, database.rows()),
+        (total, rows),
+        "a check changes nothing"
+    );
 }
 
-/// A recount under load sets total and history right, says what it changed, and costs no visit its answer.
+/// A recount under load sets total and history right, says what it changed, and costs no visit its
+/// answer.
 #[track_caller]
 fn is_mended(visitas: &Visitas, database: &Database<'_>) {
     let load = Load::start(visitas.port(), 4);
@@ -51,11 +65,19 @@ fn is_mended(visitas: &Visitas, database: &Database<'_>) {
     within(LIMIT, "visits", || visitas.stats().total > before + 20);
     let mended = settings(database).argument("recount").run();
     assert_eq!(mended.code, Some(0), "{mended:?}");
-    assert!(mended.stdout.contains("total") && !mended.stderr.contains("panicked"), "what it changed: {mended:?}");
+    assert!(
+        mended.stdout.contains("total") && !mended.stderr.contains("panicked"),
+        "what it changed: {mended:?}"
+    );
     let before = visitas.stats().total;
     within(LIMIT, "visits", || visitas.stats().total > before + 20);
     let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "visits go on: {tally:?}\n{}", visitas.said());
+    assert_eq!(
+        tally.unsure(),
+        0,
+        "visits go on: {tally:?}\n{}",
+        visitas.said()
+    );
     is_right(visitas, database);
     // A second one has nothing to do.
     let again = settings(database).argument("recount").run();
@@ -93,25 +115,32 @@ fn old_rows(table: &str) -> String {
 #[test]
 fn rows_written_to_a_partition() {
     found_and_mended(PARTITIONED, |sql| {
-        sql.batch_execute(&old_rows("acessos_2")).expect("rows in a partition");
-        sql.batch_execute("DELETE FROM acessos_1 WHERE id = (SELECT min(id) FROM acessos_1)").expect("a row less");
+        sql.batch_execute(&old_rows("acessos_2"))
+            .expect("rows in a partition");
+        sql.batch_execute("DELETE FROM acessos_1 WHERE id = (SELECT min(id) FROM acessos_1)")
+            .expect("a row less");
     });
 }
 
 #[test]
 fn a_partition_that_is_attached_with_its_rows() {
     found_and_mended(PARTITIONED, |sql| {
-        sql.batch_execute("CREATE TABLE acessos_3 (LIKE acessos)").expect("a table");
-        sql.batch_execute(&old_rows("acessos_3").replace("1000000", "2000000")).expect("its rows");
-        sql.batch_execute("ALTER TABLE acessos ATTACH PARTITION acessos_3 FOR VALUES FROM (2000000) TO (3000000)")
-            .expect("a partition more");
+        sql.batch_execute("CREATE TABLE acessos_3 (LIKE acessos)")
+            .expect("a table");
+        sql.batch_execute(&old_rows("acessos_3").replace("1000000", "2000000"))
+            .expect("its rows");
+        sql.batch_execute(
+            "ALTER TABLE acessos ATTACH PARTITION acessos_3 FOR VALUES FROM (2000000) TO (3000000)",
+        )
+        .expect("a partition more");
     });
 }
 
 #[test]
 fn rows_written_to_an_inheriting_table() {
     found_and_mended("SELECT 1", |sql| {
-        sql.batch_execute("CREATE TABLE older () INHERITS (acessos)").expect("an inheriting table");
+        sql.batch_execute("CREATE TABLE older () INHERITS (acessos)")
+            .expect("an inheriting table");
         sql.batch_execute(&old_rows("older")).expect("rows in it");
     });
 }
@@ -119,13 +148,16 @@ fn rows_written_to_an_inheriting_table() {
 #[test]
 fn triggers_switched_off_and_on() {
     found_and_mended("SELECT 1", |sql| {
-        sql.batch_execute("ALTER TABLE acessos DISABLE TRIGGER USER").expect("triggers off");
+        sql.batch_execute("ALTER TABLE acessos DISABLE TRIGGER USER")
+            .expect("triggers off");
         sql.batch_execute(
             "INSERT INTO acessos (momento) SELECT now() - n * interval '7 minutes' FROM generate_series(1, 90) n",
         )
         .expect("rows");
-        sql.batch_execute("DELETE FROM acessos WHERE id = 1").expect("a row less");
-        sql.batch_execute("ALTER TABLE acessos ENABLE TRIGGER USER").expect("triggers on");
+        sql.batch_execute("DELETE FROM acessos WHERE id = 1")
+            .expect("a row less");
+        sql.batch_execute("ALTER TABLE acessos ENABLE TRIGGER USER")
+            .expect("triggers on");
     });
 }
 
@@ -133,12 +165,16 @@ fn triggers_switched_off_and_on() {
 fn rows_that_are_replicated() {
     found_and_mended("SELECT 1", |sql| {
         // As the worker of a subscription writes (PostgreSQL manual, 19.11).
-        sql.batch_execute("SET session_replication_role = replica").expect("a replica's session");
+        sql.batch_execute("SET session_replication_role = replica")
+            .expect("a replica's session");
         sql.batch_execute(
             "INSERT INTO acessos (momento) SELECT now() - n * interval '1 hour' FROM generate_series(0, 99) n",
         )
         .expect("rows");
-        sql.batch_execute("TRUNCATE acessos; INSERT INTO acessos SELECT FROM generate_series(1, 1000)").expect("rows");
+        sql.batch_execute(
+            "TRUNCATE acessos; INSERT INTO acessos SELECT FROM generate_series(1, 1000)",
+        )
+        .expect("rows");
     });
 }
 
@@ -169,11 +205,16 @@ fn an_unlogged_table_after_a_crash() {
     let database = cluster.default_database();
     let visitas = settings(&database).start();
     (0..20).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
-    database.sql().batch_execute("ALTER TABLE acessos SET UNLOGGED").expect("a table without a log");
+    database
+        .sql()
+        .batch_execute("ALTER TABLE acessos SET UNLOGGED")
+        .expect("a table without a log");
     within(LIMIT, "visits", || visitas.try_visit().status == 200);
     cluster.stop(Stop::Immediate);
     cluster.restart();
-    within(LIMIT, "the database to be reached again", || visitas.get("/stats").status == 200);
+    within(LIMIT, "the database to be reached again", || {
+        visitas.get("/stats").status == 200
+    });
     assert_eq!(database.rows(), 0, "the crash took the rows");
     is_found(&visitas, &database);
     is_mended(&visitas, &database);
@@ -186,7 +227,9 @@ fn a_recount_beside_other_writers() {
     let database = Cluster::shared().database();
     database
         .sql()
-        .batch_execute("CREATE TABLE acessos (id bigserial PRIMARY KEY, momento timestamptz DEFAULT now())")
+        .batch_execute(
+            "CREATE TABLE acessos (id bigserial PRIMARY KEY, momento timestamptz DEFAULT now())",
+        )
         .expect("a table");
     database
         .sql()
@@ -219,9 +262,11 @@ fn a_recount_beside_other_writers() {
             });
         }
         for _ in 0..4 {
-            let hidden =
-                "BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO acessos DEFAULT VALUES; COMMIT";
-            database.superuser().batch_execute(hidden).expect("a row that nobody sees");
+            let hidden = "BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO acessos DEFAULT VALUES; COMMIT";
+            database
+                .superuser()
+                .batch_execute(hidden)
+                .expect("a row that nobody sees");
             let mended = settings(&database).argument("recount").run();
             assert_eq!(mended.code, Some(0), "{mended:?}");
             let counted = count(settings(&database));
@@ -234,7 +279,8 @@ fn a_recount_beside_other_writers() {
     is_right(&visitas, &database);
 }
 
-/// Two transactions that began before a count and before a recount end after it: one is undone, the other is not.
+/// Two transactions that began before a count and before a recount end after it: one is undone, the
+/// other is not.
 #[test]
 fn transactions_open_across_a_recount_are_counted_once() {
     let _machine = machine();
@@ -243,17 +289,23 @@ fn transactions_open_across_a_recount_are_counted_once() {
     visitas.visit();
     let open = |row: &str| {
         let mut sql = database.sql();
-        sql.batch_execute(&format!("SET lock_timeout = '5s'; BEGIN; INSERT INTO acessos (momento) VALUES {row}"))
-            .expect("rows in a transaction");
+        sql.batch_execute(&format!(
+            "SET lock_timeout = '5s'; BEGIN; INSERT INTO acessos (momento) VALUES {row}"
+        ))
+        .expect("rows in a transaction");
         sql
     };
-    let (mut kept, mut undone) = (open("(now()), (now())"), open("(now() - interval '2 hours')"));
+    let (mut kept, mut undone) = (
+        open("(now()), (now())"),
+        open("(now() - interval '2 hours')"),
+    );
     let counted = count(settings(&database));
     assert_eq!(counted.code, Some(0), "{counted:?}");
     let recount = settings(&database).argument("recount").launch();
     let mut recount = recount;
     // Whether it waits for them or not, it is over soon after them.
-    kept.batch_execute("INSERT INTO acessos DEFAULT VALUES; COMMIT").expect("COMMIT");
+    kept.batch_execute("INSERT INTO acessos DEFAULT VALUES; COMMIT")
+        .expect("COMMIT");
     undone.batch_execute("ROLLBACK").expect("ROLLBACK");
     let ended = recount.wait_end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -265,14 +317,33 @@ fn transactions_open_across_a_recount_are_counted_once() {
 #[track_caller]
 fn program(database: &Database<'_>, name: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new(postgres::program(name));
-    command.args(["--host", "127.0.0.1", "--port", &database.port().to_string(), "--username", USER]);
-    command.args(["--dbname", &database.name]).args(arguments).env("PGPASSWORD", PASSWORD).env("LC_ALL", "C");
+    command.args([
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &database.port().to_string(),
+        "--username",
+        USER,
+    ]);
+    command
+        .args(["--dbname", &database.name])
+        .args(arguments)
+        .env("PGPASSWORD", PASSWORD)
+        .env("LC_ALL", "C");
     let folder = Folder::new("dump");
     let file = folder.path().join("input");
-    std::fs::File::create(&file).and_then(|mut file| file.write_all(input)).expect("the input");
+    std::fs::File::create(&file)
+        .and_then(|mut file| file.write_all(input))
+        .expect("the input");
     command.stdin(std::fs::File::open(&file).expect("the input"));
-    let output = command.output().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+    assert!(
+        output.status.success(),
+        "{name} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -281,7 +352,10 @@ fn program(database: &Database<'_>, name: &str, arguments: &[&str], input: &[u8]
 fn may_dump(database: &Database<'_>) -> bool {
     let server: i32 = database
         .superuser()
-        .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
+        .query_one(
+            "SELECT current_setting('server_version_num')::int / 10000",
+            &[],
+        )
         .expect("a version")
         .get(0);
     let Some(program) = postgres::find_program("pg_dump") else {
@@ -289,10 +363,15 @@ fn may_dump(database: &Database<'_>) -> bool {
         return false;
     };
     let version = tools::output(Command::new(program).arg("--version"));
-    let major = version.split_whitespace().find_map(|word| word.split('.').next()?.parse::<i32>().ok());
+    let major = version
+        .split_whitespace()
+        .find_map(|word| word.split('.').next()?.parse::<i32>().ok());
     let fits = major.is_some_and(|major| major >= server);
     if !fits {
-        skipped("dumps", &format!("{} is older than the server, {server}", version.trim()));
+        skipped(
+            "dumps",
+            &format!("{} is older than the server, {server}", version.trim()),
+        );
     }
     fits
 }
@@ -313,8 +392,8 @@ fn filled(database: &Database<'_>) {
     is_right(&visitas, database);
 }
 
-/// The schema first, with its triggers, then the data of every table: the rows are counted as they come, and the numbers
-/// come too. The first start finds another table, and counts.
+/// The schema first, with its triggers, then the data of every table: the rows are counted as they
+/// come, and the numbers come too. The first start finds another table, and counts.
 #[test]
 fn a_dump_restored_in_two_steps() {
     let _machine = machine();
@@ -331,7 +410,8 @@ fn a_dump_restored_in_two_steps() {
     is_right(&visitas, &to);
 }
 
-/// In one step, into another cluster, whose transactions are numbered from the beginning again: nothing is to be mended.
+/// In one step, into another cluster, whose transactions are numbered from the beginning again:
+/// nothing is to be mended.
 #[test]
 fn a_dump_restored_in_one_step_is_right() {
     let _machine = machine();
@@ -348,18 +428,29 @@ fn a_dump_restored_in_one_step_is_right() {
         )
         .expect("a procedure");
     let mut later = from.superuser();
-    later.batch_execute("SET synchronous_commit = off").expect("a setting");
-    later.batch_execute("CALL later()").expect("many transactions");
+    later
+        .batch_execute("SET synchronous_commit = off")
+        .expect("a setting");
+    later
+        .batch_execute("CALL later()")
+        .expect("many transactions");
     filled(&from);
     let dump = program(&from, "pg_dump", &["--format=custom"], b"");
-    program(&to, "pg_restore", &["--single-transaction", "--no-owner"], &dump);
+    program(
+        &to,
+        "pg_restore",
+        &["--single-transaction", "--no-owner"],
+        &dump,
+    );
     let visitas = settings(&to).start();
     assert_eq!(to.rows(), from.rows());
     is_right(&visitas, &to);
     // And what comes now is counted as ever.
     let mut sql = to.sql();
-    for statement in ["INSERT INTO acessos SELECT FROM generate_series(1, 5)", "DELETE FROM acessos WHERE id % 11 = 0"]
-    {
+    for statement in [
+        "INSERT INTO acessos SELECT FROM generate_series(1, 5)",
+        "DELETE FROM acessos WHERE id % 11 = 0",
+    ] {
         for _ in 0..3 {
             sql.batch_execute(statement).expect(statement);
             visitas.visit();
@@ -368,7 +459,8 @@ fn a_dump_restored_in_one_step_is_right() {
     }
 }
 
-/// The same without PostgreSQL's programs: the data of every table copied into a database where visitas has made its own.
+/// The same without PostgreSQL's programs: the data of every table copied into a database where
+/// visitas has made its own.
 #[test]
 fn the_data_of_every_table_copied_to_another_database() {
     let _machine = machine();
@@ -376,13 +468,18 @@ fn the_data_of_every_table_copied_to_another_database() {
     filled(&from);
     let settings_of_other = settings(&to).start().stop();
     let (mut there, mut here) = (from.superuser(), to.superuser());
-    let tables =
-        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1";
+    let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1";
     for row in there.query(tables, &[]).expect("the tables") {
         let table: &str = row.get(0);
         let mut data = Vec::new();
-        there.copy_out(&format!("COPY {table} TO STDOUT")).expect(table).read_to_end(&mut data).expect(table);
-        let mut into = here.copy_in(&format!("COPY {table} FROM STDIN")).expect(table);
+        there
+            .copy_out(&format!("COPY {table} TO STDOUT"))
+            .expect(table)
+            .read_to_end(&mut data)
+            .expect(table);
+        let mut into = here
+            .copy_in(&format!("COPY {table} FROM STDIN"))
+            .expect(table);
         into.write_all(&data).expect(table);
         into.finish().expect(table);
     }
@@ -408,14 +505,22 @@ fn the_embedded_store_is_counted_and_set_right_too() {
 #[test]
 fn a_recount_of_what_is_not_there_or_not_reached_fails() {
     let database = Cluster::shared().database();
-    for settings in [settings(&database), Settings::new().set("DB_HOST", "127.0.0.1").set("DB_PORT", 1)] {
+    for settings in [
+        settings(&database),
+        Settings::new()
+            .set("DB_HOST", "127.0.0.1")
+            .set("DB_PORT", 1),
+    ] {
         let ended = settings.argument("recount").run();
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{ended:?}");
     }
     let tables: i64 = database
         .superuser()
-        .query_one("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace", &[])
+        .query_one(
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+            &[],
+        )
         .expect("tables")
         .get(0);
     assert_eq!(tables, 0, "it made something");

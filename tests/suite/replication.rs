@@ -1,4 +1,5 @@
-//! A primary with a standby: no 200 before a commit is settled there, and after a failover every 200 still has its row.
+//! A primary with a standby: no 200 before a commit is settled there, and after a failover every
+//! 200 still has its row.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use postgres::Client;
 use crate::support::load::Tally;
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
 use crate::support::rows::{Rows, TABLE};
-use crate::support::{Cluster, Crowd, Database, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within};
+use crate::support::{
+    Cluster, Crowd, Database, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within,
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// What an answer may be late by, with other tests on the machine.
@@ -18,11 +21,12 @@ const OUTAGE: Duration = Duration::from_secs(4);
 /// From one fault within an outage to the next, in which a lane connects again and commits.
 const BETWEEN: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Sessions that wait for a standby do not notice that their client has gone, so their number needs a bound: those of
-/// one lane and of the history, and those of the tries that were given up.
+/// Sessions that wait for a standby do not notice that their client has gone, so their number needs
+/// a bound: those of one lane and of the history, and those of the tries that were given up.
 const SESSIONS_AT_MOST: i64 = 8;
 
-/// A primary, its standby, and a process with both in its `DATABASE_URL`, the primary through a proxy.
+/// A primary, its standby, and a process with both in its `DATABASE_URL`, the primary through a
+/// proxy.
 struct Pair {
     primary: Cluster,
     to_primary: Proxy,
@@ -39,10 +43,15 @@ fn url(ports: [u16; 2]) -> String {
 }
 
 impl Pair {
-    /// Commits wait for the standby as `level`, a value of `synchronous_commit`, says; for none of it: they do not.
+    /// Commits wait for the standby as `level`, a value of `synchronous_commit`, says; for none of
+    /// it: they do not.
     fn start(settings: Settings, level: Option<&str>) -> Pair {
         let primary = Cluster::start();
-        primary.default_database().sql().batch_execute(TABLE).expect("a table of visits");
+        primary
+            .default_database()
+            .sql()
+            .batch_execute(TABLE)
+            .expect("a table of visits");
         let standby = Standby::of(&primary);
         let to_primary = Proxy::to(primary.port());
         let ports = [to_primary.port(), standby.cluster.port()];
@@ -52,12 +61,22 @@ impl Pair {
         if let Some(level) = level {
             standby.make_synchronous(&primary, level);
         }
-        Pair { primary, to_primary, standby, visitas }
+        Pair {
+            primary,
+            to_primary,
+            standby,
+            visitas,
+        }
     }
 
     fn clients(&self, visitors: usize) -> Load {
         let pause = Duration::from_millis(20);
-        Load::of(&Crowd { ports: vec![self.visitas.port()], visitors, pause, keep_numbers: true })
+        Load::of(&Crowd {
+            ports: vec![self.visitas.port()],
+            visitors,
+            pause,
+            keep_numbers: true,
+        })
     }
 
     fn visits_go_on(&self) {
@@ -69,7 +88,8 @@ impl Pair {
         within(LIMIT, "visits to go on", || {
             let now = total();
             before = before.or(now);
-            now.zip(before).is_some_and(|(now, before)| now > before + 20)
+            now.zip(before)
+                .is_some_and(|(now, before)| now > before + 20)
         });
     }
 
@@ -80,14 +100,18 @@ impl Pair {
 
     fn a_commit_waits(&self) {
         let mut watcher = self.watcher();
-        within(LIMIT, "a commit to wait for the standby", || sessions(&mut watcher).1 > 0);
+        within(LIMIT, "a commit to wait for the standby", || {
+            sessions(&mut watcher).1 > 0
+        });
     }
 
-    /// Calls that function of PostgreSQL for every session that waits for the standby, for the time of an outage.
+    /// Calls that function of PostgreSQL for every session that waits for the standby, for the time
+    /// of an outage.
     fn for_each_wait(&self, function: &str) {
         let mut watcher = self.watcher();
-        let query =
-            format!("SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = $1");
+        let query = format!(
+            "SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = $1"
+        );
         again_and_again(|| watcher.query(&query, &[&USER]).expect("the sessions").len() as i64);
     }
 
@@ -100,8 +124,7 @@ impl Pair {
 
 /// How many sessions of visitas there are, and those of them that wait for the standby.
 fn sessions(watcher: &mut Client) -> (i64, i64) {
-    let query =
-        "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') FROM pg_stat_activity WHERE usename = $1";
+    let query = "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') FROM pg_stat_activity WHERE usename = $1";
     let row = watcher.query_one(query, &[&USER]).expect("the sessions");
     (row.get(0), row.get(1))
 }
@@ -122,12 +145,36 @@ struct Scenario {
 type Outage = (fn(&Standby), fn(&Pair));
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario::new("the standby stalls", "remote_apply", Some((Standby::stall, nothing_more))),
-    Scenario::new("the standby is cut off", "on", Some((Standby::cut_off, nothing_more))),
-    Scenario::new("waits are cancelled", "on", Some((Standby::stall, cancel_waits))),
-    Scenario::new("sessions that wait are terminated", "remote_write", Some((Standby::cut_off, terminate_sessions))),
-    Scenario::new("connections are cut while commits wait", "on", Some((Standby::stall, cut_connections))),
-    Scenario::new("the primary restarts while commits wait", "on", Some((Standby::cut_off, restart_primary))),
+    Scenario::new(
+        "the standby stalls",
+        "remote_apply",
+        Some((Standby::stall, nothing_more)),
+    ),
+    Scenario::new(
+        "the standby is cut off",
+        "on",
+        Some((Standby::cut_off, nothing_more)),
+    ),
+    Scenario::new(
+        "waits are cancelled",
+        "on",
+        Some((Standby::stall, cancel_waits)),
+    ),
+    Scenario::new(
+        "sessions that wait are terminated",
+        "remote_write",
+        Some((Standby::cut_off, terminate_sessions)),
+    ),
+    Scenario::new(
+        "connections are cut while commits wait",
+        "on",
+        Some((Standby::stall, cut_connections)),
+    ),
+    Scenario::new(
+        "the primary restarts while commits wait",
+        "on",
+        Some((Standby::cut_off, restart_primary)),
+    ),
     Scenario::new("the standby works until the end", "on", None),
 ];
 
@@ -172,12 +219,19 @@ fn again_and_again(mut fault: impl FnMut() -> i64) {
         hit += fault();
         last(BETWEEN);
     }
-    assert!(hit > 0, "no commit waited when the fault came: this proves nothing");
+    assert!(
+        hit > 0,
+        "no commit waited when the fault came: this proves nothing"
+    );
 }
 
 impl Scenario {
     const fn new(name: &'static str, level: &'static str, outage: Option<Outage>) -> Scenario {
-        Scenario { name, level, outage }
+        Scenario {
+            name,
+            level,
+            outage,
+        }
     }
 
     fn run(&self) {
@@ -204,7 +258,11 @@ impl Scenario {
             answered_in_time(&during);
         }
         answered_in_time(&all);
-        holds(&pair.standby.cluster.default_database(), &pair.visitas, &all);
+        holds(
+            &pair.standby.cluster.default_database(),
+            &pair.visitas,
+            &all,
+        );
     }
 }
 
@@ -216,8 +274,13 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
             let result = catch_unwind(AssertUnwindSafe(|| scenario.run()));
             result.is_err().then_some(scenario.name)
         };
-        let runs: Vec<_> = SCENARIOS.iter().map(|scenario| scope.spawn(move || run(scenario))).collect();
-        runs.into_iter().filter_map(|run| run.join().expect("a scenario's end")).collect()
+        let runs: Vec<_> = SCENARIOS
+            .iter()
+            .map(|scenario| scope.spawn(move || run(scenario)))
+            .collect();
+        runs.into_iter()
+            .filter_map(|run| run.join().expect("a scenario's end"))
+            .collect()
     });
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
@@ -227,21 +290,42 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
 fn holds(database: &Database<'_>, visitas: &Visitas, tally: &Tally) {
     let rows = Rows::of(&mut database.superuser());
     let (lost, said) = (rows.lost(tally), visitas.said());
-    assert_eq!((lost, rows.twice), (0, 0), "of {} rows: lost, twice; {tally:?}\n{said}", rows.count());
+    assert_eq!(
+        (lost, rows.twice),
+        (0, 0),
+        "of {} rows: lost, twice; {tally:?}\n{said}",
+        rows.count()
+    );
     total_is_rows(database, visitas, &rows);
 }
 
 #[track_caller]
 fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
-    assert_eq!(visitas.stats().total, rows.count(), "the total\n{}", visitas.said());
-    let check = Settings::new().postgres(database).argument("check").argument("--count").run();
+    assert_eq!(
+        visitas.stats().total,
+        rows.count(),
+        "the total\n{}",
+        visitas.said()
+    );
+    let check = Settings::new()
+        .postgres(database)
+        .argument("check")
+        .argument("--count")
+        .run();
     assert_eq!(check.code, Some(0), "{check:?}");
 }
 
 #[track_caller]
 fn answered_in_time(tally: &Tally) {
-    assert!(tally.others.is_empty() && tally.unanswered == 0, "only 200 and 503: {tally:?}");
-    assert!(tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST, "a visit waited {:?}", tally.longest);
+    assert!(
+        tally.others.is_empty() && tally.unanswered == 0,
+        "only 200 and 503: {tally:?}"
+    );
+    assert!(
+        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        "a visit waited {:?}",
+        tally.longest
+    );
 }
 
 #[test]
@@ -266,7 +350,10 @@ fn visits_go_on_when_the_standby_comes_back() {
     pair.visits_go_on();
     let all = clients.stop();
     assert!(most <= SESSIONS_AT_MOST, "{most} sessions on the primary");
-    assert!(all.others.is_empty() && all.unanswered == 0, "only 200 and 503: {all:?}");
+    assert!(
+        all.others.is_empty() && all.unanswered == 0,
+        "only 200 and 503: {all:?}"
+    );
     holds(&pair.primary.default_database(), &pair.visitas, &all);
 }
 
@@ -299,10 +386,17 @@ fn an_asynchronous_standby_may_lack_visits_but_has_none_twice() {
     let all = clients.stop();
     let database = pair.standby.cluster.default_database();
     let rows = Rows::of(&mut database.superuser());
-    assert!(rows.lost(&all) > 0, "the standby had everything: this proves nothing");
+    assert!(
+        rows.lost(&all) > 0,
+        "the standby had everything: this proves nothing"
+    );
     assert_eq!(rows.twice, 0, "rows twice");
     answered_in_time(&all);
     total_is_rows(&database, &pair.visitas, &rows);
     let counted = redis.counter().expect("a counter");
-    assert!(counted > rows.count() as i64, "Redis counted {counted}, there are {} rows", rows.count());
+    assert!(
+        counted > rows.count() as i64,
+        "Redis counted {counted}, there are {} rows",
+        rows.count()
+    );
 }

@@ -1,4 +1,5 @@
-//! `KEEP_ROWS`: old rows go in steps, their number stays. The total is rows and pruned, in every moment; days stay too.
+//! `KEEP_ROWS`: old rows go in steps, their number stays. The total is rows and pruned, in every
+//! moment; days stay too.
 
 use std::time::Duration;
 
@@ -15,7 +16,11 @@ fn total_and_pruned(visitas: &Visitas) -> (u64, u64) {
     let response = visitas.get("/stats");
     assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
     let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
-    let number = |name: &str| json[name].as_u64().unwrap_or_else(|| panic!("no {name} in {json}"));
+    let number = |name: &str| {
+        json[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name} in {json}"))
+    };
     (number("total"), number("pruned"))
 }
 
@@ -23,7 +28,12 @@ fn total_and_pruned(visitas: &Visitas) -> (u64, u64) {
 #[track_caller]
 fn is_kept(visitas: &Visitas, database: &Database<'_>, total: u64, rows: u64) {
     assert_eq!(database.rows(), rows, "{}", visitas.said());
-    assert_eq!(total_and_pruned(visitas), (total, total - rows), "{}", visitas.said());
+    assert_eq!(
+        total_and_pruned(visitas),
+        (total, total - rows),
+        "{}",
+        visitas.said()
+    );
     let counted = count(Settings::new().postgres(database));
     assert_eq!(counted.code, Some(0), "{counted:?}");
 }
@@ -43,7 +53,11 @@ fn pruned_to(visitas: &Visitas, database: &Database<'_>, total: u64, rows: u64) 
 
 #[track_caller]
 fn number(database: &Database<'_>, query: &str) -> i64 {
-    database.superuser().query_one(query, &[]).expect(query).get(0)
+    database
+        .superuser()
+        .query_one(query, &[])
+        .expect(query)
+        .get(0)
 }
 
 #[test]
@@ -66,12 +80,16 @@ fn visits_that_are_old_go_and_their_number_stays() {
     assert_eq!(visitas.visit().total, 7);
     let rows = database.rows();
     is_kept(&visitas, &database, 7, rows);
-    let recounted = Settings::new().postgres(&database).argument("recount").run();
+    let recounted = Settings::new()
+        .postgres(&database)
+        .argument("recount")
+        .run();
     assert_eq!(recounted.code, Some(0), "{recounted:?}");
     is_kept(&visitas, &database, 7, rows);
 }
 
-/// Rows of another's: of before and of later, old ones and young ones, and those that nobody knows the age of.
+/// Rows of another's: of before and of later, old ones and young ones, and those that nobody knows
+/// the age of.
 #[test]
 fn old_rows_of_others_go_in_steps() {
     let _machine = machine();
@@ -88,7 +106,10 @@ fn old_rows_of_others_go_in_steps() {
          CREATE TRIGGER note AFTER DELETE ON acessos REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION note()",
     )
     .expect("rows from before");
-    let visitas = Settings::new().postgres(&database).set("KEEP_ROWS", "1d").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("KEEP_ROWS", "1d")
+        .start();
     let load = Load::start(visitas.port(), 4);
     let old = "SELECT count(*) FROM acessos WHERE momento < now() - interval '24 hours 10 minutes'";
     within_value(LIMIT, "old rows to go", || match number(&database, old) {
@@ -98,17 +119,36 @@ fn old_rows_of_others_go_in_steps() {
     let tally = load.stop();
     assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
     let (total, rows) = (60_003 + tally.ok(), database.rows());
-    assert!((1400..1500).contains(&(rows - tally.ok())), "{rows} rows, {} of visits", tally.ok());
-    assert_eq!(number(&database, "SELECT count(*) FROM acessos WHERE momento IS NULL OR momento > now()"), 3);
+    assert!(
+        (1400..1500).contains(&(rows - tally.ok())),
+        "{rows} rows, {} of visits",
+        tally.ok()
+    );
+    assert_eq!(
+        number(
+            &database,
+            "SELECT count(*) FROM acessos WHERE momento IS NULL OR momento > now()"
+        ),
+        3
+    );
     is_kept(&visitas, &database, total, rows);
     let steps = number(&database, "SELECT count(*) FROM steps WHERE rows > 0");
     let largest = number(&database, "SELECT max(rows) FROM steps");
-    assert!(steps >= 4 && largest <= 20_000, "{steps} steps of up to {largest} rows");
+    assert!(
+        steps >= 4 && largest <= 20_000,
+        "{steps} steps of up to {largest} rows"
+    );
     // Every day of the history is there still.
-    let days: u64 = crate::history::points(&visitas, "day").iter().map(|(_, visits)| visits).sum();
+    let days: u64 = crate::history::points(&visitas, "day")
+        .iter()
+        .map(|(_, visits)| visits)
+        .sum();
     assert_eq!(days, 60_000 + tally.ok());
     // Who deletes by hand takes rows away, from the total too.
-    database.sql().batch_execute("DELETE FROM acessos").expect("a DELETE");
+    database
+        .sql()
+        .batch_execute("DELETE FROM acessos")
+        .expect("a DELETE");
     is_kept(&visitas, &database, total - rows, 0);
 }
 
@@ -123,7 +163,9 @@ fn nothing_is_lost_when_a_process_dies_while_it_prunes() {
     for _ in 0..4 {
         let visitas = settings().start();
         let before = database.rows();
-        within(LIMIT, "rows to go", || database.rows() < before || before == 0);
+        within(LIMIT, "rows to go", || {
+            database.rows() < before || before == 0
+        });
         visitas.kill();
     }
     // Two at once do not count a row twice either.
@@ -150,36 +192,48 @@ fn without_the_setting_every_row_stays() {
 fn moments_without_a_zone_are_pruned_at_their_age() {
     let database = Cluster::shared().database();
     let mut sql = database.sql();
-    sql.batch_execute(&format!("ALTER DATABASE {} SET timezone = 'Asia/Tokyo'", database.name)).expect("a zone");
+    sql.batch_execute(&format!(
+        "ALTER DATABASE {} SET timezone = 'Asia/Tokyo'",
+        database.name
+    ))
+    .expect("a zone");
     let mut sql = database.sql();
     sql.batch_execute(
         "CREATE TABLE acessos (id bigserial PRIMARY KEY, momento timestamp DEFAULT now()); \
          INSERT INTO acessos (momento) SELECT now() - n * interval '1 hour' FROM generate_series(1, 10) n",
     )
     .expect("rows from before");
-    let visitas = Settings::new().postgres(&database).set("KEEP_ROWS", "330m").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("KEEP_ROWS", "330m")
+        .start();
     pruned_to(&visitas, &database, 10, 5);
 }
 
-/// The age of a row goes by the database's clock: one web host whose clock is ahead must not take what others have.
+/// The age of a row goes by the database's clock: one web host whose clock is ahead must not take
+/// what others have.
 #[test]
 fn a_clock_ahead_prunes_nothing() {
     let database = Cluster::shared().database();
-    let Some(ahead) = crate::history::clock_ahead(Settings::new().postgres(&database).set("KEEP_ROWS", "5d")) else {
+    let Some(ahead) =
+        crate::history::clock_ahead(Settings::new().postgres(&database).set("KEEP_ROWS", "5d"))
+    else {
         return;
     };
     let visitas = Settings::new().postgres(&database).start();
     for visit in 1..=5 {
         assert_eq!(visitas.visit().total, visit);
     }
-    let old = "INSERT INTO acessos (momento) SELECT now() - interval '6 days' FROM generate_series(1, 7)";
+    let old =
+        "INSERT INTO acessos (momento) SELECT now() - interval '6 days' FROM generate_series(1, 7)";
     database.sql().batch_execute(old).expect("old rows");
     let ahead = ahead.start();
     pruned_to(&ahead, &database, 12, 5);
     assert_eq!(crate::history::sum(&visitas, "minute"), 5);
 }
 
-/// Whoever writes, locks or deletes old rows at the same time is neither kept waiting nor made to fail.
+/// Whoever writes, locks or deletes old rows at the same time is neither kept waiting nor made to
+/// fail.
 #[test]
 fn pruning_is_a_good_guest_too() {
     let _machine = machine();
@@ -192,7 +246,10 @@ fn pruning_is_a_good_guest_too() {
     let mut held = holder.transaction().expect("BEGIN");
     held.batch_execute("UPDATE acessos SET momento = now() WHERE id IN (7, 15000); DELETE FROM acessos WHERE id = 8")
         .expect("rows of another's transaction");
-    let visitas = Settings::new().postgres(&database).set("KEEP_ROWS", "1d").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("KEEP_ROWS", "1d")
+        .start();
     within(LIMIT, "all other rows to go", || database.rows() == 3);
     held.commit().expect("COMMIT");
     within(LIMIT, "visits", || visitas.try_visit().status == 200);
@@ -220,14 +277,22 @@ fn a_partition_is_retired_before_it_is_dropped() {
     let visitas = Settings::new().postgres(&database).start();
     assert_eq!(total_and_pruned(&visitas), (150, 0));
     let of = |partition: &str| -> u64 {
-        number(&database, &format!("SELECT count(*) FROM {partition}")).try_into().expect("a count")
+        number(&database, &format!("SELECT count(*) FROM {partition}"))
+            .try_into()
+            .expect("a count")
     };
     let (old, later) = (of("acessos_old"), of("acessos_next"));
     assert!(old > 10 && later > 10 && old + later == 150);
     let load = Load::start(visitas.port(), 4);
-    sql.batch_execute("BEGIN; SELECT visitas_retire('acessos_old'); DROP TABLE acessos_old; ROLLBACK").expect("undone");
+    sql.batch_execute(
+        "BEGIN; SELECT visitas_retire('acessos_old'); DROP TABLE acessos_old; ROLLBACK",
+    )
+    .expect("undone");
     assert_eq!(total_and_pruned(&visitas).1, 0);
-    sql.batch_execute("BEGIN; SELECT visitas_retire('acessos_old'); DROP TABLE acessos_old; COMMIT").expect("retired");
+    sql.batch_execute(
+        "BEGIN; SELECT visitas_retire('acessos_old'); DROP TABLE acessos_old; COMMIT",
+    )
+    .expect("retired");
     assert_eq!(total_and_pruned(&visitas).1, old);
     sql.batch_execute(
         "BEGIN; SELECT visitas_retire('acessos_next'); ALTER TABLE acessos DETACH PARTITION acessos_next; COMMIT",
@@ -236,18 +301,23 @@ fn a_partition_is_retired_before_it_is_dropped() {
     assert_eq!(total_and_pruned(&visitas).1, 150);
     // What is no partition of it is refused.
     for table in ["acessos_next", "acessos", "pg_class"] {
-        sql.batch_execute(&format!("SELECT visitas_retire('{table}')")).expect_err(table);
+        sql.batch_execute(&format!("SELECT visitas_retire('{table}')"))
+            .expect_err(table);
     }
     let tally = load.stop();
     assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
     is_kept(&visitas, &database, 150 + tally.ok(), tally.ok());
     // A day that is over keeps its visits, those of dropped rows too.
-    let days: Vec<u64> = crate::history::points(&visitas, "day").iter().map(|(_, visits)| *visits).collect();
+    let days: Vec<u64> = crate::history::points(&visitas, "day")
+        .iter()
+        .map(|(_, visits)| *visits)
+        .collect();
     assert_eq!((days[85], days[86]), (old, later), "{days:?}");
     assert_eq!(days.iter().sum::<u64>(), 150 + tally.ok());
 }
 
-/// There a row's place tells nothing, so whole partitions go instead. The process says so and serves visits.
+/// There a row's place tells nothing, so whole partitions go instead. The process says so and
+/// serves visits.
 #[test]
 fn a_partitioned_table_is_not_pruned_row_by_row() {
     let database = Cluster::shared().database();
@@ -261,27 +331,42 @@ fn a_partitioned_table_is_not_pruned_row_by_row() {
              INSERT INTO acessos SELECT FROM generate_series(1, 100)",
         )
         .expect("a partitioned table");
-    let visitas = Settings::new().postgres(&database).set("KEEP_ROWS", "90d").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("KEEP_ROWS", "90d")
+        .start();
     let says = |line: &str| line.contains("KEEP_ROWS") && line.contains("partition");
-    assert!(visitas.stderr().find(LIMIT, says).is_some(), "{}", visitas.said());
+    assert!(
+        visitas.stderr().find(LIMIT, says).is_some(),
+        "{}",
+        visitas.said()
+    );
     assert_eq!(visitas.visit().total, 201);
-    let young = number(&database, "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'");
+    let young = number(
+        &database,
+        "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'",
+    );
     assert_eq!(young, 101, "young rows went");
 }
 
 #[test]
 fn the_embedded_store_prunes_too() {
     let folder = Folder::new("store");
-    let over =
-        |keep: &str| Settings::new().set("DATA_DIR", folder.path().join("store").display()).set("KEEP_ROWS", keep);
+    let over = |keep: &str| {
+        Settings::new()
+            .set("DATA_DIR", folder.path().join("store").display())
+            .set("KEEP_ROWS", keep)
+    };
     let visitas = over("2s").start();
     for visit in 1..=5 {
         assert_eq!(visitas.visit().total, visit);
     }
-    within_value(LIMIT, "old rows to go", || match total_and_pruned(&visitas) {
-        // The newest row stays: its number is the total.
-        (5, 4) => Ok(()),
-        other => Err(other),
+    within_value(LIMIT, "old rows to go", || {
+        match total_and_pruned(&visitas) {
+            // The newest row stays: its number is the total.
+            (5, 4) => Ok(()),
+            other => Err(other),
+        }
     });
     assert_eq!(crate::history::sum(&visitas, "day"), 5);
     assert_eq!(visitas.visit().total, 6);

@@ -37,10 +37,18 @@ fn the_one_idle_for_the_longest_makes_room() {
     assert_eq!(first.get("/livez").status, 200);
     assert!(first.silent_for(A_WHILE));
     let mut others = [visitas.connect(), visitas.connect()];
-    others.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
-    assert_eq!(visitas.connect().get("/livez").status, 200, "there is room for a fourth");
+    others
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    assert_eq!(
+        visitas.connect().get("/livez").status,
+        200,
+        "there is room for a fourth"
+    );
     assert_eq!(first.closed_within(ANSWER_LIMIT), b"");
-    others.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200, "the others stay"));
+    others
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200, "the others stay"));
 }
 
 #[test]
@@ -49,8 +57,12 @@ fn one_that_never_said_anything_makes_room() {
     let mut silent: Vec<Client> = (0..2).map(|_| visitas.connect()).collect();
     assert!(silent[1].silent_for(A_WHILE));
     let mut newcomers = [visitas.connect(), visitas.connect()];
-    newcomers.iter_mut().for_each(|client| assert_eq!(client.get("/livez").status, 200));
-    silent.iter_mut().for_each(|client| assert_eq!(client.closed_within(ANSWER_LIMIT), b""));
+    newcomers
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.get("/livez").status, 200));
+    silent
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.closed_within(ANSWER_LIMIT), b""));
 }
 
 #[test]
@@ -70,14 +82,22 @@ fn the_oldest_unfinished_head_makes_room_with_a_408() {
 #[test]
 fn who_is_served_keeps_the_place_and_only_then_is_anybody_refused() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("MAX_CONNECTIONS", 3).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("MAX_CONNECTIONS", 3)
+        .set("WORKERS", 1)
+        .start();
     let held = database.hold();
     let mut served: Vec<Client> = (0..2).map(|_| visitas.connect()).collect();
     let mut watcher = database.superuser();
     served[0].send(request("GET", "/", &[("Accept", "application/json")]));
-    within(ANSWER_LIMIT, "the first to be committed", || database.sessions_waiting(&mut watcher) == 1);
+    within(ANSWER_LIMIT, "the first to be committed", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     served[1].send(request("GET", "/", &[("Accept", "application/json")]));
-    within(ANSWER_LIMIT, "the second to wait", || crate::metrics::queued(&visitas) >= 1.0);
+    within(ANSWER_LIMIT, "the second to wait", || {
+        crate::metrics::queued(&visitas) >= 1.0
+    });
     let mut listener = visitas.connect();
     listener.send(LISTEN);
     assert!(listener.silent_for(A_WHILE), "its first message waits too");
@@ -85,34 +105,52 @@ fn who_is_served_keeps_the_place_and_only_then_is_anybody_refused() {
     assert_eq!(refused.status, 503, "all three are served: {refused:?}");
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
     held.release();
-    served.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    served
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read().status, 200));
 }
 
 #[test]
 fn listeners_have_a_quarter_of_the_places_and_the_oldest_makes_room_for_the_next() {
-    let visitas = Settings::new().set("MAX_CONNECTIONS", 16).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .set("MAX_CONNECTIONS", 16)
+        .set("WORKERS", 1)
+        .start();
     let mut all: Vec<Client> = (0..4).map(|_| listen(&visitas)).collect();
     all.push(listen(&visitas));
     let told = all[0].closed_within(ANSWER_LIMIT);
-    assert!(!String::from_utf8_lossy(&told).contains("HTTP/1.1"), "ended without another answer");
+    assert!(
+        !String::from_utf8_lossy(&told).contains("HTTP/1.1"),
+        "ended without another answer"
+    );
     assert_eq!(listeners(&visitas), 4.0);
     visitas.visit();
-    all.iter_mut().skip(1).for_each(|client| client.wait_for("\"total\":1,"));
+    all.iter_mut()
+        .skip(1)
+        .for_each(|client| client.wait_for("\"total\":1,"));
 }
 
 #[test]
 fn listeners_make_room_before_anybody_is_refused() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).set("MAX_CONNECTIONS", 4).set("WORKERS", 1).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("MAX_CONNECTIONS", 4)
+        .set("WORKERS", 1)
+        .start();
     let mut listener = listen(&visitas);
     let held = database.hold();
     let mut served: Vec<Client> = (0..3).map(|_| visitas.connect()).collect();
-    served.iter_mut().for_each(|client| client.send(request("GET", "/", &[("Accept", "application/json")])));
+    served
+        .iter_mut()
+        .for_each(|client| client.send(request("GET", "/", &[("Accept", "application/json")])));
     let answered = visitas.connect().get("/livez");
     assert_eq!(answered.status, 200, "{answered:?}");
     listener.closed_within(ANSWER_LIMIT);
     held.release();
-    served.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    served
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read().status, 200));
 }
 
 #[test]
@@ -123,7 +161,11 @@ fn a_listener_is_there_for_sixty_idle_times_and_is_told_to_come_again() {
     listener.send(LISTEN);
     let told = String::from_utf8(listener.closed_within(ANSWER_LIMIT)).expect("UTF-8");
     assert!(told.contains("\nretry: "), "{told}");
-    assert!(began.elapsed() >= Duration::from_millis(2900), "ended after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_millis(2900),
+        "ended after {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -131,11 +173,14 @@ fn a_listener_that_takes_nothing_is_let_go_whatever_the_kernel_queues() {
     let visitas = Settings::new().set("HEADER_TIMEOUT", "500ms").start();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(1).expect("the smallest buffer");
-    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port())).into()).expect("a connection");
+    socket
+        .connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port())).into())
+        .expect("a connection");
     let mut listener: TcpStream = socket.into();
     listener.write_all(LISTEN.as_bytes()).expect("a request");
     within(ANSWER_LIMIT, "a listener", || listeners(&visitas) == 1.0);
-    // Each visit is a message: once its buffer is full the kernel here queues them, far below what it may.
+    // Each visit is a message: once its buffer is full the kernel here queues them, far below what
+    // it may.
     let mut visitor = visitas.connect();
     within(Duration::from_secs(40), "the listener to be gone", || {
         visitor.try_visit().expect("a visit");
@@ -162,7 +207,10 @@ fn a_flood_of_idle_connections_leaves_newcomers_served() {
         while Instant::now() < end {
             let mut client = visitas.connect();
             let answer = client.try_visit();
-            assert!(answer.as_ref().is_ok_and(|answer| answer.status == 200), "newcomer {newcomers}: {answer:?}");
+            assert!(
+                answer.as_ref().is_ok_and(|answer| answer.status == 200),
+                "newcomer {newcomers}: {answer:?}"
+            );
             newcomers += 1;
             thread::sleep(Duration::from_millis(10));
         }

@@ -1,4 +1,5 @@
-//! Every route: its status, its content type, its headers, its body; and what every other path and method gets.
+//! Every route: its status, its content type, its headers, its body; and what every other path and
+//! method gets.
 
 use crate::support::{Cluster, Redis, Response, Settings};
 
@@ -6,8 +7,16 @@ use crate::support::{Cluster, Redis, Response, Settings};
 #[track_caller]
 fn check(response: &Response, status: u16, content_type: &str) {
     assert_eq!(response.status, status, "{response:?}");
-    assert_eq!(response.header("Content-Type"), Some(content_type), "{response:?}");
-    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{response:?}");
+    assert_eq!(
+        response.header("Content-Type"),
+        Some(content_type),
+        "{response:?}"
+    );
+    assert_eq!(
+        response.header("X-Content-Type-Options"),
+        Some("nosniff"),
+        "{response:?}"
+    );
     assert_eq!(response.version, "HTTP/1.1");
     assert!(!response.body.is_empty(), "an empty body: {response:?}");
 }
@@ -29,7 +38,9 @@ fn the_page_is_html_and_is_not_stored() {
     let response = visitas.get("/");
     check(&response, 200, HTML);
     assert_eq!(response.header("Cache-Control"), Some("no-store"));
-    let policy = response.header("Content-Security-Policy").expect("a Content-Security-Policy");
+    let policy = response
+        .header("Content-Security-Policy")
+        .expect("a Content-Security-Policy");
     assert!(policy.contains("default-src 'none'"), "{policy}");
 }
 
@@ -47,7 +58,12 @@ fn head_gets_the_headers_of_the_page() {
     let visitas = Settings::new().start();
     let (get, head) = (visitas.get("/"), visitas.request("HEAD", "/", &[]));
     assert_eq!(head.status, 200);
-    for name in ["Content-Type", "Cache-Control", "X-Content-Type-Options", "Content-Security-Policy"] {
+    for name in [
+        "Content-Type",
+        "Cache-Control",
+        "X-Content-Type-Options",
+        "Content-Security-Policy",
+    ] {
         assert_eq!(head.header(name), get.header(name), "{name}");
     }
 }
@@ -74,7 +90,11 @@ fn health_is_plain_text() {
     }
     let verbose = visitas.get("/readyz?verbose").text().to_lowercase();
     let line_of = |store: &str| verbose.lines().filter(|line| line.contains(store)).count();
-    assert_eq!((line_of("postgres"), line_of("redis")), (1, 1), "a line per store: {verbose}");
+    assert_eq!(
+        (line_of("postgres"), line_of("redis")),
+        (1, 1),
+        "a line per store: {verbose}"
+    );
 }
 
 #[test]
@@ -83,7 +103,10 @@ fn metrics_are_in_prometheus_text_format() {
     let response = visitas.get("/metrics");
     assert_eq!(response.status, 200);
     let content_type = response.header("Content-Type").expect("a type");
-    assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
+    assert!(
+        content_type.starts_with("text/plain; version=0.0.4"),
+        "{content_type}"
+    );
 }
 
 #[test]
@@ -92,28 +115,57 @@ fn static_answers_are_small_and_of_their_type() {
     check(&visitas.get("/favicon.svg"), 200, "image/svg+xml");
     assert!(visitas.get("/favicon.svg").text().contains("<svg"));
     check(&visitas.get("/robots.txt"), 200, TEXT);
-    assert!(visitas.get("/robots.txt").text().to_lowercase().starts_with("user-agent:"));
+    assert!(
+        visitas
+            .get("/robots.txt")
+            .text()
+            .to_lowercase()
+            .starts_with("user-agent:")
+    );
     let icon = visitas.get("/favicon.ico");
     assert_eq!(icon.status, 200, "{icon:?}");
     let icon_type = icon.header("Content-Type").expect("a type").to_owned();
     match icon_type.as_str() {
         "image/svg+xml" => assert!(icon.text().contains("<svg")),
         // The file's own first bytes: reserved 0, type 1 (icon).
-        "image/x-icon" | "image/vnd.microsoft.icon" => assert!(icon.body.starts_with(&[0, 0, 1, 0])),
+        "image/x-icon" | "image/vnd.microsoft.icon" => {
+            assert!(icon.body.starts_with(&[0, 0, 1, 0]))
+        }
         other => panic!("an icon of type {other}"),
     }
     for path in ["/favicon.svg", "/favicon.ico", "/robots.txt"] {
-        assert!(visitas.get(path).body.len() < 8 * 1024, "{path} is not small");
+        assert!(
+            visitas.get(path).body.len() < 8 * 1024,
+            "{path} is not small"
+        );
     }
 }
 
 #[test]
 fn other_paths_are_not_found() {
     let visitas = Settings::new().start();
-    for path in ["/nowhere", "/index.html", "/stats/", "//", "/../", "/Stats", "/livez/x", "/%2e", "/favicon.ico/"] {
+    for path in [
+        "/nowhere",
+        "/index.html",
+        "/stats/",
+        "//",
+        "/../",
+        "/Stats",
+        "/livez/x",
+        "/%2e",
+        "/favicon.ico/",
+    ] {
         check_refusal(&visitas.get(path), 404);
-        assert_eq!(visitas.request("HEAD", path, &[]).status, 404, "HEAD {path}");
-        assert_eq!(visitas.request("POST", path, &[]).status, 404, "POST {path}");
+        assert_eq!(
+            visitas.request("HEAD", path, &[]).status,
+            404,
+            "HEAD {path}"
+        );
+        assert_eq!(
+            visitas.request("POST", path, &[]).status,
+            404,
+            "POST {path}"
+        );
     }
     assert_eq!(visitas.stats().total, 0);
 }
@@ -141,9 +193,17 @@ fn other_methods_are_not_allowed_and_told_which_are() {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
             let response = visitas.request(method, path, &[]);
             check_refusal(&response, 405);
-            assert_eq!(response.header("Allow"), Some("GET, HEAD"), "{method} {path}");
+            assert_eq!(
+                response.header("Allow"),
+                Some("GET, HEAD"),
+                "{method} {path}"
+            );
         }
-        assert_eq!(visitas.request("HEAD", path, &[]).status, 200, "HEAD {path}");
+        assert_eq!(
+            visitas.request("HEAD", path, &[]).status,
+            200,
+            "HEAD {path}"
+        );
     }
     assert_eq!(visitas.stats().total, 0);
 }
@@ -160,10 +220,18 @@ fn a_query_does_not_change_the_route() {
 fn a_refusal_while_starting_is_a_sentence_too() {
     let redis = Redis::stopped();
     let port = crate::support::ports::free_port();
-    let settings = Settings::new().set("PORT", port).redis(&redis).set("CONNECT_ATTEMPTS", 0);
+    let settings = Settings::new()
+        .set("PORT", port)
+        .redis(&redis)
+        .set("CONNECT_ATTEMPTS", 0);
     let visitas = settings.launch();
     visitas.wait_listening();
     let response = visitas.get("/");
     check_refusal(&response, 503);
-    assert!(response.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
+    assert!(
+        response
+            .header("Retry-After")
+            .is_some_and(|seconds| seconds.parse::<u32>().is_ok()),
+        "{response:?}"
+    );
 }

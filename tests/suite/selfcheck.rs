@@ -8,14 +8,24 @@ use std::time::{Duration, Instant};
 use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
 use crate::support::prometheus::Metrics;
-use crate::support::{Client, Cluster, NoAnswer, Proxy, Redis, Stop, Way, html, markdown, ports, within};
+use crate::support::{
+    Client, Cluster, NoAnswer, Proxy, Redis, Stop, Way, html, markdown, ports, within,
+};
 
 #[test]
 fn postgres_asks_for_the_password_by_scram() {
     let cluster = Cluster::shared();
-    assert!(cluster.session(DEFAULT_NAME, USER, "wrong").is_err(), "a wrong password was taken");
-    let mut sql = cluster.session(DEFAULT_NAME, USER, PASSWORD).expect("the right one");
-    let method: String = sql.query_one("SHOW password_encryption", &[]).expect("a setting").get(0);
+    assert!(
+        cluster.session(DEFAULT_NAME, USER, "wrong").is_err(),
+        "a wrong password was taken"
+    );
+    let mut sql = cluster
+        .session(DEFAULT_NAME, USER, PASSWORD)
+        .expect("the right one");
+    let method: String = sql
+        .query_one("SHOW password_encryption", &[])
+        .expect("a setting")
+        .get(0);
     assert_eq!(method, "scram-sha-256");
     let fsync: String = sql.query_one("SHOW fsync", &[]).expect("a setting").get(0);
     assert_eq!(fsync, "on");
@@ -24,8 +34,13 @@ fn postgres_asks_for_the_password_by_scram() {
 #[test]
 fn databases_of_the_shared_cluster_are_apart() {
     let (one, other) = (Cluster::shared().database(), Cluster::shared().database());
-    one.sql().batch_execute("CREATE TABLE acessos (id int); INSERT INTO acessos VALUES (1)").expect("a table");
-    other.sql().batch_execute("CREATE TABLE acessos (id int)").expect("the same name elsewhere");
+    one.sql()
+        .batch_execute("CREATE TABLE acessos (id int); INSERT INTO acessos VALUES (1)")
+        .expect("a table");
+    other
+        .sql()
+        .batch_execute("CREATE TABLE acessos (id int)")
+        .expect("the same name elsewhere");
     assert_eq!((one.rows(), other.rows()), (1, 0));
 }
 
@@ -34,27 +49,52 @@ fn a_cluster_keeps_its_port_and_its_data_whichever_way_it_stops() {
     let cluster = Cluster::start();
     let database = cluster.default_database();
     let port = cluster.port();
-    database.sql().batch_execute("CREATE TABLE acessos (id int)").expect("a table");
+    database
+        .sql()
+        .batch_execute("CREATE TABLE acessos (id int)")
+        .expect("a table");
     for (rows, how) in [(1, Stop::Fast), (2, Stop::Immediate), (3, Stop::Kill)] {
-        database.sql().batch_execute("INSERT INTO acessos VALUES (1)").expect("a row");
+        database
+            .sql()
+            .batch_execute("INSERT INTO acessos VALUES (1)")
+            .expect("a row");
         cluster.stop(how);
-        assert!(cluster.session(DEFAULT_NAME, USER, PASSWORD).is_err(), "it still takes sessions after {how:?}");
+        assert!(
+            cluster.session(DEFAULT_NAME, USER, PASSWORD).is_err(),
+            "it still takes sessions after {how:?}"
+        );
         cluster.restart();
-        assert_eq!((database.rows(), cluster.port()), (rows, port), "after {how:?}");
+        assert_eq!(
+            (database.rows(), cluster.port()),
+            (rows, port),
+            "after {how:?}"
+        );
     }
 }
 
 #[test]
 fn sessions_that_wait_are_seen_and_can_be_ended() {
     let database = Cluster::shared().database();
-    database.sql().batch_execute("CREATE TABLE acessos (id int)").expect("a table");
+    database
+        .sql()
+        .batch_execute("CREATE TABLE acessos (id int)")
+        .expect("a table");
     let mut watcher = database.superuser();
     let held = database.hold();
     let mut other = database.sql();
-    let waiting = thread::spawn(move || other.batch_execute("INSERT INTO acessos VALUES (1)").is_err());
-    within(Duration::from_secs(5), "a session to wait", || database.sessions_waiting(&mut watcher) == 1);
+    let waiting = thread::spawn(move || {
+        other
+            .batch_execute("INSERT INTO acessos VALUES (1)")
+            .is_err()
+    });
+    within(Duration::from_secs(5), "a session to wait", || {
+        database.sessions_waiting(&mut watcher) == 1
+    });
     assert_eq!(database.terminate_sessions(), 1);
-    assert!(waiting.join().expect("a session's end"), "the insert went through");
+    assert!(
+        waiting.join().expect("a session's end"),
+        "the insert went through"
+    );
     held.release();
     assert_eq!(database.rows(), 0);
 }
@@ -63,7 +103,10 @@ fn sessions_that_wait_are_seen_and_can_be_ended() {
 fn redis_counts_forgets_and_asks_for_its_password() {
     let mut redis = Redis::with_password("a secret");
     assert_eq!(redis.counter(), None);
-    assert_eq!(redis.command(&["INCRBY", "contador_cache", "7"]), Some("7".to_owned()));
+    assert_eq!(
+        redis.command(&["INCRBY", "contador_cache", "7"]),
+        Some("7".to_owned())
+    );
     assert_eq!(redis.counter(), Some(7));
     redis.pause();
     redis.resume();
@@ -75,10 +118,14 @@ fn redis_counts_forgets_and_asks_for_its_password() {
     let mut stranger = Client::connect(redis.port());
     stranger.send("GET contador_cache\r\n");
     stranger.half_close();
-    assert!(stranger.closed_within(ANSWER_LIMIT).starts_with(b"-NOAUTH"), "no password was asked for");
+    assert!(
+        stranger.closed_within(ANSWER_LIMIT).starts_with(b"-NOAUTH"),
+        "no password was asked for"
+    );
 }
 
-/// A server that answers each connection's first bytes with those and closes; the port it listens on.
+/// A server that answers each connection's first bytes with those and closes; the port it listens
+/// on.
 fn canned(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", ports::free_port())).expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -100,8 +147,19 @@ fn the_client_reads_answers_and_refuses_what_is_none() {
     );
     let mut client = Client::connect(whole);
     let response = client.get("/");
-    assert_eq!((response.status, response.header("x-one"), response.text().as_str()), (200, Some("1"), "hello"));
-    assert_eq!(client.read().status, 503, "the second of two answers in one piece");
+    assert_eq!(
+        (
+            response.status,
+            response.header("x-one"),
+            response.text().as_str()
+        ),
+        (200, Some("1"), "hello")
+    );
+    assert_eq!(
+        client.read().status,
+        503,
+        "the second of two answers in one piece"
+    );
     assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
 
     for broken in [
@@ -114,7 +172,10 @@ fn the_client_reads_answers_and_refuses_what_is_none() {
     ] {
         let answer = Client::connect(canned(broken)).try_request("GET", "/", &[]);
         assert!(
-            matches!(answer, Err(NoAnswer::Malformed(_) | NoAnswer::Incomplete { .. })),
+            matches!(
+                answer,
+                Err(NoAnswer::Malformed(_) | NoAnswer::Incomplete { .. })
+            ),
             "{:?} was read as {answer:?}",
             String::from_utf8_lossy(broken)
         );
@@ -127,7 +188,10 @@ fn the_client_does_not_wait_for_ever() {
     let port = listener.local_addr().expect("its address").port();
     let mut client = Client::connect(port).limit(Duration::from_millis(50));
     let start = Instant::now();
-    assert!(matches!(client.try_request("GET", "/", &[]), Err(NoAnswer::Incomplete { .. })));
+    assert!(matches!(
+        client.try_request("GET", "/", &[]),
+        Err(NoAnswer::Incomplete { .. })
+    ));
     assert!(start.elapsed() >= Duration::from_millis(50));
     assert!(client.silent_for(Duration::from_millis(20)));
 }
@@ -152,14 +216,22 @@ fn echo() -> u16 {
 #[test]
 fn the_proxy_passes_and_cuts_where_it_was_told() {
     let proxy = Proxy::to(echo());
-    for (way, cut_at) in [(Way::ToServer, 3), (Way::ToClient, 3), (Way::ToServer, 0), (Way::ToClient, 10)] {
+    for (way, cut_at) in [
+        (Way::ToServer, 3),
+        (Way::ToClient, 3),
+        (Way::ToServer, 0),
+        (Way::ToClient, 10),
+    ] {
         let mut client = Client::connect(proxy.port());
         proxy.cut_after(way, cut_at);
         let before = proxy.cuts();
         client.send("0123456789");
         let got = client.closed_within(ANSWER_LIMIT);
         // Cut on the way to the server, whatever comes back may or may not have been in time.
-        assert!(b"0123456789".starts_with(&got) && got.len() <= 10, "{got:?}");
+        assert!(
+            b"0123456789".starts_with(&got) && got.len() <= 10,
+            "{got:?}"
+        );
         if way == Way::ToClient {
             assert_eq!(got.len(), cut_at);
         } else {
@@ -170,7 +242,11 @@ fn the_proxy_passes_and_cuts_where_it_was_told() {
     let mut client = Client::connect(proxy.port());
     client.send("0123456789");
     client.half_close();
-    assert_eq!(client.closed_within(ANSWER_LIMIT), b"0123456789", "all is well again after a cut");
+    assert_eq!(
+        client.closed_within(ANSWER_LIMIT),
+        b"0123456789",
+        "all is well again after a cut"
+    );
 }
 
 #[test]
@@ -178,15 +254,23 @@ fn the_proxy_swallows_refuses_and_slows_down() {
     let proxy = Proxy::to(echo());
     let mut old = Client::connect(proxy.port());
     old.send("a");
-    within(ANSWER_LIMIT, "the first byte back", || !old.silent_for(Duration::from_millis(10)));
+    within(ANSWER_LIMIT, "the first byte back", || {
+        !old.silent_for(Duration::from_millis(10))
+    });
     let mut silent = Client::connect(proxy.port());
     silent.send("x");
-    within(ANSWER_LIMIT, "the first byte back", || !silent.silent_for(Duration::from_millis(10)));
+    within(ANSWER_LIMIT, "the first byte back", || {
+        !silent.silent_for(Duration::from_millis(10))
+    });
     proxy.swallow_links();
     let mut fresh = Client::connect(proxy.port());
     fresh.send("b");
     fresh.half_close();
-    assert_eq!(fresh.closed_within(ANSWER_LIMIT), b"b", "new connections pass");
+    assert_eq!(
+        fresh.closed_within(ANSWER_LIMIT),
+        b"b",
+        "new connections pass"
+    );
     old.send("c");
     old.half_close();
 
@@ -196,12 +280,22 @@ fn the_proxy_swallows_refuses_and_slows_down() {
     slow.send("d");
     slow.half_close();
     assert_eq!(slow.closed_within(ANSWER_LIMIT), b"d");
-    assert!(start.elapsed() >= Duration::from_millis(200), "there and back");
+    assert!(
+        start.elapsed() >= Duration::from_millis(200),
+        "there and back"
+    );
 
     proxy.refuse(true);
-    assert_eq!(Client::connect(proxy.port()).closed_within(ANSWER_LIMIT), b"");
+    assert_eq!(
+        Client::connect(proxy.port()).closed_within(ANSWER_LIMIT),
+        b""
+    );
     proxy.cut_all();
-    assert_eq!(old.closed_within(ANSWER_LIMIT), b"a", "nothing of what was swallowed");
+    assert_eq!(
+        old.closed_within(ANSWER_LIMIT),
+        b"a",
+        "nothing of what was swallowed"
+    );
 }
 
 #[test]
@@ -209,7 +303,10 @@ fn pages_are_read_strictly() {
     let page = html::Page::read(
         "<!doctype html><html lang=\"en\"><title>a &lt; b</title><p>x<br>y <data id=\"total\" value=\"7\">7</data></p></html>",
     );
-    assert_eq!((page.language(), page.number("total"), page.number("cache")), (Some("en"), Some(7), None));
+    assert_eq!(
+        (page.language(), page.number("total"), page.number("cache")),
+        (Some("en"), Some(7), None)
+    );
     assert!(page.text.contains("7") && !page.text.contains("a &lt;"));
     for broken in [
         "<html></html>",
@@ -218,7 +315,10 @@ fn pages_are_read_strictly() {
         "<!doctype html><p class=a></p>",
         "<!doctype html><p id=\"a\"></p><p id=\"a\"></p>",
     ] {
-        assert!(std::panic::catch_unwind(|| html::Page::read(broken)).is_err(), "{broken} was taken");
+        assert!(
+            std::panic::catch_unwind(|| html::Page::read(broken)).is_err(),
+            "{broken} was taken"
+        );
     }
 }
 
@@ -237,7 +337,10 @@ fn metrics_are_read_strictly() {
         good.replace("a_total{status=\"503\"}", "other"),
         good.trim_end().to_owned(),
     ] {
-        assert!(std::panic::catch_unwind(|| Metrics::read(&broken)).is_err(), "{broken} was taken");
+        assert!(
+            std::panic::catch_unwind(|| Metrics::read(&broken)).is_err(),
+            "{broken} was taken"
+        );
     }
 }
 
@@ -248,5 +351,8 @@ fn markdown_tables_links_and_anchors_are_found() {
     assert_eq!(markdown::code_words("`X`, `Y`"), ["X", "Y"]);
     assert_eq!(markdown::links(text), ["docs/a.md#b"]);
     assert_eq!(markdown::anchors(text), ["one-two-three"]);
-    assert_eq!(request("GET", "/", &[]), "GET / HTTP/1.1\r\nHost: visitas.example\r\n\r\n");
+    assert_eq!(
+        request("GET", "/", &[]),
+        "GET / HTTP/1.1\r\nHost: visitas.example\r\n\r\n"
+    );
 }

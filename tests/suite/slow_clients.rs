@@ -1,5 +1,5 @@
-//! A thousand slow clients of each kind leave the visits of others alone, and are gone afterwards. Slow:
-//! `scripts/test-clients` installs slowhttptest and runs this.
+//! A thousand slow clients of each kind leave the visits of others alone, and are gone afterwards.
+//! Slow: `scripts/test-clients` installs slowhttptest and runs this.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,7 +38,10 @@ fn p99(visitas: &Visitas) -> Duration {
     };
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
         let visitors: Vec<_> = (0..VISITORS).map(|_| scope.spawn(visitor)).collect();
-        visitors.into_iter().flat_map(|visitor| visitor.join().expect("a visitor")).collect()
+        visitors
+            .into_iter()
+            .flat_map(|visitor| visitor.join().expect("a visitor"))
+            .collect()
     });
     times.sort_unstable();
     times[times.len() * 99 / 100]
@@ -61,29 +64,53 @@ struct Kind {
 
 /// Pairs of slices, without and with a thousand slow clients of this kind.
 fn leave_others_alone(kind: &Kind) {
-    let Kind { arguments: kind, path, rate, open } = kind;
-    let Some(slowhttptest) = tool("slowhttptest") else { return };
+    let Kind {
+        arguments: kind,
+        path,
+        rate,
+        open,
+    } = kind;
+    let Some(slowhttptest) = tool("slowhttptest") else {
+        return;
+    };
     let _machine = machine();
-    let visitas = Settings::new().set("HEADER_TIMEOUT", "5s").set("IDLE_TIMEOUT", "5s").start();
+    let visitas = Settings::new()
+        .set("HEADER_TIMEOUT", "5s")
+        .set("IDLE_TIMEOUT", "5s")
+        .start();
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..SLICES {
         without.push(p99(&visitas));
         let url = format!("http://127.0.0.1:{}{path}", visitas.port());
         let (count, rate, accepted) = (SLOW.to_string(), rate.to_string(), accepted(&visitas));
         let common = ["-c", &count, "-r", &rate, "-i", "1", "-l", "30", "-u", &url];
-        let mut attack = Process::start("slowhttptest", Command::new(&slowhttptest).args(*kind).args(common), "KILL");
+        let mut attack = Process::start(
+            "slowhttptest",
+            Command::new(&slowhttptest).args(*kind).args(common),
+            "KILL",
+        );
         within(Duration::from_secs(10), "the slow clients", || {
-            self::accepted(&visitas) - accepted > 100.0 && open_connections(&visitas) >= *open as f64
+            self::accepted(&visitas) - accepted > 100.0
+                && open_connections(&visitas) >= *open as f64
         });
         with.push(p99(&visitas));
         // The server ends them, not the attack's end: that is still on.
-        within(Duration::from_secs(15), "the slow clients to be gone", || open_connections(&visitas) < 10.0);
+        within(
+            Duration::from_secs(15),
+            "the slow clients to be gone",
+            || open_connections(&visitas) < 10.0,
+        );
         attack.end("KILL", Duration::from_secs(5));
-        within(Duration::from_secs(10), "a quiet server", || open_connections(&visitas) <= 1.0);
+        within(Duration::from_secs(10), "a quiet server", || {
+            open_connections(&visitas) <= 1.0
+        });
     }
     println!("{kind:?}: p99 without {without:?}, with {with:?}");
     let (without, with) = (median(without), median(with));
-    assert!(with <= 2 * without, "{kind:?}: 99 of 100 visits within {without:?} without, {with:?} with slow clients");
+    assert!(
+        with <= 2 * without,
+        "{kind:?}: 99 of 100 visits within {without:?} without, {with:?} with slow clients"
+    );
     let mut client = Client::connect(visitas.port());
     assert_eq!(client.get("/livez").status, 200);
 }
@@ -91,26 +118,49 @@ fn leave_others_alone(kind: &Kind) {
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn slow_headers_leave_others_alone() {
-    leave_others_alone(&Kind { arguments: &["-H", "-x", "24"], path: "/", rate: 2000, open: 900 });
+    leave_others_alone(&Kind {
+        arguments: &["-H", "-x", "24"],
+        path: "/",
+        rate: 2000,
+        open: 900,
+    });
 }
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn slow_bodies_leave_others_alone() {
-    leave_others_alone(&Kind { arguments: &["-B", "-s", "8192", "-x", "10"], path: "/", rate: 2000, open: 900 });
+    leave_others_alone(&Kind {
+        arguments: &["-B", "-s", "8192", "-x", "10"],
+        path: "/",
+        rate: 2000,
+        open: 900,
+    });
 }
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn range_attacks_leave_others_alone() {
     // There are no ranges here, so each is answered like any other, and none stays.
-    leave_others_alone(&Kind { arguments: &["-R", "-a", "5", "-b", "2000"], path: "/", rate: 300, open: 0 });
+    leave_others_alone(&Kind {
+        arguments: &["-R", "-a", "5", "-b", "2000"],
+        path: "/",
+        rate: 300,
+        open: 0,
+    });
 }
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn slow_readers_leave_others_alone() {
-    // As much as this mode asks for; the system's buffers hold it, so that each connection is idle for the server.
-    let arguments = &["-X", "-k", "10", "-n", "2", "-w", "10", "-y", "20", "-z", "5"];
-    leave_others_alone(&Kind { arguments, path: "/favicon.svg", rate: 2000, open: 900 });
+    // As much as this mode asks for; the system's buffers hold it, so that each connection is idle
+    // for the server.
+    let arguments = &[
+        "-X", "-k", "10", "-n", "2", "-w", "10", "-y", "20", "-z", "5",
+    ];
+    leave_others_alone(&Kind {
+        arguments,
+        path: "/favicon.svg",
+        rate: 2000,
+        open: 900,
+    });
 }

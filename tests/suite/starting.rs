@@ -1,4 +1,5 @@
-//! The start: what it says when ready, what it makes, and how it waits for stores that are not there yet.
+//! The start: what it says when ready, what it makes, and how it waits for stores that are not
+//! there yet.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +11,28 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// The lines about one attempt each.
 fn attempts(stderr: &str) -> Vec<&str> {
-    stderr.lines().filter(|line| line.contains("attempt ")).collect()
+    stderr
+        .lines()
+        .filter(|line| line.contains("attempt "))
+        .collect()
 }
 
 #[test]
 fn one_line_says_where_it_listens_and_what_it_uses() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
-    let postgres_at = format!("postgres at 127.0.0.1:{}/{}", database.port(), database.name);
+    let postgres_at = format!(
+        "postgres at 127.0.0.1:{}/{}",
+        database.port(),
+        database.name
+    );
     let redis_at = format!("redis at 127.0.0.1:{}/0", redis.port());
     let check = |mut visitas: Visitas, ledger: &str, counter: &str| {
         let line = visitas.wait_ready();
         let version = env!("CARGO_PKG_VERSION");
         let address = format!("http://127.0.0.1:{}", visitas.port());
-        let expected = format!("visitas {version} ready at {address}: ledger {ledger}, counter {counter}, 2 workers");
+        let expected = format!(
+            "visitas {version} ready at {address}: ledger {ledger}, counter {counter}, 2 workers"
+        );
         assert_eq!(line, expected);
         visitas.visit();
         visitas.signal("TERM");
@@ -30,8 +40,16 @@ fn one_line_says_where_it_listens_and_what_it_uses() {
         assert_eq!(ended.stdout, line, "nothing else on stdout");
         assert!(!ended.stderr.contains("app_password"), "{ended:?}");
     };
-    check(Settings::new().postgres(&database).redis(&redis).launch(), &postgres_at, &redis_at);
-    check(Settings::new().postgres(&database).launch(), &postgres_at, "in process");
+    check(
+        Settings::new().postgres(&database).redis(&redis).launch(),
+        &postgres_at,
+        &redis_at,
+    );
+    check(
+        Settings::new().postgres(&database).launch(),
+        &postgres_at,
+        "in process",
+    );
     let embedded = Settings::new().redis(&redis).launch();
     check(embedded, "embedded in ./data", &redis_at);
 }
@@ -50,9 +68,17 @@ fn it_makes_what_is_missing_in_an_empty_database() {
     let visitas = Settings::new().postgres(&database).redis(&redis).start();
     let columns = "SELECT string_agg(column_name || ' ' || data_type || ' ' || is_nullable, ', ' ORDER BY ordinal_position) \
         FROM information_schema.columns WHERE table_name = 'acessos'";
-    let columns: String = database.superuser().query_one(columns, &[]).expect("columns").get(0);
+    let columns: String = database
+        .superuser()
+        .query_one(columns, &[])
+        .expect("columns")
+        .get(0);
     assert_eq!(columns, "id bigint NO, momento timestamp with time zone NO");
-    assert_eq!(redis.counter(), Some(0), "the counter's key is there before the first visit");
+    assert_eq!(
+        redis.counter(),
+        Some(0),
+        "the counter's key is there before the first visit"
+    );
     assert_eq!(visitas.stats().total, 0);
 }
 
@@ -80,27 +106,50 @@ fn alive_and_not_ready(visitas: &Visitas) {
     let refused = visitas.try_visit();
     assert_eq!(refused.status, 503);
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
-    assert!(start.elapsed() < Duration::from_secs(1), "refused after {:?}", start.elapsed());
-    assert_eq!(visitas.stdout().all(), Vec::<String>::new(), "it is not ready");
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "refused after {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        visitas.stdout().all(),
+        Vec::<String>::new(),
+        "it is not ready"
+    );
 }
 
 /// Three attempts, a line each, then exit 1 with a sentence that says what could not be reached.
 #[track_caller]
 fn gives_up_after_three_attempts(settings: Settings, address: &str) {
-    let settings = settings.set("CONNECT_ATTEMPTS", 3).set("CONNECT_INTERVAL", "400ms").set("PORT", free_port());
+    let settings = settings
+        .set("CONNECT_ATTEMPTS", 3)
+        .set("CONNECT_INTERVAL", "400ms")
+        .set("PORT", free_port());
     let start = Instant::now();
     let mut visitas = settings.launch();
     alive_and_not_ready(&visitas);
     let ended = visitas.wait_end();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(800), "three attempts 400 ms apart took only {took:?}");
-    assert!(took < Duration::from_secs(6), "three attempts 400 ms apart took {took:?}");
+    assert!(
+        took >= Duration::from_millis(800),
+        "three attempts 400 ms apart took only {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(6),
+        "three attempts 400 ms apart took {took:?}"
+    );
     assert_eq!(attempts(&ended.stderr).len(), 3, "one line each: {ended:?}");
     let last = ended.stderr.lines().last().unwrap_or_default();
-    assert!(!last.contains("attempt 3 of 3") && last.len() > 20, "a sentence at the end: {ended:?}");
+    assert!(
+        !last.contains("attempt 3 of 3") && last.len() > 20,
+        "a sentence at the end: {ended:?}"
+    );
     assert!(ended.stderr.contains(address), "where it looked: {ended:?}");
-    assert!(!ended.stderr.contains("app_password") && !ended.stderr.contains("panicked"), "{ended:?}");
+    assert!(
+        !ended.stderr.contains("app_password") && !ended.stderr.contains("panicked"),
+        "{ended:?}"
+    );
     assert_eq!(ended.stdout, "");
 }
 
@@ -118,10 +167,21 @@ fn without_redis_it_serves_visits_and_counts_once_redis_is_there() {
     let counts = visitas.visit();
     assert_eq!((counts.total, counts.cache), (1, None));
     let verbose = visitas.get("/readyz?verbose");
-    assert_eq!((verbose.status, verbose.text().contains("Redis: down")), (200, true), "{}", verbose.text());
-    assert!(visitas.said().contains(&redis.port().to_string()), "where it looked: {}", visitas.said());
+    assert_eq!(
+        (verbose.status, verbose.text().contains("Redis: down")),
+        (200, true),
+        "{}",
+        verbose.text()
+    );
+    assert!(
+        visitas.said().contains(&redis.port().to_string()),
+        "where it looked: {}",
+        visitas.said()
+    );
     redis.restart();
-    within(LIMIT, "a visit to be counted", || visitas.visit().cache.is_some());
+    within(LIMIT, "a visit to be counted", || {
+        visitas.visit().cache.is_some()
+    });
     assert!(visitas.get("/readyz?verbose").text().contains("Redis: up"));
     assert_eq!(redis.counter(), Some(1));
 }
@@ -132,25 +192,46 @@ fn a_key_that_is_no_number_is_said_and_visits_are_served() {
     redis.command(&["RPUSH", "contador_cache", "a"]);
     let visitas = Settings::new().redis(&redis).start();
     assert_eq!(visitas.visit().cache, None);
-    assert!(visitas.said().contains("contador_cache is no number there"), "{}", visitas.said());
+    assert!(
+        visitas.said().contains("contador_cache is no number there"),
+        "{}",
+        visitas.said()
+    );
     redis.command(&["DEL", "contador_cache"]);
-    within(LIMIT, "a visit to be counted", || visitas.visit().cache.is_some());
+    within(LIMIT, "a visit to be counted", || {
+        visitas.visit().cache.is_some()
+    });
 }
 
 #[test]
 fn a_wrong_password_is_said_and_not_told() {
     let database = Cluster::shared().database();
     let url = database.url().replace("app_password", "not-the-password");
-    let few = |settings: Settings| settings.set("CONNECT_ATTEMPTS", 1).set("CONNECT_INTERVAL", "10ms");
+    let few = |settings: Settings| {
+        settings
+            .set("CONNECT_ATTEMPTS", 1)
+            .set("CONNECT_INTERVAL", "10ms")
+    };
     let ended = few(Settings::new().set("DATABASE_URL", url)).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("password authentication failed"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("password authentication failed"),
+        "{ended:?}"
+    );
     assert!(!ended.stderr.contains("not-the-password"), "{ended:?}");
     let redis = Redis::with_password("right");
-    let visitas = Settings::new().set("REDIS_URL", redis.url().replace("right", "not-the-password")).start();
+    let visitas = Settings::new()
+        .set(
+            "REDIS_URL",
+            redis.url().replace("right", "not-the-password"),
+        )
+        .start();
     assert_eq!(visitas.visit().cache, None);
     let said = visitas.said();
-    assert!(said.contains("WRONGPASS") && !said.contains("not-the-password"), "{said}");
+    assert!(
+        said.contains("WRONGPASS") && !said.contains("not-the-password"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -158,7 +239,10 @@ fn it_waits_for_the_database_for_ever_when_told_to() {
     let _machine = machine();
     let cluster = Cluster::stopped();
     let database = cluster.default_database();
-    let settings = Settings::new().postgres(&database).set("CONNECT_ATTEMPTS", 0).set("CONNECT_INTERVAL", "50ms");
+    let settings = Settings::new()
+        .postgres(&database)
+        .set("CONNECT_ATTEMPTS", 0)
+        .set("CONNECT_INTERVAL", "50ms");
     let mut visitas = settings.set("PORT", free_port()).launch();
     alive_and_not_ready(&visitas);
     // More attempts than the default ones.
@@ -175,15 +259,21 @@ fn it_waits_for_the_database_for_ever_when_told_to() {
 fn it_can_be_stopped_while_it_waits() {
     let cluster = Cluster::stopped();
     for signal in ["TERM", "INT"] {
-        let settings =
-            Settings::new().postgres(&cluster.default_database()).set("CONNECT_ATTEMPTS", 0).set("PORT", free_port());
+        let settings = Settings::new()
+            .postgres(&cluster.default_database())
+            .set("CONNECT_ATTEMPTS", 0)
+            .set("PORT", free_port());
         let mut visitas = settings.launch();
         visitas.wait_listening();
         let start = Instant::now();
         visitas.signal(signal);
         let ended = visitas.wait_end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert!(start.elapsed() < Duration::from_secs(3), "SIG{signal} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "SIG{signal} took {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -192,23 +282,42 @@ fn a_port_that_is_taken_is_an_error_with_its_address() {
     let first = Settings::new().start();
     let ended = Settings::new().set("PORT", first.port()).run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains(&format!("127.0.0.1:{}", first.port())), "{ended:?}");
-    assert!(!ended.stderr.contains("panicked") && ended.stdout.is_empty(), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains(&format!("127.0.0.1:{}", first.port())),
+        "{ended:?}"
+    );
+    assert!(
+        !ended.stderr.contains("panicked") && ended.stdout.is_empty(),
+        "{ended:?}"
+    );
 }
 
 /// Starts ten at once on that database; each gets visits at the same time as the others.
 #[track_caller]
 fn ten_at_once(database: &Database<'_>, rows_before: u64) {
-    let launch = |_| Settings::new().postgres(database).set("WORKERS", 1).launch();
+    let launch = |_| {
+        Settings::new()
+            .postgres(database)
+            .set("WORKERS", 1)
+            .launch()
+    };
     let mut ten: Vec<Visitas> = (0..10).map(launch).collect();
-    ten.iter_mut().for_each(|visitas| drop(visitas.wait_ready()));
+    ten.iter_mut()
+        .for_each(|visitas| drop(visitas.wait_ready()));
     let ports: Vec<u16> = ten.iter().map(Visitas::port).collect();
     visits_at_once(&ports, 50, 4).all_ok(200);
     let total = rows_before + 200;
     assert_eq!(database.rows(), total);
     for visitas in &ten {
         assert_eq!(visitas.stats().total, total);
-        let errors: Vec<String> = visitas.stderr().all().into_iter().filter(|line| line.contains("ERROR")).collect();
+        let errors: Vec<String> = visitas
+            .stderr()
+            .all()
+            .into_iter()
+            .filter(|line| line.contains("ERROR"))
+            .collect();
         assert_eq!(errors, Vec::<String>::new());
     }
 }
@@ -225,6 +334,9 @@ fn ten_processes_at_once_on_a_table_to_adopt() {
     let database = Cluster::shared().database();
     let before = "CREATE TABLE acessos (id serial PRIMARY KEY, page text); \
         INSERT INTO acessos (page) SELECT 'p' FROM generate_series(1, 500)";
-    database.sql().batch_execute(before).expect("a table from before");
+    database
+        .sql()
+        .batch_execute(before)
+        .expect("a table from before");
     ten_at_once(&database, 500);
 }

@@ -1,4 +1,5 @@
-//! Ten thousand connections that all visit at once: each is answered, each 200 is a row, and afterwards all is as before.
+//! Ten thousand connections that all visit at once: each is answered, each 200 is a row, and
+//! afterwards all is as before.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,14 +10,16 @@ use crate::support::tools::may_open;
 use crate::support::{Cluster, Settings, Visitas, machine, within};
 
 const VISITORS: usize = 10_000;
-/// Visits that may wait, where the queue is short; and what may be under way besides (`MAX_BATCH` in inbox.rs).
+/// Visits that may wait, where the queue is short; and what may be under way besides (`MAX_BATCH`
+/// in inbox.rs).
 const QUEUE: usize = 1000;
 const LARGEST_BATCH: usize = 1024;
 /// For everything: connecting, visiting, and the last answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn connect(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
+    let stream =
+        TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
     stream.set_read_timeout(Some(LIMIT)).expect("a time-out");
     stream
 }
@@ -26,11 +29,18 @@ fn status(stream: &mut TcpStream) -> u16 {
     let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
     while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
         let length = stream.read(&mut chunk).expect("an answer");
-        assert!(length > 0, "closed without an answer: {}", String::from_utf8_lossy(&answer));
+        assert!(
+            length > 0,
+            "closed without an answer: {}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.extend_from_slice(&chunk[..length]);
     }
     let line = String::from_utf8_lossy(&answer);
-    line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {line}"))
+    line.split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("no status: {line}"))
 }
 
 /// The middle one of the times of fifty visits in a row.
@@ -51,7 +61,9 @@ fn usual(visitas: &Visitas) -> Duration {
 fn storm(visitas: &Visitas) -> Vec<TcpStream> {
     let sent = request("GET", "/", &[("Accept", "application/json")]);
     let mut visitors: Vec<TcpStream> = (0..VISITORS).map(|_| connect(visitas.port())).collect();
-    visitors.iter_mut().for_each(|visitor| visitor.write_all(sent.as_bytes()).expect("a visit sent"));
+    visitors
+        .iter_mut()
+        .for_each(|visitor| visitor.write_all(sent.as_bytes()).expect("a visit sent"));
     visitors
 }
 
@@ -66,7 +78,10 @@ fn is_answered(visitor: &TcpStream) -> bool {
 /// How many were counted; every other one was refused.
 fn counted(visitors: &mut [TcpStream]) -> u64 {
     let statuses: Vec<u16> = visitors.iter_mut().map(status).collect();
-    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "answers of another kind");
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 503)),
+        "answers of another kind"
+    );
     statuses.iter().filter(|status| **status == 200).count() as u64
 }
 
@@ -78,14 +93,29 @@ fn ten_thousand_visits_at_once_are_all_counted() {
     let _machine = machine();
     let database = Cluster::shared().database();
     // The machine is shared: the visits' own deadline is not what this is about.
-    let visitas = Settings::new().postgres(&database).set("REQUEST_TIMEOUT", "30s").start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", "30s")
+        .start();
     let before = usual(&visitas);
     let rows = database.rows();
-    assert_eq!(counted(&mut storm(&visitas)), VISITORS as u64, "the queue has room for all");
-    assert_eq!(database.rows(), rows + VISITORS as u64, "every 200 is a row, and there is no other");
+    assert_eq!(
+        counted(&mut storm(&visitas)),
+        VISITORS as u64,
+        "the queue has room for all"
+    );
+    assert_eq!(
+        database.rows(),
+        rows + VISITORS as u64,
+        "every 200 is a row, and there is no other"
+    );
     // It may take a moment until ten thousand connections are closed.
     let is_quick = || usual(&visitas) <= before * 2 + Duration::from_millis(2);
-    within(Duration::from_secs(10), "visits to be as quick as they were", is_quick);
+    within(
+        Duration::from_secs(10),
+        "visits to be as quick as they were",
+        is_quick,
+    );
     assert_eq!(visitas.stats().total, database.rows());
 }
 
@@ -96,16 +126,32 @@ fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
     }
     let _machine = machine();
     let database = Cluster::shared().database();
-    let settings = Settings::new().postgres(&database).set("MAX_QUEUE", QUEUE).set("REQUEST_TIMEOUT", "30s");
+    let settings = Settings::new()
+        .postgres(&database)
+        .set("MAX_QUEUE", QUEUE)
+        .set("REQUEST_TIMEOUT", "30s");
     let visitas = settings.start();
     let held = database.hold();
     let mut visitors = storm(&visitas);
     // Nothing can be committed, so these are refused: all but the queue and the batch under way.
     let at_least = VISITORS - QUEUE - LARGEST_BATCH;
-    let refused = || visitors.iter().filter(|visitor| is_answered(visitor)).count() >= at_least;
+    let refused = || {
+        visitors
+            .iter()
+            .filter(|visitor| is_answered(visitor))
+            .count()
+            >= at_least
+    };
     within(LIMIT, "refusals", refused);
     held.release();
     let counted = counted(&mut visitors);
-    assert!((QUEUE..=QUEUE + LARGEST_BATCH).contains(&(counted as usize)), "{counted} were counted");
-    assert_eq!(database.rows(), counted, "every 200 is a row, and there is no other");
+    assert!(
+        (QUEUE..=QUEUE + LARGEST_BATCH).contains(&(counted as usize)),
+        "{counted} were counted"
+    );
+    assert_eq!(
+        database.rows(),
+        counted,
+        "every 200 is a row, and there is no other"
+    );
 }

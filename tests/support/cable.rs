@@ -1,6 +1,8 @@
-//! A cable between this machine and a network of a process's own, on which packets can be dropped: a true black hole.
+//! A cable between this machine and a network of a process's own, on which packets can be dropped:
+//! a true black hole.
 //!
-//! Nothing of it outlives the process that holds the network, and nothing else on the machine sees a rule of it.
+//! Nothing of it outlives the process that holds the network, and nothing else on the machine sees
+//! a rule of it.
 
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -23,11 +25,20 @@ impl Cable {
     pub fn new() -> Result<Cable, String> {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Runs beside each other take different networks of the range that is kept for such tests (RFC 2544).
+        // Runs beside each other take different networks of the range that is kept for such tests
+        // (RFC 2544).
         let third = (std::process::id() % 250) as u8;
-        let (near, far) = (Ipv4Addr::new(198, 18, third, turn * 4 + 1), Ipv4Addr::new(198, 18, third, turn * 4 + 2));
+        let (near, far) = (
+            Ipv4Addr::new(198, 18, third, turn * 4 + 1),
+            Ipv4Addr::new(198, 18, third, turn * 4 + 2),
+        );
         let name = format!("vis{third}x{turn}");
-        if !Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
+        if !Command::new("unshare")
+            .args(["--net", "true"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+        {
             return Err("nobody may make a network of its own here".to_owned());
         }
         let mut command = Command::new("unshare");
@@ -36,11 +47,18 @@ impl Cable {
         let cable = Cable { holder, far, name };
         let own_network = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let here = own_network(std::process::id());
-        within(std::time::Duration::from_secs(5), "a network", || own_network(cable.holder.pid()) != here);
+        within(std::time::Duration::from_secs(5), "a network", || {
+            own_network(cable.holder.pid()) != here
+        });
         let pid = cable.holder.pid().to_string();
         let name = cable.name.as_str();
         let peer = format!("{name}p");
-        run("ip", &["link", "add", name, "type", "veth", "peer", "name", &peer, "netns", &pid])?;
+        run(
+            "ip",
+            &[
+                "link", "add", name, "type", "veth", "peer", "name", &peer, "netns", &pid,
+            ],
+        )?;
         run("ip", &["addr", "add", &format!("{near}/30"), "dev", name])?;
         run("ip", &["link", "set", name, "up"])?;
         cable.inside(&["ip", "addr", "add", &format!("{far}/30"), "dev", &peer])?;
@@ -59,7 +77,9 @@ impl Cable {
 
     /// The words to put before a command that is to run at the far end.
     pub fn wrapper(&self) -> Vec<String> {
-        ["nsenter", "-t", &self.holder.pid().to_string(), "-n"].map(str::to_owned).to_vec()
+        ["nsenter", "-t", &self.holder.pid().to_string(), "-n"]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     /// Drops every packet that comes to the far end, or lets all pass again.
@@ -72,7 +92,11 @@ impl Cable {
 
     fn inside(&self, words: &[&str]) -> Result<(), String> {
         let wrapper = self.wrapper();
-        let all: Vec<&str> = wrapper.iter().map(String::as_str).chain(words.iter().copied()).collect();
+        let all: Vec<&str> = wrapper
+            .iter()
+            .map(String::as_str)
+            .chain(words.iter().copied())
+            .collect();
         run(all[0], &all[1..])
     }
 }
@@ -80,7 +104,10 @@ impl Cable {
 fn run(program: &str, words: &[&str]) -> Result<(), String> {
     match Command::new(program).args(words).output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(output) => Err(format!(
+            "{program} {words:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
         Err(error) => Err(format!("{program}: {error}")),
     }
 }

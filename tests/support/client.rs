@@ -1,4 +1,5 @@
-//! A small blocking HTTP/1.1 client: raw bytes out, answers in, keep-alive, and a deadline on every read.
+//! A small blocking HTTP/1.1 client: raw bytes out, answers in, keep-alive, and a deadline on every
+//! read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -44,7 +45,10 @@ impl Response {
     /// When there are two.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name));
         let first = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "two {name} headers in {self:?}");
         first
@@ -62,14 +66,21 @@ impl Response {
     pub fn sentence(&self) -> String {
         let sentence = match self.header("Content-Type") {
             Some("application/json") => {
-                let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+                let json: serde_json::Value =
+                    serde_json::from_slice(&self.body).unwrap_or_default();
                 json["error"].as_str().unwrap_or_default().to_owned()
             }
             Some("text/plain; charset=utf-8") => self.text().trim_end().to_owned(),
             _ => String::new(),
         };
-        let plain = sentence.ends_with('.') && sentence.lines().count() == 1 && (10..300).contains(&sentence.len());
-        assert!(plain, "no plain sentence: {self:?} {:?}", String::from_utf8_lossy(&self.body));
+        let plain = sentence.ends_with('.')
+            && sentence.lines().count() == 1
+            && (10..300).contains(&sentence.len());
+        assert!(
+            plain,
+            "no plain sentence: {self:?} {:?}",
+            String::from_utf8_lossy(&self.body)
+        );
         sentence
     }
 
@@ -79,19 +90,36 @@ impl Response {
         assert_eq!(self.status, 200, "not counted: {self:?}");
         let text = self.text();
         let counts = self.fields();
-        let cache = counts.cache.map_or("null".to_owned(), |cache| cache.to_string());
-        assert_eq!(text.trim_end(), format!("{{\"total\":{},\"cache\":{cache}}}", counts.total), "the JSON of a visit");
+        let cache = counts
+            .cache
+            .map_or("null".to_owned(), |cache| cache.to_string());
+        assert_eq!(
+            text.trim_end(),
+            format!("{{\"total\":{},\"cache\":{cache}}}", counts.total),
+            "the JSON of a visit"
+        );
         counts
     }
 
     /// The numbers in a JSON body that may have other fields too.
     #[track_caller]
     pub fn fields(&self) -> Counts {
-        let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"));
-        let total = json["total"].as_u64().unwrap_or_else(|| panic!("no total in {self:?}"));
-        let cache = json.get("cache").unwrap_or_else(|| panic!("no cache in {self:?}"));
-        assert!(cache.is_null() || cache.is_i64(), "neither a number nor null: {self:?}");
-        Counts { total, cache: cache.as_i64() }
+        let json: serde_json::Value =
+            serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        let total = json["total"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no total in {self:?}"));
+        let cache = json
+            .get("cache")
+            .unwrap_or_else(|| panic!("no cache in {self:?}"));
+        assert!(
+            cache.is_null() || cache.is_i64(),
+            "neither a number nor null: {self:?}"
+        );
+        Counts {
+            total,
+            cache: cache.as_i64(),
+        }
     }
 }
 
@@ -107,15 +135,21 @@ pub struct Client {
 impl Client {
     /// A connection to that port of 127.0.0.1.
     pub fn try_connect(port: u16) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), ANSWER_LIMIT)?;
+        let stream =
+            TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), ANSWER_LIMIT)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        Ok(Client { stream, buffer: Vec::new(), limit: ANSWER_LIMIT })
+        Ok(Client {
+            stream,
+            buffer: Vec::new(),
+            limit: ANSWER_LIMIT,
+        })
     }
 
     #[track_caller]
     pub fn connect(port: u16) -> Client {
-        Client::try_connect(port).unwrap_or_else(|error| panic!("no connection to port {port}: {error}"))
+        Client::try_connect(port)
+            .unwrap_or_else(|error| panic!("no connection to port {port}: {error}"))
     }
 
     /// How long each answer may take.
@@ -140,14 +174,21 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn try_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response, NoAnswer> {
-        self.try_send(request(method, path, headers)).map_err(NoAnswer::NotSent)?;
+    pub fn try_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, NoAnswer> {
+        self.try_send(request(method, path, headers))
+            .map_err(NoAnswer::NotSent)?;
         self.try_read(method == "HEAD")
     }
 
     #[track_caller]
     pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
-        self.try_request(method, path, headers).unwrap_or_else(|why| panic!("{method} {path}: {why:?}"))
+        self.try_request(method, path, headers)
+            .unwrap_or_else(|why| panic!("{method} {path}: {why:?}"))
     }
 
     #[track_caller]
@@ -163,7 +204,8 @@ impl Client {
     /// Reads the next answer, to any request but HEAD.
     #[track_caller]
     pub fn read(&mut self) -> Response {
-        self.try_read(false).unwrap_or_else(|why| panic!("no answer: {why:?}"))
+        self.try_read(false)
+            .unwrap_or_else(|why| panic!("no answer: {why:?}"))
     }
 
     /// Reads the next answer. One to HEAD has no body, whatever its headers say.
@@ -181,17 +223,26 @@ impl Client {
             return Ok(response);
         }
         if response.header("Transfer-Encoding").is_some() {
-            return Err(NoAnswer::Malformed(format!("an encoding that visitas never needs: {response:?}")));
+            return Err(NoAnswer::Malformed(format!(
+                "an encoding that visitas never needs: {response:?}"
+            )));
         }
         let length = match response.header("Content-Length") {
-            Some(length) => length.parse().map_err(|_| NoAnswer::Malformed(format!("{response:?}")))?,
-            None => return Err(NoAnswer::Malformed(format!("no Content-Length: {response:?}"))),
+            Some(length) => length
+                .parse()
+                .map_err(|_| NoAnswer::Malformed(format!("{response:?}")))?,
+            None => {
+                return Err(NoAnswer::Malformed(format!(
+                    "no Content-Length: {response:?}"
+                )));
+            }
         };
         while self.buffer.len() < length {
             self.fill(end).map_err(|why| match why {
-                NoAnswer::Closed => {
-                    NoAnswer::Incomplete { why: "ended in a body".to_owned(), got: format!("{response:?}") }
-                }
+                NoAnswer::Closed => NoAnswer::Incomplete {
+                    why: "ended in a body".to_owned(),
+                    got: format!("{response:?}"),
+                },
                 other => other,
             })?;
         }
@@ -211,8 +262,13 @@ impl Client {
                 Ok(()) => {}
                 Err(NoAnswer::Closed) => return std::mem::take(&mut self.buffer),
                 // A reset is an end too: what was sent and not read makes one.
-                Err(NoAnswer::Incomplete { why, .. }) if why != TIME_IS_UP => return std::mem::take(&mut self.buffer),
-                Err(_) => panic!("still open after {limit:?}; got {:?}", String::from_utf8_lossy(&self.buffer)),
+                Err(NoAnswer::Incomplete { why, .. }) if why != TIME_IS_UP => {
+                    return std::mem::take(&mut self.buffer);
+                }
+                Err(_) => panic!(
+                    "still open after {limit:?}; got {:?}",
+                    String::from_utf8_lossy(&self.buffer)
+                ),
             }
         }
     }
@@ -224,8 +280,13 @@ impl Client {
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         let end = Instant::now() + self.limit;
-        while !self.buffer.windows(text.len()).any(|some| some == text.as_bytes()) {
-            self.fill(end).unwrap_or_else(|why| panic!("no {text:?}: {why:?}"));
+        while !self
+            .buffer
+            .windows(text.len())
+            .any(|some| some == text.as_bytes())
+        {
+            self.fill(end)
+                .unwrap_or_else(|why| panic!("no {text:?}: {why:?}"));
         }
         self.buffer.clear();
     }
@@ -241,23 +302,37 @@ impl Client {
         let got = |buffer: &[u8]| String::from_utf8_lossy(buffer).into_owned();
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(NoAnswer::Incomplete { why: TIME_IS_UP.to_owned(), got: got(&self.buffer) });
+            return Err(NoAnswer::Incomplete {
+                why: TIME_IS_UP.to_owned(),
+                got: got(&self.buffer),
+            });
         }
-        self.stream.set_read_timeout(Some(left)).map_err(NoAnswer::NotSent)?;
+        self.stream
+            .set_read_timeout(Some(left))
+            .map_err(NoAnswer::NotSent)?;
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) if self.buffer.is_empty() => Err(NoAnswer::Closed),
-            Ok(0) => Err(NoAnswer::Incomplete { why: "ended in an answer".to_owned(), got: got(&self.buffer) }),
+            Ok(0) => Err(NoAnswer::Incomplete {
+                why: "ended in an answer".to_owned(),
+                got: got(&self.buffer),
+            }),
             Ok(length) => {
                 self.buffer.extend_from_slice(&chunk[..length]);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Err(NoAnswer::Incomplete { why: TIME_IS_UP.to_owned(), got: got(&self.buffer) })
+                Err(NoAnswer::Incomplete {
+                    why: TIME_IS_UP.to_owned(),
+                    got: got(&self.buffer),
+                })
             }
             // This process was stopped and carries on (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(end),
-            Err(error) => Err(NoAnswer::Incomplete { why: error.to_string(), got: got(&self.buffer) }),
+            Err(error) => Err(NoAnswer::Incomplete {
+                why: error.to_string(),
+                got: got(&self.buffer),
+            }),
         }
     }
 }
@@ -280,18 +355,29 @@ fn parse_head(head: &[u8]) -> Result<Response, String> {
     let status_line = lines.next().unwrap_or_default();
     let mut parts = status_line.splitn(3, ' ');
     let (version, status, reason) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    let status = status.filter(|status| status.len() == 3).and_then(|status| status.parse().ok());
-    let (true, Some(status), Some(_)) = (matches!(version, "HTTP/1.1" | "HTTP/1.0"), status, reason) else {
+    let status = status
+        .filter(|status| status.len() == 3)
+        .and_then(|status| status.parse().ok());
+    let (true, Some(status), Some(_)) =
+        (matches!(version, "HTTP/1.1" | "HTTP/1.0"), status, reason)
+    else {
         return Err(format!("status line {status_line:?}"));
     };
     let mut headers = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(':').ok_or_else(|| format!("header line {line:?}"))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| format!("header line {line:?}"))?;
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n', '\0']) {
             return Err(format!("header line {line:?}"));
         }
         headers.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
     }
-    Ok(Response { version: version.to_owned(), status, headers, body: Vec::new() })
+    Ok(Response {
+        version: version.to_owned(),
+        status,
+        headers,
+        body: Vec::new(),
+    })
 }

@@ -22,10 +22,16 @@ impl SmallDisk {
         let path = run::fresh_path("disk");
         fs::create_dir(&path).expect("a folder to mount on");
         let size = format!("size={mebibytes}m,mode=755");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&path)
+            .output();
         match mounted {
             Ok(output) if output.status.success() => Ok(SmallDisk { path }),
-            Ok(output) => Err(format!("no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim())),
+            Ok(output) => Err(format!(
+                "no tmpfs can be mounted: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
             Err(error) => Err(format!("no tmpfs can be mounted: {error}")),
         }
     }
@@ -37,7 +43,8 @@ impl SmallDisk {
     /// Gives the disk to that user and group.
     pub fn give_to(&self, owner: (u32, u32)) {
         chown(&self.path, Some(owner.0), Some(owner.1)).expect("the disk's owner");
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).expect("the disk's mode");
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
+            .expect("the disk's mode");
     }
 
     /// Takes all the room there is, but for so many KiB.
@@ -48,7 +55,8 @@ impl SmallDisk {
         let block = vec![0u8; 64 * 1024];
         while file.write_all(&block).is_ok() {}
         let length = file.metadata().expect("its length").len();
-        file.set_len(length.saturating_sub(kibibytes_left * 1024)).expect("a shorter file");
+        file.set_len(length.saturating_sub(kibibytes_left * 1024))
+            .expect("a shorter file");
     }
 
     /// Gives the room back.
@@ -63,7 +71,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.path)
+            .status();
         let _ = fs::remove_dir(&self.path);
     }
 }

@@ -1,7 +1,9 @@
 //! Reads the page strictly: every element closed in order, attributes quoted, identifiers once.
 
 /// Elements without an end tag.
-const VOID: &[&str] = &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"];
+const VOID: &[&str] = &[
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr",
+];
 /// Elements whose content is not HTML.
 const RAW: &[&str] = &["style", "script", "title"];
 
@@ -16,7 +18,10 @@ pub struct Element {
 
 impl Element {
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.attributes
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -39,15 +44,25 @@ impl Page {
     }
 
     pub fn all(&self, name: &str) -> impl Iterator<Item = &Element> {
-        self.elements.iter().filter(move |element| element.name == name)
+        self.elements
+            .iter()
+            .filter(move |element| element.name == name)
     }
 
     /// The number in `<data id="ID" value="N">`.
     #[track_caller]
     pub fn number(&self, id: &str) -> Option<i64> {
-        let element = self.all("data").find(|element| element.attribute("id") == Some(id))?;
-        let value = element.attribute("value").expect("a data element with a value");
-        Some(value.parse().unwrap_or_else(|_| panic!("{value:?} is no number")))
+        let element = self
+            .all("data")
+            .find(|element| element.attribute("id") == Some(id))?;
+        let value = element
+            .attribute("value")
+            .expect("a data element with a value");
+        Some(
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("{value:?} is no number")),
+        )
     }
 
     /// The language of the document.
@@ -63,7 +78,13 @@ fn parse(html: &str) -> Result<Page, String> {
         return Err("no <!doctype html> at the start".to_owned());
     }
     rest = &rest[15..];
-    let (mut open, mut page) = (Vec::<String>::new(), Page { elements: Vec::new(), text: String::new() });
+    let (mut open, mut page) = (
+        Vec::<String>::new(),
+        Page {
+            elements: Vec::new(),
+            text: String::new(),
+        },
+    );
     while let Some(at) = rest.find('<') {
         page.text.push_str(&rest[..at]);
         rest = &rest[at..];
@@ -94,7 +115,11 @@ fn parse(html: &str) -> Result<Page, String> {
     if let Some(name) = open.pop() {
         return Err(format!("<{name}> is not closed"));
     }
-    let mut ids: Vec<&str> = page.elements.iter().filter_map(|element| element.attribute("id")).collect();
+    let mut ids: Vec<&str> = page
+        .elements
+        .iter()
+        .filter_map(|element| element.attribute("id"))
+        .collect();
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(format!("two elements with the identifier {}", pair[0])),
@@ -102,20 +127,31 @@ fn parse(html: &str) -> Result<Page, String> {
     }
 }
 
-/// `name attribute="value" ...` as it stands between the angle brackets. No value holds a `>` in this page.
+/// `name attribute="value" ...` as it stands between the angle brackets. No value holds a `>` in
+/// this page.
 fn start_tag(tag: &str) -> Result<Element, String> {
     let tag = tag.trim_end_matches('/').trim();
     let (name, mut rest) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    {
         return Err(format!("<{tag}> is no element"));
     }
     let mut attributes = Vec::new();
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
-            return Ok(Element { name: name.to_owned(), attributes, raw: String::new() });
+            return Ok(Element {
+                name: name.to_owned(),
+                attributes,
+                raw: String::new(),
+            });
         }
-        let length = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
+        let length = rest
+            .find(|c: char| c == '=' || c.is_whitespace())
+            .unwrap_or(rest.len());
         let (key, after) = rest.split_at(length);
         let Some(value) = after.strip_prefix("=\"") else {
             if after.starts_with('=') {
@@ -125,7 +161,9 @@ fn start_tag(tag: &str) -> Result<Element, String> {
             rest = after;
             continue;
         };
-        let (value, after) = value.split_once('"').ok_or_else(|| format!("a value without end in <{tag}>"))?;
+        let (value, after) = value
+            .split_once('"')
+            .ok_or_else(|| format!("a value without end in <{tag}>"))?;
         attributes.push((key.to_owned(), value.to_owned()));
         rest = after;
     }

@@ -11,7 +11,8 @@ use super::client::{Client, Counts, NoAnswer, Response};
 
 /// A visitor needs little of a stack, and there are hundreds.
 const STACK_BYTES: usize = 256 * 1024;
-/// Between two tries while visits are refused, so that refusals do not take the machine from what is tested.
+/// Between two tries while visits are refused, so that refusals do not take the machine from what
+/// is tested.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What visitors were told.
@@ -46,15 +47,28 @@ struct Began {
 
 impl Began {
     fn now() -> Began {
-        Began { instant: Instant::now(), time: SystemTime::now() }
+        Began {
+            instant: Instant::now(),
+            time: SystemTime::now(),
+        }
     }
 }
 
 /// Without the numbers of every visit, which would fill pages.
 impl fmt::Debug for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { refused, others, unanswered, said, .. } = self;
-        write!(f, "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; {said:#?}", self.ok())
+        let Tally {
+            refused,
+            others,
+            unanswered,
+            said,
+            ..
+        } = self;
+        write!(
+            f,
+            "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; {said:#?}",
+            self.ok()
+        )
     }
 }
 
@@ -87,8 +101,13 @@ impl Tally {
                 }
             }
             Ok(response) => {
-                self.said.insert(String::from_utf8_lossy(&response.body).into_owned());
-                if response.status == 503 { self.refused += 1 } else { self.others.push(response.status) }
+                self.said
+                    .insert(String::from_utf8_lossy(&response.body).into_owned());
+                if response.status == 503 {
+                    self.refused += 1
+                } else {
+                    self.others.push(response.status)
+                }
             }
             Err(why) => {
                 self.said.insert(format!("{why:?}"));
@@ -112,7 +131,11 @@ impl Tally {
 
     /// An account of nothing but answers of 200 that were waited for then.
     pub fn of_spans(spans: Vec<(SystemTime, SystemTime)>) -> Tally {
-        Tally { answered: spans.len() as u64, spans, ..Tally::default() }
+        Tally {
+            answered: spans.len() as u64,
+            spans,
+            ..Tally::default()
+        }
     }
 
     /// Every visit was answered with 200.
@@ -127,39 +150,60 @@ impl Tally {
     /// Every visit got a cache number of its own, from `first` on without a gap.
     #[track_caller]
     pub fn each_cache_number_once(&self, first: i64) {
-        let mut caches: Vec<i64> = self.counts.iter().map(|counts| counts.cache.expect("a cache number")).collect();
+        let mut caches: Vec<i64> = self
+            .counts
+            .iter()
+            .map(|counts| counts.cache.expect("a cache number"))
+            .collect();
         caches.sort_unstable();
-        assert_eq!(caches, (first..first + self.counts.len() as i64).collect::<Vec<_>>(), "cache numbers");
+        assert_eq!(
+            caches,
+            (first..first + self.counts.len() as i64).collect::<Vec<_>>(),
+            "cache numbers"
+        );
     }
 
-    /// Every visit got a total of its own, from `first` on without a gap. So it is with one lane; lanes that commit at
-    /// the same moment do not see each other's rows yet, and may tell the same total.
+    /// Every visit got a total of its own, from `first` on without a gap. So it is with one lane;
+    /// lanes that commit at the same moment do not see each other's rows yet, and may tell the same
+    /// total.
     #[track_caller]
     pub fn each_total_once(&self, first: u64) {
         let mut totals: Vec<u64> = self.counts.iter().map(|counts| counts.total).collect();
         totals.sort_unstable();
-        assert_eq!(totals, (first..first + self.ok()).collect::<Vec<_>>(), "totals");
+        assert_eq!(
+            totals,
+            (first..first + self.ok()).collect::<Vec<_>>(),
+            "totals"
+        );
     }
 
     /// No total is above what there is.
     #[track_caller]
     pub fn no_total_above(&self, most: u64) {
         let highest = self.counts.iter().map(|counts| counts.total).max();
-        assert!(highest.is_none_or(|highest| highest <= most), "a total of {highest:?} with {most} rows");
+        assert!(
+            highest.is_none_or(|highest| highest <= most),
+            "a total of {highest:?} with {most} rows"
+        );
     }
 }
 
 fn visitor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    thread::Builder::new().stack_size(STACK_BYTES).spawn(work).expect("a thread for a visitor")
+    thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(work)
+        .expect("a thread for a visitor")
 }
 
 fn gather(visitors: Vec<JoinHandle<Tally>>) -> Tally {
-    let tallies = visitors.into_iter().map(|visitor| visitor.join().expect("a visitor's account"));
+    let tallies = visitors
+        .into_iter()
+        .map(|visitor| visitor.join().expect("a visitor's account"));
     tallies.fold(Tally::default(), Tally::merge)
 }
 
-/// So many visitors, each on a connection of its own, all connected before the first visits; `each` visits a visitor.
-/// The ports are taken in turn, so that several processes share the visitors.
+/// So many visitors, each on a connection of its own, all connected before the first visits; `each`
+/// visits a visitor. The ports are taken in turn, so that several processes share the visitors.
 pub fn visits_at_once(ports: &[u16], visitors: usize, each: usize) -> Tally {
     let start = Arc::new(Barrier::new(visitors));
     let visit = |index: usize| {
@@ -202,12 +246,20 @@ pub struct Load {
 impl Load {
     /// Starts so many visitors without a pause.
     pub fn start(port: u16, visitors: usize) -> Load {
-        Load::of(&Crowd { ports: vec![port], visitors, pause: Duration::ZERO, keep_numbers: true })
+        Load::of(&Crowd {
+            ports: vec![port],
+            visitors,
+            pause: Duration::ZERO,
+            keep_numbers: true,
+        })
     }
 
     /// Starts the crowd, each on a connection of its own, connecting again whenever it ends.
     pub fn of(crowd: &Crowd) -> Load {
-        let (stop, ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, ok) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let keep_visiting = |index: usize| {
             let (stop, ok, crowd) = (Arc::clone(&stop), Arc::clone(&ok), crowd.clone());
             let port = crowd.ports[index % crowd.ports.len()];
@@ -223,7 +275,11 @@ impl Load {
                 tally
             })
         };
-        Load { visitors: (0..crowd.visitors).map(keep_visiting).collect(), stop, ok }
+        Load {
+            visitors: (0..crowd.visitors).map(keep_visiting).collect(),
+            stop,
+            ok,
+        }
     }
 
     /// How many visits were answered with 200 so far.
@@ -238,17 +294,29 @@ impl Load {
     }
 }
 
-fn visit_on(mut client: Client, crowd: &Crowd, (stop, ok): (&AtomicBool, &AtomicU64), tally: &mut Tally) {
+fn visit_on(
+    mut client: Client,
+    crowd: &Crowd,
+    (stop, ok): (&AtomicBool, &AtomicU64),
+    tally: &mut Tally,
+) {
     while !stop.load(Ordering::Relaxed) {
         let began = Began::now();
         let answer = client.try_visit();
         let (ended, counted) = match &answer {
-            Ok(response) => (response.header("Connection") == Some("close"), response.status == 200),
+            Ok(response) => (
+                response.header("Connection") == Some("close"),
+                response.status == 200,
+            ),
             Err(_) => (true, false),
         };
         tally.add(answer, began, crowd.keep_numbers);
         ok.fetch_add(u64::from(counted), Ordering::Relaxed);
-        thread::sleep(if counted { crowd.pause } else { crowd.pause.max(PAUSE) });
+        thread::sleep(if counted {
+            crowd.pause
+        } else {
+            crowd.pause.max(PAUSE)
+        });
         if ended {
             return;
         }

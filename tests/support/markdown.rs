@@ -9,7 +9,12 @@ pub fn table_rows(text: &str) -> Vec<Vec<String>> {
         let before_rule = lines.get(index + 1).is_some_and(|next| is_rule(next));
         if line.starts_with('|') && !is_rule(line) && !before_rule {
             let inner = line.trim_matches('|');
-            rows.push(inner.split('|').map(|cell| cell.trim().to_owned()).collect());
+            rows.push(
+                inner
+                    .split('|')
+                    .map(|cell| cell.trim().to_owned())
+                    .collect(),
+            );
         }
     }
     rows
@@ -17,7 +22,11 @@ pub fn table_rows(text: &str) -> Vec<Vec<String>> {
 
 /// What stands in backticks.
 pub fn code_words(text: &str) -> Vec<String> {
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The targets of all links and images that stand in the text.
@@ -42,7 +51,9 @@ pub fn anchors(text: &str) -> Vec<String> {
     let headings = outside_of_code(text).filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
         let words = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
@@ -59,7 +70,8 @@ fn outside_of_code(text: &str) -> impl Iterator<Item = &str> {
 
 /// The fenced code below the heading of that name, up to the next heading: a block each.
 pub fn code_blocks(text: &str, heading: &str) -> Vec<String> {
-    let title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
+    let title =
+        |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
     let (mut blocks, mut in_code) = (Vec::new(), false);
     for line in text.lines().skip_while(|line| !title(line)).skip(1) {
         if line.starts_with("```") {
@@ -68,7 +80,11 @@ pub fn code_blocks(text: &str, heading: &str) -> Vec<String> {
                 blocks.push(String::new());
             }
         } else if in_code {
-            blocks.iter_mut().last().into_iter().for_each(|block: &mut String| *block += &format!("{line}\n"));
+            blocks
+                .iter_mut()
+                .last()
+                .into_iter()
+                .for_each(|block: &mut String| *block += &format!("{line}\n"));
         } else if line.starts_with('#') {
             break;
         }

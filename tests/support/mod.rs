@@ -1,4 +1,5 @@
-//! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
+//! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client,
+//! a faulty network.
 
 pub mod audit;
 pub mod cable;
@@ -41,8 +42,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// The machine for one test alone among those that ask for it: the ones that load it and the ones that measure time.
-/// A test that does neither does not ask, and runs beside.
+/// The machine for one test alone among those that ask for it: the ones that load it and the ones
+/// that measure time. A test that does neither does not ask, and runs beside.
 pub fn machine() -> MutexGuard<'static, ()> {
     // A test that failed while it held the machine left nothing behind in it.
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -55,6 +56,9 @@ pub fn machine() -> MutexGuard<'static, ()> {
 #[track_caller]
 pub fn skipped(what: &str, why: &str) {
     let line = format!("SKIPPED: {what}: {why}");
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{line}");
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{line}"
+    );
     eprintln!("{line}");
 }

@@ -1,4 +1,5 @@
-//! Two PostgreSQL nodes under Patroni with one etcd, on loopback: each can be killed, frozen, or cut off from the others.
+//! Two PostgreSQL nodes under Patroni with one etcd, on loopback: each can be killed, frozen, or
+//! cut off from the others.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +14,8 @@ use ::postgres::{Client, Config, NoTls};
 
 use super::ports::free_port;
 use super::postgres::{
-    DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER, as_postgres, give_to_postgres, program,
+    DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER, as_postgres, give_to_postgres,
+    program,
 };
 use super::process::{Process, send_signal};
 use super::proxy::Proxy;
@@ -62,15 +64,19 @@ pub struct Node {
 }
 
 impl Patroni {
-    /// Starts both nodes, and waits until the first is the leader and the second its synchronous standby. None, said so,
-    /// where etcd or Patroni is not installed.
+    /// Starts both nodes, and waits until the first is the leader and the second its synchronous
+    /// standby. None, said so, where etcd or Patroni is not installed.
     pub fn start() -> Option<Patroni> {
         let (etcd, patroni) = (tool("etcd")?, tool("patroni")?);
         let folder = run::fresh_path("patroni");
         fs::create_dir(&folder).expect("a folder for the nodes");
         let (etcd, etcd_port) = start_etcd(&etcd, &folder);
         let nodes = ["db1", "db2"].map(|name| Node::new(name, &folder, etcd_port));
-        let all = Patroni { nodes, _etcd: etcd, folder };
+        let all = Patroni {
+            nodes,
+            _etcd: etcd,
+            folder,
+        };
         let [first, second] = &all.nodes;
         first.start(&patroni);
         first.wait_primary();
@@ -96,13 +102,21 @@ impl Patroni {
         within_value(LIMIT, "a leader", || self.roles())
     }
 
-    /// Waits until there is a leader and the other node streams from it; until the leader's commits wait for that, where it
-    /// is to be `synchronous`.
+    /// Waits until there is a leader and the other node streams from it; until the leader's commits
+    /// wait for that, where it is to be `synchronous`.
     pub fn wait_whole(&self, synchronous: bool) {
-        let role = if synchronous { "/synchronous" } else { "/replica" };
+        let role = if synchronous {
+            "/synchronous"
+        } else {
+            "/replica"
+        };
         within_value(LIMIT, "a leader and a standby", || {
             let (leader, standby) = self.roles()?;
-            if standby.state_is(role) && leader.has_standby() { Ok(()) } else { Err(format!("{:#?}", self.said())) }
+            if standby.state_is(role) && leader.has_standby() {
+                Ok(())
+            } else {
+                Err(format!("{:#?}", self.said()))
+            }
         });
         self.nodes.iter().for_each(Node::watch);
     }
@@ -130,18 +144,44 @@ impl Drop for Patroni {
 
 fn start_etcd(program: &Path, folder: &Path) -> (Process, u16) {
     let (port, peers) = (free_port(), free_port());
-    let (client_url, peer_url) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
+    let (client_url, peer_url) = (
+        format!("http://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{peers}"),
+    );
     let data = folder.join("etcd");
     let mut command = Command::new(program);
-    command.args(["--name", "etcd", "--log-level", "error", "--enable-v2", "--data-dir"]).arg(&data);
-    command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-    command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+    command
+        .args([
+            "--name",
+            "etcd",
+            "--log-level",
+            "error",
+            "--enable-v2",
+            "--data-dir",
+        ])
+        .arg(&data);
+    command.args([
+        "--listen-client-urls",
+        &client_url,
+        "--advertise-client-urls",
+        &client_url,
+    ]);
+    command.args([
+        "--listen-peer-urls",
+        &peer_url,
+        "--initial-advertise-peer-urls",
+        &peer_url,
+    ]);
     command.args(["--initial-cluster", &format!("etcd={peer_url}")]);
     let process = Process::start("etcd", &mut command, "TERM");
     let said = process.stderr.clone();
     within_value(LIMIT, "etcd's health", || {
         let (status, body) = http(port, "GET", "/health", "").unwrap_or_default();
-        if status == 200 && body.contains("true") { Ok(()) } else { Err(format!("{status} {body}; {:?}", said.all())) }
+        if status == 200 && body.contains("true") {
+            Ok(())
+        } else {
+            Err(format!("{status} {body}; {:?}", said.all()))
+        }
     });
     (process, port)
 }
@@ -178,22 +218,35 @@ impl Node {
             ("PATRONI_RESTAPI_LISTEN", at(self.api)),
             ("PATRONI_RESTAPI_CONNECT_ADDRESS", at(self.to_api.port())),
             ("PATRONI_POSTGRESQL_LISTEN", at(self.port)),
-            ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", at(self.to_node.port())),
+            (
+                "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
+                at(self.to_node.port()),
+            ),
             ("PATRONI_POSTGRESQL_DATA_DIR", in_folder("data")),
-            ("PATRONI_POSTGRESQL_BIN_DIR", bin.parent().expect("a folder").display().to_string()),
+            (
+                "PATRONI_POSTGRESQL_BIN_DIR",
+                bin.parent().expect("a folder").display().to_string(),
+            ),
             ("PATRONI_POSTGRESQL_PGPASS", in_folder("pgpass")),
-            // By the older API of etcd: before version 3.1 Patroni may keep an old view that it had by the newer one, for
-            // ever, after it was suspended or short of the processor.
+            // By the older API of etcd: before version 3.1 Patroni may keep an old view that it had
+            // by the newer one, for ever, after it was suspended or short of the processor.
             ("PATRONI_ETCD_HOSTS", at(self.to_etcd.port())),
             // So that it goes on through the proxy and does not ask etcd for its own address.
             ("PATRONI_ETCD_USE_PROXIES", "true".to_owned()),
             ("PATRONI_SUPERUSER_USERNAME", SUPERUSER.to_owned()),
             ("PATRONI_SUPERUSER_PASSWORD", SUPERUSER_PASSWORD.to_owned()),
             ("PATRONI_REPLICATION_USERNAME", "replicator".to_owned()),
-            ("PATRONI_REPLICATION_PASSWORD", "replicator_password".to_owned()),
+            (
+                "PATRONI_REPLICATION_PASSWORD",
+                "replicator_password".to_owned(),
+            ),
         ]);
         let process = Process::start(self.name, &mut command, "KILL");
-        assert!(self.process().replace(process).is_none(), "{} runs already", self.name);
+        assert!(
+            self.process().replace(process).is_none(),
+            "{} runs already",
+            self.name
+        );
     }
 
     /// Starts it again after [`Node::kill`].
@@ -226,9 +279,10 @@ impl Node {
 
     /// Whether a standby streams from it.
     fn has_standby(&self) -> bool {
-        let streams =
-            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name LIKE 'db_' AND state = 'streaming')";
-        let row = self.try_superuser(DEFAULT_NAME).and_then(|mut sql| sql.query_one(streams, &[]));
+        let streams = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name LIKE 'db_' AND state = 'streaming')";
+        let row = self
+            .try_superuser(DEFAULT_NAME)
+            .and_then(|mut sql| sql.query_one(streams, &[]));
         row.is_ok_and(|row| row.get(0))
     }
 
@@ -238,49 +292,76 @@ impl Node {
         let postmaster = self.postmaster();
         if *watched != postmaster {
             watched.into_iter().for_each(run::forget);
-            postmaster.into_iter().for_each(|pid| run::watch(pid, "QUIT"));
+            postmaster
+                .into_iter()
+                .for_each(|pid| run::watch(pid, "QUIT"));
             *watched = postmaster;
         }
     }
 
     fn wait_state(&self, path: &str) {
         within_value(LIMIT, &format!("{path} of {}", self.name), || {
-            let ended = self.process().as_mut().is_none_or(|process| process.exit_status().is_some());
+            let ended = self
+                .process()
+                .as_mut()
+                .is_none_or(|process| process.exit_status().is_some());
             assert!(!ended, "Patroni does not run: {:#?}", self.said());
-            if self.state_is(path) { Ok(()) } else { Err(self.said()) }
+            if self.state_is(path) {
+                Ok(())
+            } else {
+                Err(self.said())
+            }
         });
         self.watch();
     }
 
     /// The last that Patroni logged.
     pub fn said(&self) -> Vec<String> {
-        let lines = self.process().as_ref().map(|process| process.stderr.all()).unwrap_or_default();
+        let lines = self
+            .process()
+            .as_ref()
+            .map(|process| process.stderr.all())
+            .unwrap_or_default();
         lines[lines.len().saturating_sub(60)..].to_vec()
     }
 
     /// Changes the cluster's configuration: JSON that is merged into it.
     pub fn patch_configuration(&self, json: &str) {
-        within_value(LIMIT, "the cluster's configuration", || match http(self.api, "PATCH", "/config", json) {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("{other:?}")),
+        within_value(LIMIT, "the cluster's configuration", || {
+            match http(self.api, "PATCH", "/config", json) {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
     }
 
     fn make_database(&self) {
         let mut sql = self.superuser("postgres");
-        sql.batch_execute(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")).expect("the role");
-        sql.batch_execute(&format!("CREATE DATABASE {DEFAULT_NAME} OWNER {USER}")).expect("the database");
+        sql.batch_execute(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))
+            .expect("the role");
+        sql.batch_execute(&format!("CREATE DATABASE {DEFAULT_NAME} OWNER {USER}"))
+            .expect("the database");
     }
 
     /// A session of the superuser.
     pub fn superuser(&self, database: &str) -> Client {
-        within_value(LIMIT, "a session of the superuser", || self.try_superuser(database))
+        within_value(LIMIT, "a session of the superuser", || {
+            self.try_superuser(database)
+        })
     }
 
     fn try_superuser(&self, database: &str) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(SUPERUSER).password(SUPERUSER_PASSWORD).dbname(database);
-        config.connect_timeout(ANSWER_LIMIT).application_name("suite").connect(NoTls)
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(SUPERUSER)
+            .password(SUPERUSER_PASSWORD)
+            .dbname(database);
+        config
+            .connect_timeout(ANSWER_LIMIT)
+            .application_name("suite")
+            .connect(NoTls)
     }
 
     /// The postmaster's number.
@@ -298,8 +379,11 @@ impl Node {
         let mut pids: Vec<u32> = patroni.into_iter().chain(self.postmaster()).collect();
         let mut next = 0;
         while let Some(pid) = pids.get(next) {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+            let children =
+                fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let children = children
+                .split_whitespace()
+                .filter_map(|child| child.parse().ok());
             let new: Vec<u32> = children.filter(|child| !pids.contains(child)).collect();
             pids.extend(new);
             next += 1;
@@ -310,7 +394,9 @@ impl Node {
     /// Ends it as a machine's crash does.
     pub fn kill(&self) {
         self.freeze();
-        self.frozen().drain(..).for_each(|pid| send_signal(pid, "KILL"));
+        self.frozen()
+            .drain(..)
+            .for_each(|pid| send_signal(pid, "KILL"));
         if let Some(mut process) = self.process().take() {
             process.wait(LIMIT);
         }
@@ -324,7 +410,10 @@ impl Node {
         loop {
             let pids = self.pids();
             let mut frozen = self.frozen();
-            let new: Vec<u32> = pids.into_iter().filter(|pid| !frozen.contains(pid)).collect();
+            let new: Vec<u32> = pids
+                .into_iter()
+                .filter(|pid| !frozen.contains(pid))
+                .collect();
             if new.is_empty() {
                 return;
             }
@@ -335,17 +424,21 @@ impl Node {
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.frozen().drain(..).for_each(|pid| send_signal(pid, "CONT"));
+        self.frozen()
+            .drain(..)
+            .for_each(|pid| send_signal(pid, "CONT"));
     }
 
     fn frozen(&self) -> MutexGuard<'_, Vec<u32>> {
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing passes between it and etcd or the other node, and neither learns of that; with `clients`, nothing between
-    /// it and visitas either.
+    /// Nothing passes between it and etcd or the other node, and neither learns of that; with
+    /// `clients`, nothing between it and visitas either.
     pub fn cut_off(&self, clients: bool) {
-        [&self.to_etcd, &self.to_api, &self.to_node].into_iter().for_each(|proxy| proxy.swallow(true));
+        [&self.to_etcd, &self.to_api, &self.to_node]
+            .into_iter()
+            .for_each(|proxy| proxy.swallow(true));
         if clients {
             self.to_clients.swallow(true);
         }
@@ -377,15 +470,23 @@ impl Node {
     }
 }
 
-/// One request to a port of 127.0.0.1: the answer's status and body. HTTP/1.0, as Patroni's API speaks it.
+/// One request to a port of 127.0.0.1: the answer's status and body. HTTP/1.0, as Patroni's API
+/// speaks it.
 fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + body).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok((status, body.to_owned()))
 }

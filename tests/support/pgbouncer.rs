@@ -1,4 +1,5 @@
-//! A private PgBouncer on a free port of 127.0.0.1, before one PostgreSQL: in either mode, and otherwise as it ships.
+//! A private PgBouncer on a free port of 127.0.0.1, before one PostgreSQL: in either mode, and
+//! otherwise as it ships.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -38,15 +39,26 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One before that cluster, running. `more` are lines of its configuration beside those it needs.
+    /// One before that cluster, running. `more` are lines of its configuration beside those it
+    /// needs.
     ///
     /// None where it is not installed, which is said.
     #[track_caller]
     pub fn start(cluster: &Cluster, mode: Mode, more: &str) -> Option<PgBouncer> {
         tool("pgbouncer")?;
-        let mut pooler = PgBouncer { folder: Folder::new("pgbouncer"), port: free_port(), process: None };
-        let users = pooler.folder.file("users", &format!("\"{USER}\" \"{PASSWORD}\"\n"));
-        let mode = if mode == Mode::Session { "session" } else { "transaction" };
+        let mut pooler = PgBouncer {
+            folder: Folder::new("pgbouncer"),
+            port: free_port(),
+            process: None,
+        };
+        let users = pooler
+            .folder
+            .file("users", &format!("\"{USER}\" \"{PASSWORD}\"\n"));
+        let mode = if mode == Mode::Session {
+            "session"
+        } else {
+            "transaction"
+        };
         let (port, server, users) = (pooler.port, cluster.port(), users.display());
         let settings = pooler.folder.file(
             "pgbouncer.ini",
@@ -57,7 +69,11 @@ impl PgBouncer {
             ),
         );
         if let Some((uid, gid)) = postgres::postgres_ids() {
-            for path in [pooler.folder.path(), &settings, &pooler.folder.path().join("users")] {
+            for path in [
+                pooler.folder.path(),
+                &settings,
+                &pooler.folder.path().join("users"),
+            ] {
                 chown(path, Some(uid), Some(gid)).expect("the owner of PgBouncer's files");
             }
         }
@@ -77,7 +93,9 @@ impl PgBouncer {
         command.arg(self.folder.path().join("pgbouncer.ini"));
         self.process = Some(Process::start("PgBouncer", &mut command, "TERM"));
         within_value(START_LIMIT, "PgBouncer to take sessions", || {
-            self.session(postgres::DEFAULT_NAME).map(drop).map_err(|error| (format!("{error:?}"), self.said()))
+            self.session(postgres::DEFAULT_NAME)
+                .map(drop)
+                .map_err(|error| (format!("{error:?}"), self.said()))
         });
     }
 
@@ -94,8 +112,15 @@ impl PgBouncer {
     /// When there is none.
     pub fn session(&self, database: &str) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(USER).password(PASSWORD).dbname(database);
-        config.connect_timeout(Duration::from_secs(2)).connect(NoTls)
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(USER)
+            .password(PASSWORD)
+            .dbname(database);
+        config
+            .connect_timeout(Duration::from_secs(2))
+            .connect(NoTls)
     }
 
     fn said(&self) -> Option<String> {

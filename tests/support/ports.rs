@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the ports that the kernel gives to outgoing connections, so that none of the suite's own takes one meanwhile.
+/// Below the ports that the kernel gives to outgoing connections, so that none of the suite's own
+/// takes one meanwhile.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 

@@ -1,6 +1,8 @@
-//! Private PostgreSQL clusters on free ports of 127.0.0.1: one shared by most tests, others for the tests that stop it.
+//! Private PostgreSQL clusters on free ports of 127.0.0.1: one shared by most tests, others for the
+//! tests that stop it.
 //!
-//! `initdb` runs once a run, into a template that every cluster is a copy of. Passwords are SCRAM for everyone, `fsync` is on.
+//! `initdb` runs once a run, into a template that every cluster is a copy of. Passwords are SCRAM
+//! for everyone, `fsync` is on.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -88,7 +90,8 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster whose data is on that disk, running. Its log is small, in small files, and needs room for each.
+    /// A cluster whose data is on that disk, running. Its log is small, in small files, and needs
+    /// room for each.
     pub fn on(disk: SmallDisk) -> Cluster {
         if let Some(owner) = postgres_ids() {
             disk.give_to(owner);
@@ -98,7 +101,10 @@ impl Cluster {
         cluster.folder = disk.path().to_path_buf();
         cluster.disk = Some(disk);
         let cluster = cluster.filled();
-        run_as_postgres(text(&program("pg_resetwal")), &["--wal-segsize=1", "-D", text(&cluster.data())]);
+        run_as_postgres(
+            text(&program("pg_resetwal")),
+            &["--wal-segsize=1", "-D", text(&cluster.data())],
+        );
         cluster.configure("min_wal_size = 2MB\nmax_wal_size = 16MB\nwal_recycle = off");
         cluster.restart();
         cluster
@@ -116,17 +122,26 @@ impl Cluster {
 
     /// Adds lines to the settings; for those that need no restart, [`Cluster::reload`] follows.
     pub fn configure(&self, lines: &str) {
-        append(&self.data().join("postgresql.conf"), &format!("\n{lines}\n"));
+        append(
+            &self.data().join("postgresql.conf"),
+            &format!("\n{lines}\n"),
+        );
     }
 
     /// Has the running cluster read its settings.
     pub fn reload(&self) {
-        self.process().as_mut().expect("the cluster runs").signal("HUP");
+        self.process()
+            .as_mut()
+            .expect("the cluster runs")
+            .signal("HUP");
     }
 
     /// Has the stopped cluster, on which nothing was done yet, number its transactions from far on.
     pub fn advance_transactions(&self) {
-        run_as_postgres(text(&program("pg_resetwal")), &["--epoch=5", "-D", text(&self.data())]);
+        run_as_postgres(
+            text(&program("pg_resetwal")),
+            &["--epoch=5", "-D", text(&self.data())],
+        );
     }
 
     /// Makes the stopped cluster come up as a standby, in recovery until [`Cluster::promote`].
@@ -136,7 +151,9 @@ impl Cluster {
 
     /// Ends the recovery of a standby.
     pub fn promote(&self) {
-        self.superuser(DEFAULT_NAME).batch_execute("SELECT pg_promote()").expect("a promotion");
+        self.superuser(DEFAULT_NAME)
+            .batch_execute("SELECT pg_promote()")
+            .expect("a promotion");
     }
 
     pub(super) fn in_empty_folder() -> Cluster {
@@ -177,7 +194,14 @@ impl Cluster {
 
     fn spawn(&self) -> Process {
         let mut command = as_postgres(&self.wrapper, &program("postgres"));
-        command.args(["-D", text(&self.data()), "-p", &self.port.to_string(), "-k", text(&self.folder)]);
+        command.args([
+            "-D",
+            text(&self.data()),
+            "-p",
+            &self.port.to_string(),
+            "-k",
+            text(&self.folder),
+        ]);
         Process::start("PostgreSQL", &mut command, "QUIT")
     }
 
@@ -187,7 +211,8 @@ impl Cluster {
     /// When it does not within 30 s; the message holds its log.
     pub fn wait_ready(&self) {
         within_value(START_LIMIT, "PostgreSQL to take sessions", || {
-            // After KILL the next postmaster refuses to start while a session of the last one still runs.
+            // After KILL the next postmaster refuses to start while a session of the last one still
+            // runs.
             let mut process = self.process();
             let running = process.as_mut().expect("the cluster was launched");
             if running.exit_status().is_some() {
@@ -197,19 +222,29 @@ impl Cluster {
             }
             let said = running.said();
             drop(process);
-            self.try_superuser(DEFAULT_NAME).map(drop).map_err(|error| format!("{error:?}; {said}"))
+            self.try_superuser(DEFAULT_NAME)
+                .map(drop)
+                .map_err(|error| format!("{error:?}; {said}"))
         });
     }
 
     pub fn stop(&self, how: Stop) {
-        let Some(mut process) = self.process().take() else { panic!("the cluster does not run") };
-        let children = if how == Stop::KillAll { process.children() } else { Vec::new() };
+        let Some(mut process) = self.process().take() else {
+            panic!("the cluster does not run")
+        };
+        let children = if how == Stop::KillAll {
+            process.children()
+        } else {
+            Vec::new()
+        };
         process.signal(match how {
             Stop::Fast => "INT",
             Stop::Immediate => "QUIT",
             Stop::Kill | Stop::KillAll => "KILL",
         });
-        children.into_iter().for_each(|child| send_signal(child, "KILL"));
+        children
+            .into_iter()
+            .for_each(|child| send_signal(child, "KILL"));
         process.wait(STOP_LIMIT);
     }
 
@@ -223,17 +258,24 @@ impl Cluster {
         self.superuser(DEFAULT_NAME)
             .batch_execute(&format!("CREATE DATABASE {name} OWNER {USER}"))
             .expect("a fresh database");
-        Database { cluster: self, name }
+        Database {
+            cluster: self,
+            name,
+        }
     }
 
     /// The database that every cluster has from the start.
     pub fn default_database(&self) -> Database<'_> {
-        Database { cluster: self, name: DEFAULT_NAME.to_owned() }
+        Database {
+            cluster: self,
+            name: DEFAULT_NAME.to_owned(),
+        }
     }
 
     /// A session of the superuser.
     pub fn superuser(&self, database: &str) -> Client {
-        self.try_superuser(database).expect("a session of the superuser")
+        self.try_superuser(database)
+            .expect("a session of the superuser")
     }
 
     fn try_superuser(&self, database: &str) -> Result<Client, ::postgres::Error> {
@@ -241,10 +283,23 @@ impl Cluster {
     }
 
     /// A session of any role.
-    pub fn session(&self, database: &str, user: &str, password: &str) -> Result<Client, ::postgres::Error> {
+    pub fn session(
+        &self,
+        database: &str,
+        user: &str,
+        password: &str,
+    ) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
-        config.host(&self.host.to_string()).port(self.port).user(user).password(password).dbname(database);
-        config.connect_timeout(Duration::from_secs(2)).application_name("suite").connect(NoTls)
+        config
+            .host(&self.host.to_string())
+            .port(self.port)
+            .user(user)
+            .password(password)
+            .dbname(database);
+        config
+            .connect_timeout(Duration::from_secs(2))
+            .application_name("suite")
+            .connect(NoTls)
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -281,12 +336,17 @@ impl Database<'_> {
 
     /// The same through another port, as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
-        format!("postgres://{USER}:{PASSWORD}@{}:{port}/{}", self.cluster.host, self.name)
+        format!(
+            "postgres://{USER}:{PASSWORD}@{}:{port}/{}",
+            self.cluster.host, self.name
+        )
     }
 
     /// A session of the role that visitas uses.
     pub fn sql(&self) -> Client {
-        self.cluster.session(&self.name, USER, PASSWORD).expect("a session")
+        self.cluster
+            .session(&self.name, USER, PASSWORD)
+            .expect("a session")
     }
 
     /// A session of the superuser.
@@ -296,25 +356,36 @@ impl Database<'_> {
 
     /// `SELECT count(*) FROM acessos`: what the total has to be.
     pub fn rows(&self) -> u64 {
-        let count: i64 = self.superuser().query_one("SELECT count(*) FROM acessos", &[]).expect("the rows").get(0);
+        let count: i64 = self
+            .superuser()
+            .query_one("SELECT count(*) FROM acessos", &[])
+            .expect("the rows")
+            .get(0);
         u64::try_from(count).expect("a count")
     }
 
-    /// Ends every session of visitas in this database as an administrator does; gives back how many there were.
+    /// Ends every session of visitas in this database as an administrator does; gives back how many
+    /// there were.
     pub fn terminate_sessions(&self) -> usize {
         let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usename = $2";
-        self.superuser().query(ended, &[&self.name, &USER]).expect("sessions can be ended").len()
+        self.superuser()
+            .query(ended, &[&self.name, &USER])
+            .expect("sessions can be ended")
+            .len()
     }
 
     /// How many sessions of visitas wait for a lock in this database.
     pub fn sessions_waiting(&self, watcher: &mut Client) -> usize {
-        let waiting =
-            "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND usename = $2 AND wait_event_type = 'Lock'";
-        watcher.query(waiting, &[&self.name, &USER]).expect("the sessions").len()
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND usename = $2 AND wait_event_type = 'Lock'";
+        watcher
+            .query(waiting, &[&self.name, &USER])
+            .expect("the sessions")
+            .len()
     }
 }
 
-/// The cluster that the others are copies of: initialised, with the role and the database of visitas in it, stopped.
+/// The cluster that the others are copies of: initialised, with the role and the database of
+/// visitas in it, stopped.
 fn template() -> &'static Cluster {
     static TEMPLATE: OnceLock<Cluster> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
@@ -346,12 +417,21 @@ fn append(file: &Path, more: &str) {
 /// # Panics
 /// When there is none.
 pub fn program(name: &str) -> PathBuf {
-    find_program(name).unwrap_or_else(|| panic!("no {name} in {:?}: install PostgreSQL or set PG_BIN", folders()))
+    find_program(name).unwrap_or_else(|| {
+        panic!(
+            "no {name} in {:?}: install PostgreSQL or set PG_BIN",
+            folders()
+        )
+    })
 }
 
-/// A program of PostgreSQL: from the folder `PG_BIN`, else from `PATH`, else the newest that Debian has installed.
+/// A program of PostgreSQL: from the folder `PG_BIN`, else from `PATH`, else the newest that Debian
+/// has installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    folders().iter().map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
+    folders()
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -360,18 +440,33 @@ fn folders() -> Vec<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .map(|majors| majors.flatten().map(|major| major.path().join("bin")).collect())
+        .map(|majors| {
+            majors
+                .flatten()
+                .map(|major| major.path().join("bin"))
+                .collect()
+        })
         .unwrap_or_default();
     debian.sort_by_key(|bin| {
-        let major = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<u32>().ok());
+        let major = bin
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str()?.parse::<u32>().ok());
         std::cmp::Reverse(major.unwrap_or(0))
     });
     std::env::split_paths(&path).chain(debian).collect()
 }
 
-/// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses to run as root.
+/// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses
+/// to run as root.
 pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
-    let as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"].map(str::to_owned);
+    let as_user = [
+        "setpriv",
+        "--reuid=postgres",
+        "--regid=postgres",
+        "--clear-groups",
+    ]
+    .map(str::to_owned);
     let mut words = wrapper.to_vec();
     if postgres_ids().is_some() {
         words.extend(as_user);
@@ -386,8 +481,15 @@ pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
 
 /// Runs a command to its end as the owner of the servers' files.
 pub(super) fn run_as_postgres(program: &str, args: &[&str]) {
-    let output = as_postgres(&[], Path::new(program)).args(args).output().expect("a program of PostgreSQL starts");
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = as_postgres(&[], Path::new(program))
+        .args(args)
+        .output()
+        .expect("a program of PostgreSQL starts");
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Gives a folder to the user that PostgreSQL runs as.
@@ -404,8 +506,16 @@ pub(super) fn postgres_ids() -> Option<(u32, u32)> {
     }
     let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
     let line = users.lines().find(|line| line.starts_with("postgres:"));
-    let mut fields = line.expect("as root PostgreSQL needs the user postgres").split(':').skip(2);
-    let mut number = || fields.next().and_then(|field| field.parse().ok()).expect("a number in /etc/passwd");
+    let mut fields = line
+        .expect("as root PostgreSQL needs the user postgres")
+        .split(':')
+        .skip(2);
+    let mut number = || {
+        fields
+            .next()
+            .and_then(|field| field.parse().ok())
+            .expect("a number in /etc/passwd")
+    };
     Some((number(), number()))
 }
 
@@ -420,13 +530,16 @@ impl Database<'_> {
     /// Holds `acessos`: whoever writes to it waits. It can still be read.
     pub fn hold(&self) -> Held {
         let mut sql = self.superuser();
-        sql.batch_execute("BEGIN; LOCK TABLE acessos IN EXCLUSIVE MODE").expect("the table can be held");
+        sql.batch_execute("BEGIN; LOCK TABLE acessos IN EXCLUSIVE MODE")
+            .expect("the table can be held");
         Held(sql)
     }
 }
 
 impl Held {
     pub fn release(mut self) {
-        self.0.batch_execute("COMMIT").expect("the table can be released");
+        self.0
+            .batch_execute("COMMIT")
+            .expect("the table can be released");
     }
 }

@@ -20,7 +20,9 @@ impl Lines {
             let mut from = BufReader::new(from);
             let mut line = Vec::new();
             while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
-                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                let text = String::from_utf8_lossy(&line)
+                    .trim_end_matches('\n')
+                    .to_owned();
                 lines.lock().push(text);
                 lines.0.1.notify_all();
                 line.clear();
@@ -56,7 +58,11 @@ impl Lines {
                 return Some(line.clone());
             }
             let left = end.checked_duration_since(Instant::now())?;
-            (lines, _) = self.0.1.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner);
+            (lines, _) = self
+                .0
+                .1
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -87,7 +93,14 @@ impl Process {
             stdout.gather(child.stdout.take().expect("piped")),
             stderr.gather(child.stderr.take().expect("piped")),
         ];
-        Process { name: name.to_owned(), child, ended: None, stdout, stderr, readers }
+        Process {
+            name: name.to_owned(),
+            child,
+            ended: None,
+            stdout,
+            stderr,
+            readers,
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -97,8 +110,11 @@ impl Process {
     /// The processes it has started itself and that still run.
     pub fn children(&self) -> Vec<u32> {
         let pid = self.pid();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+        let text =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect()
     }
 
     /// Sends a signal by its name, as `TERM`. A process that has ended gets none.
@@ -128,9 +144,16 @@ impl Process {
         let what = format!("the end of {}", self.name);
         let output = (self.stdout.clone(), self.stderr.clone());
         let status = within_value(limit, &what, || {
-            self.exit_status().ok_or_else(|| format!("stdout: {:#?}, stderr: {:#?}", output.0.all(), output.1.all()))
+            self.exit_status().ok_or_else(|| {
+                format!(
+                    "stdout: {:#?}, stderr: {:#?}",
+                    output.0.all(),
+                    output.1.all()
+                )
+            })
         });
-        // All it wrote is read; a grandchild that still holds the pipe (PostgreSQL's after KILL) does not keep the test.
+        // All it wrote is read; a grandchild that still holds the pipe (PostgreSQL's after KILL)
+        // does not keep the test.
         let end = Instant::now() + Duration::from_secs(2);
         while Instant::now() < end && !self.readers.iter().all(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(1));
@@ -149,7 +172,12 @@ impl Process {
 
     /// What it wrote, for a panic's message.
     pub fn said(&self) -> String {
-        format!("{}'s stdout: {:#?}\nstderr: {:#?}", self.name, self.stdout.all(), self.stderr.all())
+        format!(
+            "{}'s stdout: {:#?}\nstderr: {:#?}",
+            self.name,
+            self.stdout.all(),
+            self.stderr.all()
+        )
     }
 }
 
@@ -165,15 +193,27 @@ impl Drop for Process {
 
 /// Sends a signal by its name to a process that this run started.
 pub fn send_signal(pid: u32, name: &str) {
-    let status = Command::new("/bin/sh").args(["-c", &format!("kill -s {name} {pid}")]).stderr(Stdio::null()).status();
+    let status = Command::new("/bin/sh")
+        .args(["-c", &format!("kill -s {name} {pid}")])
+        .stderr(Stdio::null())
+        .status();
     status.expect("a shell to send a signal with");
 }
 
 /// The processor time a process has used so far, in user and kernel mode, in steps of 10 ms.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its times");
-    // Behind the name, which may hold anything and ends with the last bracket (proc(5)): utime and stime are 14 and 15.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    // Behind the name, which may hold anything and ends with the last bracket (proc(5)): utime and
+    // stime are 14 and 15.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum();
     Duration::from_millis(10 * ticks)
 }

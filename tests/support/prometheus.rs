@@ -1,4 +1,5 @@
-//! Reads Prometheus' text format strictly: HELP and TYPE first, families whole, histograms cumulative.
+//! Reads Prometheus' text format strictly: HELP and TYPE first, families whole, histograms
+//! cumulative.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,10 @@ pub struct Sample {
 
 impl Sample {
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.labels
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -42,19 +46,29 @@ impl Metrics {
     /// The sum over a family's samples.
     #[track_caller]
     pub fn sum(&self, name: &str) -> f64 {
-        self.family(name).samples.iter().map(|sample| sample.value).sum()
+        self.family(name)
+            .samples
+            .iter()
+            .map(|sample| sample.value)
+            .sum()
     }
 
     #[track_caller]
     pub fn family(&self, name: &str) -> &Family {
         let names: Vec<_> = self.0.keys().collect();
-        self.0.get(name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name} among {names:?}"))
     }
 
     /// The families of that kind whose name holds that word.
     pub fn like(&self, kind: &str, word: &str) -> Vec<&str> {
         let fits = |(name, family): &(&String, &Family)| family.kind == kind && name.contains(word);
-        self.0.iter().filter(fits).map(|(name, _)| name.as_str()).collect()
+        self.0
+            .iter()
+            .filter(fits)
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// The only family of that kind whose name holds that word.
@@ -71,7 +85,11 @@ impl Metrics {
     pub fn count(&self, histogram: &str) -> f64 {
         let name = format!("{histogram}_count");
         let samples = &self.family(histogram).samples;
-        samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum()
+        samples
+            .iter()
+            .filter(|sample| sample.name == name)
+            .map(|sample| sample.value)
+            .sum()
     }
 }
 
@@ -89,10 +107,17 @@ fn parse(text: &str) -> Result<Metrics, String> {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').ok_or_else(wrong)?;
             let (help_name, words) = help.take().ok_or_else(wrong)?;
-            if help_name != name || !["counter", "gauge", "histogram"].contains(&kind) || families.contains_key(name) {
+            if help_name != name
+                || !["counter", "gauge", "histogram"].contains(&kind)
+                || families.contains_key(name)
+            {
                 return Err(wrong());
             }
-            let family = Family { kind: kind.to_owned(), help: words, samples: Vec::new() };
+            let family = Family {
+                kind: kind.to_owned(),
+                help: words,
+                samples: Vec::new(),
+            };
             families.insert(name.to_owned(), family);
             current = Some(name.to_owned());
         } else {
@@ -100,14 +125,20 @@ fn parse(text: &str) -> Result<Metrics, String> {
             let name = current.as_ref().ok_or_else(wrong)?;
             let family = families.get_mut(name).ok_or_else(wrong)?;
             let suffix = sample.name.strip_prefix(name.as_str()).ok_or_else(wrong)?;
-            let allowed: &[&str] = if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            let allowed: &[&str] = if family.kind == "histogram" {
+                &["_bucket", "_sum", "_count"]
+            } else {
+                &[""]
+            };
             if !allowed.contains(&suffix) {
                 return Err(wrong());
             }
             family.samples.push(sample);
         }
     }
-    families.iter().try_for_each(|(name, family)| check(name, family))?;
+    families
+        .iter()
+        .try_for_each(|(name, family)| check(name, family))?;
     Ok(Metrics(families))
 }
 
@@ -123,7 +154,9 @@ fn parse_sample(line: &str) -> Option<Sample> {
     };
     let valid = |name: &str| {
         let mut bytes = name.bytes();
-        bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        bytes
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     (valid(name) && labels.iter().all(|(label, _)| valid(label))).then(|| Sample {
@@ -158,19 +191,32 @@ fn check(name: &str, family: &Family) -> Result<(), String> {
     if family.samples.is_empty() {
         return Err(format!("{name} has no sample"));
     }
-    if family.kind == "histogram" { check_histogram(name, family) } else { Ok(()) }
+    if family.kind == "histogram" {
+        check_histogram(name, family)
+    } else {
+        Ok(())
+    }
 }
 
-/// For each set of labels: buckets in order, cumulative, the last one `+Inf` and equal to the count; a sum.
+/// For each set of labels: buckets in order, cumulative, the last one `+Inf` and equal to the
+/// count; a sum.
 fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     let mut buckets = BTreeMap::<String, Vec<(f64, f64)>>::new();
     let (mut counts, mut sums) = (BTreeMap::new(), BTreeSet::new());
     for sample in &family.samples {
-        let others = sample.labels.iter().filter(|(label, _)| label != "le").collect::<Vec<_>>();
+        let others = sample
+            .labels
+            .iter()
+            .filter(|(label, _)| label != "le")
+            .collect::<Vec<_>>();
         let key = format!("{others:?}");
         match sample.label("le") {
             Some(bound) => {
-                let bound = if bound == "+Inf" { Ok(f64::INFINITY) } else { bound.parse() };
+                let bound = if bound == "+Inf" {
+                    Ok(f64::INFINITY)
+                } else {
+                    bound.parse()
+                };
                 let bound = bound.map_err(|_| format!("{name}: a bound that is no number"))?;
                 buckets.entry(key).or_default().push((bound, sample.value));
             }
@@ -179,11 +225,19 @@ fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
         }
     }
     for (key, buckets) in &buckets {
-        let ordered = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
-        let last = buckets.last().is_some_and(|(bound, value)| bound.is_infinite() && counts.get(key) == Some(value));
+        let ordered = buckets
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        let last = buckets
+            .last()
+            .is_some_and(|(bound, value)| bound.is_infinite() && counts.get(key) == Some(value));
         if !ordered || !last || !sums.contains(key) {
             return Err(format!("{name}{key} is not a whole histogram"));
         }
     }
-    if buckets.len() == counts.len() && !buckets.is_empty() { Ok(()) } else { Err(format!("{name} lacks buckets")) }
+    if buckets.len() == counts.len() && !buckets.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{name} lacks buckets"))
+    }
 }

@@ -1,4 +1,5 @@
-//! A TCP proxy that plays a bad network: cuts a connection after N bytes, swallows everything, or is slow.
+//! A TCP proxy that plays a bad network: cuts a connection after N bytes, swallows everything, or
+//! is slow.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -44,7 +45,8 @@ struct State {
 enum Fault {
     #[default]
     None,
-    /// The link that carries the last of these bytes that way passes them on and is cut. Once; then all is well again.
+    /// The link that carries the last of these bytes that way passes them on and is cut. Once; then
+    /// all is well again.
     CutAfter(Way, usize),
     /// Each chunk waits so long.
     Slow(Duration),
@@ -69,7 +71,8 @@ impl Link {
 impl Proxy {
     /// A proxy to that port, passing everything on.
     pub fn to(server_port: u16) -> Proxy {
-        let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port())).expect("a port for the proxy");
+        let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port()))
+            .expect("a port for the proxy");
         let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
@@ -88,7 +91,8 @@ impl Proxy {
         self.port
     }
 
-    /// Cuts a link once `bytes` more have gone that way: both sides see the end, neither knows what the other got.
+    /// Cuts a link once `bytes` more have gone that way: both sides see the end, neither knows what
+    /// the other got.
     pub fn cut_after(&self, way: Way, bytes: usize) {
         lock(&self.state).fault = Fault::CutAfter(way, bytes);
     }
@@ -98,8 +102,8 @@ impl Proxy {
         lock(&self.state).cuts
     }
 
-    /// Cuts a link at the byte `place` of an exchange of so many bytes to the server and so many back, begun anew past its
-    /// end; comes back once it is cut.
+    /// Cuts a link at the byte `place` of an exchange of so many bytes to the server and so many
+    /// back, begun anew past its end; comes back once it is cut.
     pub fn cut_exchange(&self, place: usize, to_server: usize, to_client: usize) {
         let place = place % (to_server + to_client);
         let (way, bytes) = match place.checked_sub(to_server) {
@@ -116,12 +120,17 @@ impl Proxy {
         lock(&self.state).links.values().for_each(Link::cut);
     }
 
-    /// From now on every link there is swallows what it gets, both ways, the end included. New links pass.
+    /// From now on every link there is swallows what it gets, both ways, the end included. New
+    /// links pass.
     pub fn swallow_links(&self) {
-        lock(&self.state).links.values_mut().for_each(|link| link.swallows = true);
+        lock(&self.state)
+            .links
+            .values_mut()
+            .for_each(|link| link.swallows = true);
     }
 
-    /// Whether every link, new ones included, swallows what it gets. Those that did never pass anything again.
+    /// Whether every link, new ones included, swallows what it gets. Those that did never pass
+    /// anything again.
     pub fn swallow(&self, swallowing: bool) {
         lock(&self.state).swallowing = swallowing;
         if swallowing {
@@ -166,31 +175,54 @@ fn open(shared: &Arc<Mutex<State>>, client: TcpStream, server_port: u16) {
     if state.refusing {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else {
+        return;
+    };
     let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor for the proxy");
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let number = state.opened;
     state.opened += 1;
-    for (way, from, to) in [(Way::ToServer, &client, &server), (Way::ToClient, &server, &client)] {
+    for (way, from, to) in [
+        (Way::ToServer, &client, &server),
+        (Way::ToClient, &server, &client),
+    ] {
         let (from, to, shared) = (copy(from), copy(to), Arc::clone(shared));
         thread::spawn(move || pump(&shared, number, way, from, to));
     }
     let swallows = state.swallowing;
-    state.links.insert(number, Link { client, server, swallows, ends: 0 });
+    state.links.insert(
+        number,
+        Link {
+            client,
+            server,
+            swallows,
+            ends: 0,
+        },
+    );
 }
 
-/// Passes bytes one way until an end, or a fault makes one; forgets the link once both ways have ended.
+/// Passes bytes one way until an end, or a fault makes one; forgets the link once both ways have
+/// ended.
 fn pump(shared: &Arc<Mutex<State>>, number: usize, way: Way, from: TcpStream, to: TcpStream) {
     pass(shared, number, way, from, to);
     let mut state = lock(shared);
-    let link = state.links.get_mut(&number).expect("links stay until both ways have ended");
+    let link = state
+        .links
+        .get_mut(&number)
+        .expect("links stay until both ways have ended");
     link.ends += 1;
     if link.ends == 2 {
         state.links.remove(&number);
     }
 }
 
-fn pass(shared: &Arc<Mutex<State>>, number: usize, way: Way, mut from: TcpStream, mut to: TcpStream) {
+fn pass(
+    shared: &Arc<Mutex<State>>,
+    number: usize,
+    way: Way,
+    mut from: TcpStream,
+    mut to: TcpStream,
+) {
     let mut chunk = [0; 16 * 1024];
     loop {
         let length = from.read(&mut chunk).unwrap_or(0);

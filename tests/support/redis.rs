@@ -34,14 +34,22 @@ impl Redis {
     }
 
     pub fn with_password(password: &str) -> Redis {
-        let mut redis = Redis { password: Some(password.to_owned()), ..Redis::stopped() };
+        let mut redis = Redis {
+            password: Some(password.to_owned()),
+            ..Redis::stopped()
+        };
         redis.restart();
         redis
     }
 
     /// A server that does not run yet; its port is known.
     pub fn stopped() -> Redis {
-        Redis { folder: Folder::new("redis"), port: free_port(), password: None, process: None }
+        Redis {
+            folder: Folder::new("redis"),
+            port: free_port(),
+            password: None,
+            process: None,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -55,7 +63,11 @@ impl Redis {
 
     /// The same through another port, as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
-        let login = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        let login = self
+            .password
+            .as_ref()
+            .map(|password| format!(":{password}@"))
+            .unwrap_or_default();
         format!("redis://{login}127.0.0.1:{port}")
     }
 
@@ -63,14 +75,24 @@ impl Redis {
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "Redis runs already");
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
         command.arg("--dir").arg::<&Path>(self.folder.path());
         if let Some(password) = &self.password {
             command.args(["--requirepass", password]);
         }
         self.process = Some(Process::start("Redis", &mut command, "KILL"));
         within_value(START_LIMIT, "Redis to answer", || {
-            self.try_command(&["PING"]).map_err(|error| (error, self.process.as_ref().map(Process::said)))
+            self.try_command(&["PING"])
+                .map_err(|error| (error, self.process.as_ref().map(Process::said)))
         });
     }
 
@@ -93,18 +115,23 @@ impl Redis {
 
     /// What the counter stands at; none when the key is missing.
     pub fn counter(&self) -> Option<i64> {
-        self.command(&["GET", KEY]).map(|text| text.parse().expect("a number in the counter's key"))
+        self.command(&["GET", KEY])
+            .map(|text| text.parse().expect("a number in the counter's key"))
     }
 
     /// Runs one command in a session of its own; none is Redis' nil.
     pub fn command(&self, words: &[&str]) -> Option<String> {
-        self.try_command(words).unwrap_or_else(|error| panic!("Redis {words:?}: {error}"))
+        self.try_command(words)
+            .unwrap_or_else(|error| panic!("Redis {words:?}: {error}"))
     }
 
     fn try_command(&self, words: &[&str]) -> Result<Option<String>, String> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).map_err(|error| error.to_string())?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)
+            .map_err(|error| error.to_string())?;
+        stream
+            .set_read_timeout(Some(ANSWER_LIMIT))
+            .map_err(|error| error.to_string())?;
         let mut replies = BufReader::new(stream);
         if let Some(password) = &self.password {
             ask(&mut replies, &["AUTH", password])?;
@@ -113,17 +140,25 @@ impl Redis {
     }
 }
 
-/// Sends one command in Redis' protocol and reads a simple reply: text, number or nil. An error reply is an error.
+/// Sends one command in Redis' protocol and reads a simple reply: text, number or nil. An error
+/// reply is an error.
 fn ask(replies: &mut BufReader<TcpStream>, words: &[&str]) -> Result<Option<String>, String> {
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
         request += &format!("${}\r\n{word}\r\n", word.len());
     }
-    replies.get_mut().write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    replies
+        .get_mut()
+        .write_all(request.as_bytes())
+        .map_err(|error| error.to_string())?;
     let mut line = || -> Result<String, String> {
         let mut line = String::new();
-        replies.read_line(&mut line).map_err(|error| error.to_string())?;
-        line.strip_suffix("\r\n").map(str::to_owned).ok_or_else(|| "Redis closed the session".to_owned())
+        replies
+            .read_line(&mut line)
+            .map_err(|error| error.to_string())?;
+        line.strip_suffix("\r\n")
+            .map(str::to_owned)
+            .ok_or_else(|| "Redis closed the session".to_owned())
     };
     let first = line()?;
     match first.split_at_checked(1) {

@@ -8,8 +8,8 @@ use ::postgres::Client;
 
 use super::load::Tally;
 
-/// A table of visits whose rows tell which process they are from, by the `application_name` of its `DATABASE_URL`. A
-/// process with one worker gives no two visits the same moment.
+/// A table of visits whose rows tell which process they are from, by the `application_name` of its
+/// `DATABASE_URL`. A process with one worker gives no two visits the same moment.
 pub const TABLE: &str = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
     momento timestamptz NOT NULL DEFAULT now(), web text NOT NULL DEFAULT current_setting('application_name'))";
 
@@ -24,7 +24,9 @@ pub struct Rows {
 impl Rows {
     /// Reads a table made by [`TABLE`].
     pub fn of(sql: &mut Client) -> Rows {
-        let rows = sql.query("SELECT momento FROM acessos ORDER BY momento", &[]).expect("the moments");
+        let rows = sql
+            .query("SELECT momento FROM acessos ORDER BY momento", &[])
+            .expect("the moments");
         let twice = "SELECT count(*) - count(DISTINCT (web, momento)) FROM acessos";
         let twice: i64 = sql.query_one(twice, &[]).expect("a count").get(0);
         Rows {
@@ -37,10 +39,15 @@ impl Rows {
         self.moments.len() as u64
     }
 
-    /// How many answers of 200 have no row of their own. A row can only be that of an answer which was waited for at
-    /// the row's moment, so a row of a refused visit does not stand in for one that was lost earlier or later.
+    /// How many answers of 200 have no row of their own. A row can only be that of an answer which
+    /// was waited for at the row's moment, so a row of a refused visit does not stand in for one
+    /// that was lost earlier or later.
     pub fn lost(&self, tally: &Tally) -> u64 {
-        assert_eq!(tally.spans.len() as u64, tally.ok(), "the spans of this load were not kept");
+        assert_eq!(
+            tally.spans.len() as u64,
+            tally.ok(),
+            "the spans of this load were not kept"
+        );
         let mut spans = tally.spans.clone();
         spans.sort_unstable();
         let mut begun = spans.iter().peekable();
@@ -49,7 +56,9 @@ impl Rows {
         let mut matched = 0;
         for moment in &self.moments {
             // The database keeps microseconds.
-            while let Some((_, end)) = begun.next_if(|(start, _)| *start <= *moment + Duration::from_micros(1)) {
+            while let Some((_, end)) =
+                begun.next_if(|(start, _)| *start <= *moment + Duration::from_micros(1))
+            {
                 open.push(Reverse(*end));
             }
             while open.peek().is_some_and(|Reverse(end)| end < moment) {
@@ -65,8 +74,16 @@ impl Rows {
 fn a_row_stands_only_for_an_answer_that_was_waited_for_at_its_moment() {
     let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let lost = |moments: &[u64], spans: &[(u64, u64)]| {
-        let rows = Rows { moments: moments.iter().map(|moment| at(*moment)).collect(), twice: 0 };
-        rows.lost(&Tally::of_spans(spans.iter().map(|(start, end)| (at(*start), at(*end))).collect()))
+        let rows = Rows {
+            moments: moments.iter().map(|moment| at(*moment)).collect(),
+            twice: 0,
+        };
+        rows.lost(&Tally::of_spans(
+            spans
+                .iter()
+                .map(|(start, end)| (at(*start), at(*end)))
+                .collect(),
+        ))
     };
     assert_eq!(lost(&[1, 2, 3], &[(1, 1), (2, 2), (3, 3)]), 0);
     assert_eq!(lost(&[2, 2], &[(1, 9), (2, 2)]), 0);

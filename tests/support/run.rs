@@ -1,7 +1,9 @@
-//! One run of the suite: its temporary folder, and the guardian that ends and removes what a test left behind.
+//! One run of the suite: its temporary folder, and the guardian that ends and removes what a test
+//! left behind.
 //!
-//! Tests clean up when they are done, also when they panic. What they share (one PostgreSQL) and what a killed run leaves
-//! falls to the guardian: a shell that waits for the end of the pipe to this process, which the kernel closes in any case.
+//! Tests clean up when they are done, also when they panic. What they share (one PostgreSQL) and
+//! what a killed run leaves falls to the guardian: a shell that waits for the end of the pipe to
+//! this process, which the kernel closes in any case.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,12 +41,19 @@ struct Run {
     _guardian: ChildStdin,
 }
 
-#[allow(clippy::zombie_processes, reason = "the guardian outlives this process: that is what it is for")]
+#[allow(
+    clippy::zombie_processes,
+    reason = "the guardian outlives this process: that is what it is for"
+)]
 fn run() -> &'static Run {
     static RUN: OnceLock<Run> = OnceLock::new();
     RUN.get_or_init(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos();
-        let folder = std::env::temp_dir().join(format!("visitas-suite-{}-{now}", std::process::id()));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a clock after 1970")
+            .as_nanos();
+        let folder =
+            std::env::temp_dir().join(format!("visitas-suite-{}-{now}", std::process::id()));
         fs::create_dir_all(folder.join("pids")).expect("a temporary folder");
         // PostgreSQL runs as another user when the suite runs as root.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("its mode");
@@ -59,14 +68,19 @@ fn run() -> &'static Run {
             .spawn()
             .expect("the guardian starts");
         let pipe = guardian.stdin.take().expect("its pipe");
-        Run { folder, _guardian: pipe }
+        Run {
+            folder,
+            _guardian: pipe,
+        }
     })
 }
 
 /// A fresh name inside the run's folder.
 pub fn fresh_path(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    run().folder.join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    run()
+        .folder
+        .join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Lets the guardian end this process with that signal should nobody else do it.

@@ -34,9 +34,11 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// The program under test: the one Cargo built, or the one that `VISITAS_BIN` names (a static build, say).
+/// The program under test: the one Cargo built, or the one that `VISITAS_BIN` names (a static
+/// build, say).
 pub fn program() -> PathBuf {
-    std::env::var_os("VISITAS_BIN").map_or_else(|| env!("CARGO_BIN_EXE_visitas").into(), PathBuf::from)
+    std::env::var_os("VISITAS_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_visitas").into(), PathBuf::from)
 }
 
 impl Default for Settings {
@@ -46,15 +48,24 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Any free port of 127.0.0.1, two workers, the embedded store in a folder of its own, the in-process counter.
+    /// Any free port of 127.0.0.1, two workers, the embedded store in a folder of its own, the
+    /// in-process counter.
     pub fn new() -> Settings {
         let nothing = Settings::empty();
-        nothing.set("HOST", "127.0.0.1").set("PORT", 0).set("WORKERS", 2)
+        nothing
+            .set("HOST", "127.0.0.1")
+            .set("PORT", 0)
+            .set("WORKERS", 2)
     }
 
     /// No variable at all. The working folder is fresh, so `./data` is too.
     pub fn empty() -> Settings {
-        Settings { variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new(), folder: Folder::new("visitas") }
+        Settings {
+            variables: Vec::new(),
+            arguments: Vec::new(),
+            wrapper: Vec::new(),
+            folder: Folder::new("visitas"),
+        }
     }
 
     /// Sets a variable, instead of what it was.
@@ -70,7 +81,11 @@ impl Settings {
 
     /// Has the process's sessions carry that name, which the database can tell them by.
     pub fn named(mut self, name: &str) -> Settings {
-        for (_, value) in self.variables.iter_mut().filter(|(variable, _)| variable == "DATABASE_URL") {
+        for (_, value) in self
+            .variables
+            .iter_mut()
+            .filter(|(variable, _)| variable == "DATABASE_URL")
+        {
             value.push_str(&format!("?application_name={name}"));
         }
         self
@@ -111,10 +126,22 @@ impl Settings {
             }
             None => Command::new(program),
         };
-        command.args(&self.arguments).env_clear().envs(self.variables.iter().cloned()).current_dir(self.folder.path());
-        let port = self.variables.iter().find(|(name, _)| name == "PORT").and_then(|(_, port)| port.parse().ok());
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.variables.iter().cloned())
+            .current_dir(self.folder.path());
+        let port = self
+            .variables
+            .iter()
+            .find(|(name, _)| name == "PORT")
+            .and_then(|(_, port)| port.parse().ok());
         let process = Process::start("visitas", &mut command, "KILL");
-        Visitas { process, port: port.unwrap_or(0), settings: self }
+        Visitas {
+            process,
+            port: port.unwrap_or(0),
+            settings: self,
+        }
     }
 
     /// Runs it to its end.
@@ -139,25 +166,33 @@ impl Visitas {
     /// Waits for the ready line and learns the port from it.
     ///
     /// # Panics
-    /// When it does not come within 30 s, or the process ends first; the message holds what it said.
+    /// When it does not come within 30 s, or the process ends first; the message holds what it
+    /// said.
     #[track_caller]
     pub fn wait_ready(&mut self) -> String {
         let stdout = self.process.stdout.clone();
         let end = std::time::Instant::now() + READY_LIMIT;
         // Looks at the end of the process between two short waits for the line.
         loop {
-            let line = stdout.find(Duration::from_millis(100), |line| line.contains(" ready at http://"));
+            let line = stdout.find(Duration::from_millis(100), |line| {
+                line.contains(" ready at http://")
+            });
             if let Some(line) = line {
                 self.port = port_of(&line).unwrap_or_else(|| panic!("no address in {line:?}"));
                 return line;
             }
             let ended = self.process.exit_status();
             let late = std::time::Instant::now() >= end;
-            assert!(ended.is_none() && !late, "not ready (ended: {ended:?})\n{}", self.process.said());
+            assert!(
+                ended.is_none() && !late,
+                "not ready (ended: {ended:?})\n{}",
+                self.process.said()
+            );
         }
     }
 
-    /// Waits until the port that the environment names takes connections: long before it is ready, where a store is away.
+    /// Waits until the port that the environment names takes connections: long before it is ready,
+    /// where a store is away.
     ///
     /// # Panics
     /// When it does not within 30 s.
@@ -165,7 +200,9 @@ impl Visitas {
     pub fn wait_listening(&self) {
         let (port, said) = (self.port(), || self.said());
         within_value(READY_LIMIT, "visitas to listen", || {
-            Client::try_connect(port).map(drop).map_err(|error| format!("{error}; {}", said()))
+            Client::try_connect(port)
+                .map(drop)
+                .map_err(|error| format!("{error}; {}", said()))
         });
     }
 
@@ -224,7 +261,13 @@ impl Visitas {
     #[track_caller]
     pub fn visit(&self) -> Counts {
         let response = self.try_visit();
-        assert_eq!(response.status, 200, "{}\n{}", String::from_utf8_lossy(&response.body), self.said());
+        assert_eq!(
+            response.status,
+            200,
+            "{}\n{}",
+            String::from_utf8_lossy(&response.body),
+            self.said()
+        );
         response.counts()
     }
 
@@ -252,7 +295,11 @@ impl Visitas {
     pub fn wait_end(&mut self) -> Ended {
         let code = self.process.wait(END_LIMIT).code();
         let text = |lines: &Lines| lines.all().join("\n");
-        Ended { code, stdout: text(&self.process.stdout), stderr: text(&self.process.stderr) }
+        Ended {
+            code,
+            stdout: text(&self.process.stdout),
+            stderr: text(&self.process.stderr),
+        }
     }
 
     /// The settings of a process that has ended, with its folder, to start another one from.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::postgres::{Cluster, SUPERUSER, SUPERUSER_PASSWORD, as_postgres, give_to_postgres, program};
+use super::postgres::{
+    Cluster, SUPERUSER, SUPERUSER_PASSWORD, as_postgres, give_to_postgres, program,
+};
 use super::run::Folder;
 
 /// A shell whose variables say which server and which folders are meant.
@@ -18,13 +20,25 @@ impl Shell {
     pub fn on(cluster: &Cluster) -> Shell {
         let folder = Folder::new("shell");
         give_to_postgres(folder.path());
-        let bin = program("pg_ctl").canonicalize().expect("PostgreSQL's programs");
+        let bin = program("pg_ctl")
+            .canonicalize()
+            .expect("PostgreSQL's programs");
         let path = std::env::var("PATH").unwrap_or_default();
-        let shell = Shell { variables: Vec::new(), folder };
-        let shell = shell.set("PATH", format!("{}:{path}", bin.parent().expect("a folder").display()));
-        let shell =
-            shell.set("PGHOST", "127.0.0.1").set("PGPORT", cluster.port()).set("PGDATA", cluster.data().display());
-        shell.set("PGUSER", SUPERUSER).set("PGPASSWORD", SUPERUSER_PASSWORD)
+        let shell = Shell {
+            variables: Vec::new(),
+            folder,
+        };
+        let shell = shell.set(
+            "PATH",
+            format!("{}:{path}", bin.parent().expect("a folder").display()),
+        );
+        let shell = shell
+            .set("PGHOST", "127.0.0.1")
+            .set("PGPORT", cluster.port())
+            .set("PGDATA", cluster.data().display());
+        shell
+            .set("PGUSER", SUPERUSER)
+            .set("PGPASSWORD", SUPERUSER_PASSWORD)
     }
 
     /// Sets a variable, instead of what it was.
@@ -38,18 +52,30 @@ impl Shell {
         self.folder.path()
     }
 
-    /// Runs commands, up to the first that fails. Lines that export a variable are left out: the test sets those.
+    /// Runs commands, up to the first that fails. Lines that export a variable are left out: the
+    /// test sets those.
     ///
     /// # Panics
     /// When one fails, with what was written.
     #[track_caller]
     pub fn run(&self, commands: &str) -> String {
-        let kept: Vec<&str> = commands.lines().filter(|line| !line.starts_with("export ")).collect();
-        // A server that is started here keeps what it writes to: a file, which nobody waits for to be closed.
+        let kept: Vec<&str> = commands
+            .lines()
+            .filter(|line| !line.starts_with("export "))
+            .collect();
+        // A server that is started here keeps what it writes to: a file, which nobody waits for to
+        // be closed.
         let output = self.folder.path().join("output");
-        let script = format!("exec >>'{}' 2>&1 </dev/null\nset -eu\n{}\n", output.display(), kept.join("\n"));
+        let script = format!(
+            "exec >>'{}' 2>&1 </dev/null\nset -eu\n{}\n",
+            output.display(),
+            kept.join("\n")
+        );
         let mut command = as_postgres(&[], Path::new("/bin/sh"));
-        command.args(["-c", &script]).envs(self.variables.iter().cloned()).current_dir(self.folder.path());
+        command
+            .args(["-c", &script])
+            .envs(self.variables.iter().cloned())
+            .current_dir(self.folder.path());
         let status = command.status().expect("a shell");
         let text = fs::read_to_string(output).unwrap_or_default();
         assert!(status.success(), "{commands}\n{status}\n{text}");

@@ -1,8 +1,11 @@
-//! A physical standby of a cluster: a base backup that streams through a proxy, so that it can stall or be cut off.
+//! A physical standby of a cluster: a base backup that streams through a proxy, so that it can
+//! stall or be cut off.
 
 use std::time::Duration;
 
-use super::postgres::{Cluster, DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD, program, run_as_postgres};
+use super::postgres::{
+    Cluster, DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD, program, run_as_postgres,
+};
 use super::proxy::Proxy;
 use super::wait::within;
 
@@ -19,7 +22,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// A standby of that running cluster, streaming. Nobody waits for it until [`Standby::make_synchronous`].
+    /// A standby of that running cluster, streaming. Nobody waits for it until
+    /// [`Standby::make_synchronous`].
     pub fn of(primary: &Cluster) -> Standby {
         let proxy = Proxy::to(primary.port());
         let cluster = Cluster::in_empty_folder();
@@ -38,17 +42,21 @@ impl Standby {
 
     /// Has the primary's commits wait for this standby: `level` is a value of `synchronous_commit`.
     pub fn make_synchronous(&self, primary: &Cluster, level: &str) {
-        primary.configure(&format!("synchronous_standby_names = '{NAME}'\nsynchronous_commit = {level}"));
+        primary.configure(&format!(
+            "synchronous_standby_names = '{NAME}'\nsynchronous_commit = {level}"
+        ));
         primary.reload();
         self.wait_for_state(primary, "sync_state", "sync");
     }
 
     fn wait_for_state(&self, primary: &Cluster, column: &str, state: &str) {
-        let query = format!("SELECT {column} FROM pg_stat_replication WHERE application_name = '{NAME}'");
+        let query =
+            format!("SELECT {column} FROM pg_stat_replication WHERE application_name = '{NAME}'");
         let mut sql = primary.superuser(DEFAULT_NAME);
         within(LIMIT, &format!("{column} = {state} of the standby"), || {
             let rows = sql.query(&query, &[]).expect("the primary's standbys");
-            rows.first().is_some_and(|row| row.get::<_, Option<String>>(0).as_deref() == Some(state))
+            rows.first()
+                .is_some_and(|row| row.get::<_, Option<String>>(0).as_deref() == Some(state))
         });
     }
 
@@ -63,7 +71,8 @@ impl Standby {
         self.proxy.cut_all();
     }
 
-    /// Ends what [`Standby::stall`] or [`Standby::cut_off`] began: it connects again and catches up.
+    /// Ends what [`Standby::stall`] or [`Standby::cut_off`] began: it connects again and catches
+    /// up.
     pub fn reconnect(&self) {
         self.proxy.heal();
         // Links that swallowed something never pass anything again.
@@ -75,17 +84,24 @@ impl Standby {
         self.cluster.promote();
         let mut sql = self.cluster.superuser(DEFAULT_NAME);
         within(LIMIT, "the end of recovery", || {
-            !sql.query_one("SELECT pg_is_in_recovery()", &[]).expect("an answer").get::<_, bool>(0)
+            !sql.query_one("SELECT pg_is_in_recovery()", &[])
+                .expect("an answer")
+                .get::<_, bool>(0)
         });
     }
 }
 
 impl Standby {
-    /// Waits until the launched server answers that it takes no sessions yet, as SQLSTATE 57P03 says.
+    /// Waits until the launched server answers that it takes no sessions yet, as SQLSTATE 57P03
+    /// says.
     pub fn refuses_sessions(&self) {
         within(LIMIT, "a server that refuses sessions", || {
-            let session = self.cluster.session(DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD);
-            session.err().is_some_and(|error| error.code().is_some_and(|code| code.code() == "57P03"))
+            let session = self
+                .cluster
+                .session(DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD);
+            session
+                .err()
+                .is_some_and(|error| error.code().is_some_and(|code| code.code() == "57P03"))
         });
     }
 }
@@ -95,7 +111,15 @@ pub fn base_backup(from: &Cluster, to: &Cluster) {
     let (source, target) = (address(from.port()), to.data());
     let target = target.to_str().expect("a path of UTF-8");
     let backup = program("pg_basebackup");
-    let options = ["--checkpoint=fast", "--wal-method=stream", "--no-sync", "--dbname", &source, "--pgdata", target];
+    let options = [
+        "--checkpoint=fast",
+        "--wal-method=stream",
+        "--no-sync",
+        "--dbname",
+        &source,
+        "--pgdata",
+        target,
+    ];
     run_as_postgres(backup.to_str().expect("a path of UTF-8"), &options);
 }
 

@@ -1,10 +1,12 @@
-//! Bounded waiting: asks again until the answer is there, and panics with what it waited for when time is up.
+//! Bounded waiting: asks again until the answer is there, and panics with what it waited for when
+//! time is up.
 
 use std::fmt::Debug;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between two questions. Short beside everything that is measured, long beside what a question costs.
+/// Time between two questions. Short beside everything that is measured, long beside what a
+/// question costs.
 const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Waits until `holds` is true.
@@ -21,7 +23,11 @@ pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
 /// # Panics
 /// When it gives none within `limit`; the message holds the last error.
 #[track_caller]
-pub fn within_value<T, E: Debug>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
+pub fn within_value<T, E: Debug>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, E>,
+) -> T {
     let start = Instant::now();
     loop {
         match ask() {

@@ -1,4 +1,5 @@
-//! The counter: what a visitor sees beside the total. It may lose its memory; the ledger never does.
+//! The counter: what a visitor sees beside the total. It may lose its memory; the ledger never
+//! does.
 
 mod memory;
 mod redis;

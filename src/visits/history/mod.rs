@@ -37,9 +37,12 @@ impl Step {
         }
     }
 
-    /// Where the step begins that holds `time`: seconds since 1970, a multiple of [`Step::seconds`].
+    /// Where the step begins that holds `time`: seconds since 1970, a multiple of
+    /// [`Step::seconds`].
     pub fn start_of(self, time: SystemTime) -> i64 {
-        let s = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let s = time
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs().cast_signed());
         s - s.rem_euclid(self.seconds())
     }
 
@@ -92,13 +95,21 @@ impl History {
             let start = step.since(now);
             let mut sums = vec![0_i64; step.points()];
             for bucket in buckets.iter().filter(|bucket| bucket.step == step) {
-                let index = usize::try_from((bucket.start - start).div_euclid(step.seconds())).unwrap_or(usize::MAX);
+                let index = usize::try_from((bucket.start - start).div_euclid(step.seconds()))
+                    .unwrap_or(usize::MAX);
                 if let Some(sum) = sums.get_mut(index) {
                     *sum += bucket.visits;
                 }
             }
-            let visits = sums.into_iter().map(|sum| u64::try_from(sum).unwrap_or(0)).collect();
-            Series { step, start, visits }
+            let visits = sums
+                .into_iter()
+                .map(|sum| u64::try_from(sum).unwrap_or(0))
+                .collect();
+            Series {
+                step,
+                start,
+                visits,
+            }
         });
         History { series }
     }
@@ -119,14 +130,32 @@ mod tests {
     fn parts_are_added_where_they_belong_and_others_left_out() {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000_059);
         let start = Step::Minute.start_of(now);
-        let part = |start, visits| Bucket { step: Step::Minute, start, visits };
-        let parts =
-            [part(start, 5), part(start, -2), part(start - 59 * 60, 1), part(start - 60 * 60, 9), part(start + 60, 9)];
+        let part = |start, visits| Bucket {
+            step: Step::Minute,
+            start,
+            visits,
+        };
+        let parts = [
+            part(start, 5),
+            part(start, -2),
+            part(start - 59 * 60, 1),
+            part(start - 60 * 60, 9),
+            part(start + 60, 9),
+        ];
         let history = History::new(now, &parts);
         let minutes = history.of(Step::Minute);
-        assert_eq!((minutes.visits.len(), minutes.visits[59], minutes.visits[0]), (60, 3, 1));
+        assert_eq!(
+            (minutes.visits.len(), minutes.visits[59], minutes.visits[0]),
+            (60, 3, 1)
+        );
         assert_eq!(minutes.visits.iter().sum::<u64>(), 4);
         assert_eq!(minutes.start_of(59), start);
-        assert_eq!((history.of(Step::Hour).visits.len(), history.of(Step::Day).visits.len()), (48, 90));
+        assert_eq!(
+            (
+                history.of(Step::Hour).visits.len(),
+                history.of(Step::Day).visits.len()
+            ),
+            (48, 90)
+        );
     }
 }

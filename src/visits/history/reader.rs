@@ -1,5 +1,5 @@
-//! The history as it was read last. A lane reads it, as one more question to its ledger; whoever only wants it fresh gets it
-//! without waiting, and has it read again, at most once a second.
+//! The history as it was read last. A lane reads it, as one more question to its ledger; whoever
+//! only wants it fresh gets it without waiting, and has it read again, at most once a second.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,8 @@ use crate::clock;
 
 /// What was read is new enough for this long, in milliseconds.
 const FRESH_MS: u64 = 1000;
-/// A page shows what was read this long ago: a reading, and a tick that finds it old, take their time.
+/// A page shows what was read this long ago: a reading, and a tick that finds it old, take their
+/// time.
 const SHOWN_MS: u64 = 2000;
 
 /// The last reading.
@@ -33,7 +34,8 @@ impl Reader {
         }
     }
 
-    /// Which reading was the last, from 1, and whether it is recent: every page asks, so this takes no lock.
+    /// Which reading was the last, from 1, and whether it is recent: every page asks, so this takes
+    /// no lock.
     pub(in crate::visits) fn last_reading(&self) -> (u64, bool) {
         // A store only where it changes something.
         if !self.shown.load(Ordering::Relaxed) {

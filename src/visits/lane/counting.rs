@@ -1,8 +1,10 @@
-//! A lane's counter: one increment for each batch that was committed, before its visitors are answered.
+//! A lane's counter: one increment for each batch that was committed, before its visitors are
+//! answered.
 //!
-//! Only what is committed is ever counted, and each visit at most once: an increment whose fate is not known is not
-//! repeated, and its visits are told that the counter is unavailable. The lane's thread owns the client; a lost one goes to
-//! the reconnector, on a thread of its own, and comes back connected, so that no visit waits while there is none.
+//! Only what is committed is ever counted, and each visit at most once: an increment whose fate is
+//! not known is not repeated, and its visits are told that the counter is unavailable. The lane's
+//! thread owns the client; a lost one goes to the reconnector, on a thread of its own, and comes
+//! back connected, so that no visit waits while there is none.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -34,18 +36,36 @@ pub(super) struct Reconnector {
 }
 
 /// Both sides for that lane.
-pub(super) fn counting(lane: usize, store: Arc<Store>, stats: Arc<Stats>) -> (Counting, Reconnector) {
+pub(super) fn counting(
+    lane: usize,
+    store: Arc<Store>,
+    stats: Arc<Stats>,
+) -> (Counting, Reconnector) {
     let (connect, connected) = channel();
     let (lose, lost) = channel();
     let (same_store, same_stats) = (Arc::clone(&store), Arc::clone(&stats));
     (
-        Counting { lane, client: None, connected, lost: lose, store: same_store, stats: same_stats },
-        Reconnector { lane, connected: connect, lost, store, stats },
+        Counting {
+            lane,
+            client: None,
+            connected,
+            lost: lose,
+            store: same_store,
+            stats: same_stats,
+        },
+        Reconnector {
+            lane,
+            connected: connect,
+            lost,
+            store,
+            stats,
+        },
     )
 }
 
 impl Counting {
-    /// The counter with these visits, all of them rows; `None` where it is down, or may not have counted them.
+    /// The counter with these visits, all of them rows; `None` where it is down, or may not have
+    /// counted them.
     pub(super) fn count(&mut self, visits: usize) -> Option<i64> {
         let number = self.number_after(visits);
         if number.is_none() {
@@ -55,9 +75,16 @@ impl Counting {
     }
 
     fn number_after(&mut self, visits: usize) -> Option<i64> {
-        self.client = self.client.take().or_else(|| self.connected.try_recv().ok());
+        self.client = self
+            .client
+            .take()
+            .or_else(|| self.connected.try_recv().ok());
         let client = self.client.as_mut()?;
-        let result = if visits == 0 { client.read() } else { client.add(visits as u64) };
+        let result = if visits == 0 {
+            client.read()
+        } else {
+            client.add(visits as u64)
+        };
         match result {
             Ok(number) => {
                 if visits > 0 {
@@ -71,7 +98,10 @@ impl Counting {
                     CountError::Unknown(reason) => (Disconnect::MidCommand, reason),
                 };
                 // The reconnector ends only after this side.
-                let lost = self.client.take().map(|client| self.lost.send((client, how, reason)));
+                let lost = self
+                    .client
+                    .take()
+                    .map(|client| self.lost.send((client, how, reason)));
                 debug_assert!(lost.is_some_and(|sent| sent.is_ok()));
                 None
             }
@@ -80,8 +110,8 @@ impl Counting {
 }
 
 impl Reconnector {
-    /// Connects for the first time and says when that was tried: visits are served without the counter too. Then replaces
-    /// what the lane loses, until the lane ends.
+    /// Connects for the first time and says when that was tried: visits are served without the
+    /// counter too. Then replaces what the lane loses, until the lane ends.
     pub(super) fn run(self, mut client: Client, tried: impl FnOnce()) {
         let opened = client.open();
         match &opened {

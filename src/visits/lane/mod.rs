@@ -1,4 +1,5 @@
-//! A lane: a queue of visits and the thread that commits what waits as one batch, has it counted, and answers it.
+//! A lane: a queue of visits and the thread that commits what waits as one batch, has it counted,
+//! and answers it.
 
 mod counting;
 mod delivery;
@@ -22,7 +23,8 @@ use queue::Next;
 pub(super) use queue::{Admission, Queue};
 pub use waiter::Waiter;
 
-/// Tries to commit a batch that ended with an error known to pass (a deadlock, say), before it is refused.
+/// Tries to commit a batch that ended with an error known to pass (a deadlock, say), before it is
+/// refused.
 const MAX_TRIES: usize = 3;
 
 /// What all lanes share.
@@ -79,12 +81,15 @@ impl Shared {
     pub(super) fn wait_ended(&self, until: Instant) -> bool {
         let time = until.saturating_duration_since(Instant::now());
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(running, time, |running| *running > 0);
+        let waited = self
+            .ended
+            .wait_timeout_while(running, time, |running| *running > 0);
         *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
     }
 }
 
-/// The start of all lanes: no visit is taken until every one has its ledger, and has tried its counter once.
+/// The start of all lanes: no visit is taken until every one has its ledger, and has tried its
+/// counter once.
 pub(super) struct Startup {
     /// Time between two attempts to reach the ledger.
     interval: Duration,
@@ -96,9 +101,19 @@ pub(super) struct Startup {
 
 impl Startup {
     /// A start that `parts` parts take part in.
-    pub(super) fn new(parts: usize, interval: Duration, tell: Box<dyn Fn(Event) + Send + Sync>) -> Self {
+    pub(super) fn new(
+        parts: usize,
+        interval: Duration,
+        tell: Box<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
         let begun = std::sync::atomic::AtomicBool::new(false);
-        Startup { interval, missing: Mutex::new(parts), all: Condvar::new(), begun, tell }
+        Startup {
+            interval,
+            missing: Mutex::new(parts),
+            all: Condvar::new(),
+            begun,
+            tell,
+        }
     }
 
     /// A part is ready. Says whether it was the last one.
@@ -135,12 +150,25 @@ pub(super) fn start(
     ledger: Box<dyn Ledger>,
     counter: Box<dyn Counter>,
 ) -> std::io::Result<()> {
-    let (counting, reconnector) = counting(number, Arc::clone(&shared.counter), Arc::clone(&shared.stats));
-    let lane = Lane { number, shared: Arc::clone(shared), ledger, counting };
-    thread::Builder::new().name(format!("lane-{number}")).spawn(move || lane.run())?;
+    let (counting, reconnector) = counting(
+        number,
+        Arc::clone(&shared.counter),
+        Arc::clone(&shared.stats),
+    );
+    let lane = Lane {
+        number,
+        shared: Arc::clone(shared),
+        ledger,
+        counting,
+    };
+    thread::Builder::new()
+        .name(format!("lane-{number}"))
+        .spawn(move || lane.run())?;
     let shared = Arc::clone(shared);
     let tried = move || part_ready(&shared);
-    thread::Builder::new().name(format!("counter-{number}")).spawn(move || reconnector.run(counter, tried))?;
+    thread::Builder::new()
+        .name(format!("counter-{number}"))
+        .spawn(move || reconnector.run(counter, tried))?;
     Ok(())
 }
 
@@ -168,7 +196,11 @@ impl Lane {
             self.serve();
         }
         self.ledger.close();
-        *self.shared.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self
+            .shared
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) -= 1;
         self.shared.ended.notify_all();
     }
 
@@ -182,8 +214,13 @@ impl Lane {
         for attempt in 1.. {
             let end = match self.ledger.open() {
                 Ok(_) => break,
-                Err(OpenError::Transient(reason)) => self.shared.ledger.attempt_failed(attempt, &reason, interval),
-                Err(OpenError::Permanent(reason)) => Some(format!("{}: {reason}", self.shared.ledger.name())),
+                Err(OpenError::Transient(reason)) => self
+                    .shared
+                    .ledger
+                    .attempt_failed(attempt, &reason, interval),
+                Err(OpenError::Permanent(reason)) => {
+                    Some(format!("{}: {reason}", self.shared.ledger.name()))
+                }
             };
             if let Some(sentence) = end {
                 (self.shared.startup.tell)(Event::Failed(sentence));
@@ -223,7 +260,9 @@ impl Lane {
                 self.shared.admit();
             }
             Err(error) => {
-                self.shared.ledger.lost(self.number, Disconnect::Idle, &error.to_string());
+                self.shared
+                    .ledger
+                    .lost(self.number, Disconnect::Idle, &error.to_string());
                 self.reopen();
             }
         }
@@ -236,15 +275,18 @@ impl Lane {
             let began = Instant::now();
             let (how, reason) = match self.perform(&batch) {
                 Ok(totals) => return self.committed(&batch, visits, totals, began),
-                Err(CommitError::Transient(_)) if tries < MAX_TRIES => match self.queue().in_time(&batch) {
-                    Some(rest) => {
-                        batch = rest;
-                        continue;
+                Err(CommitError::Transient(_)) if tries < MAX_TRIES => {
+                    match self.queue().in_time(&batch) {
+                        Some(rest) => {
+                            batch = rest;
+                            continue;
+                        }
+                        None => return,
                     }
-                    None => return,
-                },
+                }
                 Err(CommitError::Transient(reason) | CommitError::Rejected(reason)) => {
-                    self.queue().finish(&batch, Outcome::Refused(Refused::LedgerDown));
+                    self.queue()
+                        .finish(&batch, Outcome::Refused(Refused::LedgerDown));
                     if visits > 0 {
                         self.lost(Disconnect::Rejected, &reason);
                     } else {
@@ -261,11 +303,18 @@ impl Lane {
                 Err(CommitError::InDoubt(reason)) => (Disconnect::MidCommand, reason),
                 Err(CommitError::TimedOut(reason)) => (Disconnect::Timeout, reason),
             };
-            add(&self.shared.stats.ambiguous_commits, usize::from(visits > 0));
+            add(
+                &self.shared.stats.ambiguous_commits,
+                usize::from(visits > 0),
+            );
             // When the process stops before the ledger is back, nobody can tell.
             match self.lost(how, &reason).unwrap_or(LastBatch::Unknown) {
-                LastBatch::Committed(totals) => return self.committed(&batch, visits, totals, began),
-                LastBatch::Unknown => return self.queue().finish(&batch, Outcome::Refused(Refused::Late)),
+                LastBatch::Committed(totals) => {
+                    return self.committed(&batch, visits, totals, began);
+                }
+                LastBatch::Unknown => {
+                    return self.queue().finish(&batch, Outcome::Refused(Refused::Late));
+                }
                 LastBatch::NotCommitted => match self.queue().in_time(&batch) {
                     Some(rest) => batch = rest,
                     None => return,
@@ -296,13 +345,18 @@ impl Lane {
             self.shared.ledger.worked(self.number);
         }
         let counts = visits > 0 || batch.any(Ask::Peek);
-        let cache = if counts { self.counting.count(visits) } else { None };
-        self.queue().finish(batch, Outcome::Counted { totals, cache });
+        let cache = if counts {
+            self.counting.count(visits)
+        } else {
+            None
+        };
+        self.queue()
+            .finish(batch, Outcome::Counted { totals, cache });
     }
 
-    /// The connection is lost. One try to replace it at once, if it was good: that is no outage yet, and visits queue
-    /// meanwhile. Else, and after that, the ledger is down until it is reached again. Tells what became of the last batch;
-    /// `None` when the process stops first.
+    /// The connection is lost. One try to replace it at once, if it was good: that is no outage
+    /// yet, and visits queue meanwhile. Else, and after that, the ledger is down until it is
+    /// reached again. Tells what became of the last batch; `None` when the process stops first.
     fn lost(&mut self, how: Disconnect, reason: &str) -> Option<LastBatch> {
         if self.shared.ledger.lost(self.number, how, reason) {
             match self.ledger.open() {
@@ -312,7 +366,10 @@ impl Lane {
                     self.shared.admit();
                     return Some(last);
                 }
-                Err(error) => self.shared.ledger.not_replaced(self.number, &error.to_string()),
+                Err(error) => self
+                    .shared
+                    .ledger
+                    .not_replaced(self.number, &error.to_string()),
             }
         }
         self.reopen()

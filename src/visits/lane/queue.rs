@@ -1,4 +1,5 @@
-//! A lane's queue: bounded, closed while the ledger is down, and the one place that answers whoever waited too long.
+//! A lane's queue: bounded, closed while the ledger is down, and the one place that answers whoever
+//! waited too long.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,8 +8,9 @@ use super::delivery::{Outcome, deliver};
 use crate::visits::Refused;
 use crate::visits::visit::{Ask, Batch, Ticket};
 
-/// The most visits one commit takes. A batch of this size costs PostgreSQL about 2.5 ms, so that a visit that just
-/// missed one waits that much longer at most, while the cost of the commit itself is already spread to nothing.
+/// The most visits one commit takes. A batch of this size costs PostgreSQL about 2.5 ms, so that a
+/// visit that just missed one waits that much longer at most, while the cost of the commit itself
+/// is already spread to nothing.
 pub(super) const MAX_BATCH: usize = 1024;
 
 /// Whether tickets are taken.
@@ -77,7 +79,11 @@ impl Queue {
             sleeping: false,
             in_flight: Vec::new(),
         };
-        Queue { state: Mutex::new(state), wake: Condvar::new(), capacity }
+        Queue {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            capacity,
+        }
     }
 
     /// Puts a ticket into the queue, or gives it back with the reason.
@@ -89,7 +95,11 @@ impl Queue {
             Admission::Refused(reason) => return Err((ticket, reason)),
             Admission::Probing => return Err((ticket, Refused::LedgerDown)),
         }
-        let queue = if ticket.ask == Ask::History { &mut state.readers } else { &mut state.waiting };
+        let queue = if ticket.ask == Ask::History {
+            &mut state.readers
+        } else {
+            &mut state.waiting
+        };
         if queue.len() >= self.capacity {
             return Err((ticket, Refused::Overloaded));
         }
@@ -117,8 +127,8 @@ impl Queue {
         }
     }
 
-    /// Waits until there is something to do. What is given is in flight until [`Queue::finish`] or [`Queue::put_back`].
-    /// After a batch the history has its turn, however many wait.
+    /// Waits until there is something to do. What is given is in flight until [`Queue::finish`] or
+    /// [`Queue::put_back`]. After a batch the history has its turn, however many wait.
     pub(super) fn next(&self, after_batch: bool) -> Next {
         let mut state = self.lock();
         loop {
@@ -140,7 +150,10 @@ impl Queue {
                 return Next::Probe;
             }
             state.sleeping = true;
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
             state.sleeping = false;
         }
     }
@@ -151,21 +164,30 @@ impl Queue {
         deliver(batch, outcome, 0..batch.tickets.len());
     }
 
-    /// Takes a batch that was not sent out of flight, and puts it back before the others, whatever the admission is.
+    /// Takes a batch that was not sent out of flight, and puts it back before the others, whatever
+    /// the admission is.
     pub(super) fn put_back(&self, batch: &Arc<Batch>) {
         let mut state = self.lock();
         state.land(batch);
         for ticket in batch.tickets.iter().rev() {
-            let queue = if ticket.ask == Ask::History { &mut state.readers } else { &mut state.waiting };
+            let queue = if ticket.ask == Ask::History {
+                &mut state.readers
+            } else {
+                &mut state.waiting
+            };
             queue.insert(0, ticket.clone());
         }
     }
 
-    /// Takes a batch that was not committed out of flight, and what of it can still be answered in time into it again. The
-    /// others were answered at their deadline.
+    /// Takes a batch that was not committed out of flight, and what of it can still be answered in
+    /// time into it again. The others were answered at their deadline.
     pub(super) fn in_time(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
         let now = Instant::now();
-        let late = batch.tickets.iter().take_while(|ticket| ticket.deadline <= now).count();
+        let late = batch
+            .tickets
+            .iter()
+            .take_while(|ticket| ticket.deadline <= now)
+            .count();
         if late == 0 {
             return Some(Arc::clone(batch));
         }
@@ -178,7 +200,8 @@ impl Queue {
         rest
     }
 
-    /// Sets the admission. What waits is refused where no more is taken; where the lane has to probe first, it is not.
+    /// Sets the admission. What waits is refused where no more is taken; where the lane has to
+    /// probe first, it is not.
     pub(in crate::visits) fn admit(&self, admission: Admission) {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.admission, admission);
@@ -200,16 +223,28 @@ impl Queue {
         self.wake.notify_all();
     }
 
-    /// Answers every ticket whose deadline has passed, wherever it is. All visits wait equally long, so those are the first
-    /// ones; so are they in every batch.
+    /// Answers every ticket whose deadline has passed, wherever it is. All visits wait equally
+    /// long, so those are the first ones; so are they in every batch.
     pub(in crate::visits) fn expire(&self, now: Instant) {
         let mut state = self.lock();
-        let State { waiting, readers, in_flight, .. } = &mut *state;
-        let expired = waiting.iter().take_while(|ticket| ticket.deadline <= now).count();
+        let State {
+            waiting,
+            readers,
+            in_flight,
+            ..
+        } = &mut *state;
+        let expired = waiting
+            .iter()
+            .take_while(|ticket| ticket.deadline <= now)
+            .count();
         let mut late: Vec<Ticket> = waiting.drain(..expired).collect();
         late.extend(readers.extract_if(.., |ticket| ticket.deadline <= now));
         for InFlight { batch, expired } in in_flight {
-            let upto = batch.tickets.iter().take_while(|ticket| ticket.deadline <= now).count();
+            let upto = batch
+                .tickets
+                .iter()
+                .take_while(|ticket| ticket.deadline <= now)
+                .count();
             if upto > *expired {
                 deliver(batch, Outcome::Refused(Refused::Late), *expired..upto);
                 *expired = upto;
@@ -221,7 +256,9 @@ impl Queue {
 
     /// Waits that long, or until the queue is closed; says whether it is still not closed.
     pub(super) fn pause(&self, time: Duration) -> bool {
-        let waited = self.wake.wait_timeout_while(self.lock(), time, |state| !state.closed);
+        let waited = self
+            .wake
+            .wait_timeout_while(self.lock(), time, |state| !state.closed);
         !waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
@@ -247,12 +284,16 @@ impl State {
 
     fn begin(&mut self, tickets: Vec<Ticket>) -> Arc<Batch> {
         let batch = Arc::new(Batch { tickets });
-        self.in_flight.push(InFlight { batch: Arc::clone(&batch), expired: 0 });
+        self.in_flight.push(InFlight {
+            batch: Arc::clone(&batch),
+            expired: 0,
+        });
         batch
     }
 
     fn land(&mut self, batch: &Arc<Batch>) {
-        self.in_flight.retain(|entry| !Arc::ptr_eq(&entry.batch, batch));
+        self.in_flight
+            .retain(|entry| !Arc::ptr_eq(&entry.batch, batch));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where the rows live: one row a visit, a total that is exact and costs the same whatever its size.
+//! Where the rows live: one row a visit, a total that is exact and costs the same whatever its
+//! size.
 
 mod embedded;
 mod postgres;
@@ -6,30 +7,38 @@ mod postgres;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use embedded::{Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, recount as recount_file};
-pub use postgres::{Postgres, PostgresPruner, diagnose as diagnose_postgres, recount as recount_postgres};
+pub use embedded::{
+    Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, recount as recount_file,
+};
+pub use postgres::{
+    Postgres, PostgresPruner, diagnose as diagnose_postgres, recount as recount_postgres,
+};
 
 use super::diagnose::Check;
 use super::history::Bucket;
 use crate::logging;
 
-/// One lane's client of the ledger. Its calls block, so each lane has a thread for them; every one has a deadline of
-/// its own, given by the caller or the implementation.
+/// One lane's client of the ledger. Its calls block, so each lane has a thread for them; every one
+/// has a deadline of its own, given by the caller or the implementation.
 ///
 /// A batch whose commit ended in doubt is resolved by [`Ledger::open`].
 pub trait Ledger: Send {
-    /// Connects, or connects again, creates what is missing, and proves that a batch could be committed. Tells what
-    /// became of the last batch, if [`Ledger::commit`] could not: from then on nothing of it can come any more.
+    /// Connects, or connects again, creates what is missing, and proves that a batch could be
+    /// committed. Tells what became of the last batch, if [`Ledger::commit`] could not: from then
+    /// on nothing of it can come any more.
     ///
     /// # Errors
-    /// When the ledger cannot be used now, or ever. The last batch is then as much in doubt as before.
+    /// When the ledger cannot be used now, or ever. The last batch is then as much in doubt as
+    /// before.
     fn open(&mut self) -> Result<LastBatch, OpenError>;
 
-    /// Commits one row for each arrival, all or none: as durable as the ledger promises when it returns.
+    /// Commits one row for each arrival, all or none: as durable as the ledger promises when it
+    /// returns.
     ///
     /// # Errors
-    /// See [`CommitError`]: after all but [`CommitError::InDoubt`] and [`CommitError::TimedOut`] no row of the batch is or
-    /// will be there. After these and [`CommitError::Idle`] a successful [`Ledger::open`] must come first.
+    /// See [`CommitError`]: after all but [`CommitError::InDoubt`] and [`CommitError::TimedOut`] no
+    /// row of the batch is or will be there. After these and [`CommitError::Idle`] a successful
+    /// [`Ledger::open`] must come first.
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError>;
 
     /// The totals, without a new row.
@@ -44,19 +53,19 @@ pub trait Ledger: Send {
     /// As [`Ledger::peek`].
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError>;
 
-    /// Tidies up behind the batches so far, a few milliseconds at most. Called after the answers of each batch; mostly
-    /// there is nothing to do.
+    /// Tidies up behind the batches so far, a few milliseconds at most. Called after the answers of
+    /// each batch; mostly there is nothing to do.
     fn maintain(&mut self);
 
     /// Lets the ledger go, as far as it can be reached.
     fn close(&mut self);
 }
 
-/// The ledger's own background work: deleting rows that are older than they are to be kept. One a process, on a thread
-/// of its own.
+/// The ledger's own background work: deleting rows that are older than they are to be kept. One a
+/// process, on a thread of its own.
 pub trait Pruner: Send {
-    /// Deletes some of the rows older than `keep`, and keeps their number in the total. Says whether it is to be called
-    /// again soon: a pass over all rows takes many calls.
+    /// Deletes some of the rows older than `keep`, and keeps their number in the total. Says
+    /// whether it is to be called again soon: a pass over all rows takes many calls.
     ///
     /// # Errors
     /// The reason. The next call connects anew and goes on.
@@ -79,7 +88,8 @@ pub enum LastBatch {
     NotCommitted,
     /// It was committed; the totals with it.
     Committed(Totals),
-    /// The ledger has lost what it knew of it: it was emptied, restored from a copy, or failed over without it.
+    /// The ledger has lost what it knew of it: it was emptied, restored from a copy, or failed over
+    /// without it.
     Unknown,
 }
 
@@ -90,8 +100,8 @@ pub struct Counted {
     pub rows: i64,
     /// What the total says of them: the total without the pruned rows.
     pub total: i64,
-    /// For each part of the history that differs: where it begins in seconds since 1970, the rows that are there, and
-    /// the visits it has.
+    /// For each part of the history that differs: where it begins in seconds since 1970, the rows
+    /// that are there, and the visits it has.
     pub differences: Vec<(i64, i64, i64)>,
 }
 
@@ -104,7 +114,10 @@ impl Counted {
     /// The same as part of a diagnosis.
     pub fn check(&self) -> Check {
         if self.agrees() {
-            return Check::fine("the total", format!("{} rows, and the history agrees", self.rows));
+            return Check::fine(
+                "the total",
+                format!("{} rows, and the history agrees", self.rows),
+            );
         }
         Check::warns("the total", self.to_string(), "run visitas recount")
     }
@@ -115,7 +128,10 @@ impl fmt::Display for Counted {
         write!(f, "{} rows, the total says {}", self.rows, self.total)?;
         if let [(start, rows, visits), ..] = self.differences[..] {
             let (parts, first) = (self.differences.len(), rfc3339(start));
-            write!(f, "; the history differs in {parts} places, first at {first}: {rows} rows, it says {visits}")?;
+            write!(
+                f,
+                "; the history differs in {parts} places, first at {first}: {rows} rows, it says {visits}"
+            )?;
         }
         Ok(())
     }
@@ -124,7 +140,11 @@ impl fmt::Display for Counted {
 /// `2026-01-31T12:00:00Z`, of seconds since 1970.
 fn rfc3339(start: i64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(start.unsigned_abs());
-    if start < 0 { format!("{start} s before 1970") } else { logging::rfc3339(time) }
+    if start < 0 {
+        format!("{start} s before 1970")
+    } else {
+        logging::rfc3339(time)
+    }
 }
 
 /// Why a store cannot be opened.
@@ -146,16 +166,18 @@ impl fmt::Display for OpenError {
 /// Why a batch was not, or may not have been, committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError {
-    /// Not committed, for a reason that passes: a deadlock, a serialization failure. The same batch may be tried again.
+    /// Not committed, for a reason that passes: a deadlock, a serialization failure. The same batch
+    /// may be tried again.
     Transient(String),
     /// Not committed: the ledger rejected it and would reject it again.
     Rejected(String),
-    /// Not committed, and nothing is wrong with the ledger: the connection was found closed before anything was sent, or
-    /// the ledger has to be opened anew.
+    /// Not committed, and nothing is wrong with the ledger: the connection was found closed before
+    /// anything was sent, or the ledger has to be opened anew.
     Idle(String),
     /// The connection was lost in mid-command, or the ledger could not tell.
     InDoubt(String),
-    /// As [`CommitError::InDoubt`], but the answer did not come in time: another call may well have to wait as long.
+    /// As [`CommitError::InDoubt`], but the answer did not come in time: another call may well have
+    /// to wait as long.
     TimedOut(String),
 }
 

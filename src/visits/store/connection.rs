@@ -1,5 +1,5 @@
-//! The life of one lane's connection to a store: one state machine, from which admission, health, logs and `/readyz`
-//! follow.
+//! The life of one lane's connection to a store: one state machine, from which admission, health,
+//! logs and `/readyz` follow.
 //!
 //! ```text
 //!                opened                       worked
@@ -12,16 +12,17 @@
 //!                                failed, or GRACE is over
 //! ```
 //!
-//! A store may take connections and still fail at its work: a full disk, a server that dies in every commit. So a
-//! connection is *confirmed* once something was done on it. Only a confirmed one is replaced at once, while visits queue;
-//! else a lane would knock without a pause, and log an outage and a return for each visit.
+//! A store may take connections and still fail at its work: a full disk, a server that dies in
+//! every commit. So a connection is *confirmed* once something was done on it. Only a confirmed one
+//! is replaced at once, while visits queue; else a lane would knock without a pause, and log an
+//! outage and a return for each visit.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// Time for a lost connection to be replaced while visits still queue. Making one takes PostgreSQL some 10 ms, and ten
-/// times that where every core is busy; what takes much longer is an outage.
+/// Time for a lost connection to be replaced while visits still queue. Making one takes PostgreSQL
+/// some 10 ms, and ten times that where every core is busy; what takes much longer is an outage.
 pub(in crate::visits) const GRACE: Duration = Duration::from_millis(500);
 
 /// A connection that stood this long without being needed is as good as confirmed.
@@ -91,14 +92,21 @@ impl Connection {
 
     /// Whether a visit may be queued for it.
     pub(super) fn admits(&self) -> bool {
-        matches!(self.state, State::Up | State::HalfOpen | State::Reconnecting(_))
+        matches!(
+            self.state,
+            State::Up | State::HalfOpen | State::Reconnecting(_)
+        )
     }
 
     /// There is a new connection.
     pub(super) fn opened(&mut self) {
         self.opened = Instant::now();
         self.confirmed = false;
-        self.state = if self.half_open { State::HalfOpen } else { State::Up };
+        self.state = if self.half_open {
+            State::HalfOpen
+        } else {
+            State::Up
+        };
     }
 
     /// Something was done on the connection.
@@ -109,7 +117,8 @@ impl Connection {
         self.state = State::Up;
     }
 
-    /// The connection was lost. Where it may be replaced at once it is reconnecting from now on, else down.
+    /// The connection was lost. Where it may be replaced at once it is reconnecting from now on,
+    /// else down.
     pub(super) fn lost(&mut self, how: Disconnect) {
         let confirmed = self.is_confirmed();
         if confirmed && matches!(how, Disconnect::Idle | Disconnect::MidCommand) && self.admits() {
@@ -144,7 +153,11 @@ impl Connection {
     /// A suspect connection was probed and works.
     pub(super) fn cleared(&mut self) {
         if self.state == State::Suspect {
-            self.state = if self.half_open { State::HalfOpen } else { State::Up };
+            self.state = if self.half_open {
+                State::HalfOpen
+            } else {
+                State::Up
+            };
         }
     }
 
@@ -159,7 +172,11 @@ impl Connection {
 
     /// The wait before the next try to connect.
     pub(super) fn wait(&mut self) -> Duration {
-        if std::mem::take(&mut self.at_once) { Duration::ZERO } else { self.backoff.wait() }
+        if std::mem::take(&mut self.at_once) {
+            Duration::ZERO
+        } else {
+            self.backoff.wait()
+        }
     }
 
     fn is_confirmed(&self) -> bool {
@@ -203,7 +220,11 @@ mod tests {
         assert_eq!(connection.state, State::HalfOpen);
         connection.lost(Disconnect::Idle);
         connection.opened();
-        assert_eq!(connection.state, State::HalfOpen, "a lost connection confirms nothing");
+        assert_eq!(
+            connection.state,
+            State::HalfOpen,
+            "a lost connection confirms nothing"
+        );
         connection.worked();
         assert_eq!(connection.state, State::Up);
     }
@@ -218,7 +239,11 @@ mod tests {
         assert_eq!(connection.state, State::Up, "once may be an accident");
         connection.lost(Disconnect::MidCommand);
         connection.opened();
-        assert_eq!(connection.state, State::HalfOpen, "again and again without anything done between");
+        assert_eq!(
+            connection.state,
+            State::HalfOpen,
+            "again and again without anything done between"
+        );
     }
 
     #[test]

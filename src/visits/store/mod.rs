@@ -1,5 +1,5 @@
-//! A store as all lanes together have it: its state, and one log line for each change, however many lanes and visits
-//! notice it.
+//! A store as all lanes together have it: its state, and one log line for each change, however many
+//! lanes and visits notice it.
 
 mod backoff;
 mod connection;
@@ -27,7 +27,8 @@ pub enum StoreState {
 /// Time in which connections that were lost and replaced at once are told of by one line.
 const REPLACED_SILENCE: Duration = Duration::from_secs(60);
 
-/// An outage that comes so soon after the last one is the same: a disk with a little room takes a batch now and then.
+/// An outage that comes so soon after the last one is the same: a disk with a little room takes a
+/// batch now and then.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// One store.
@@ -59,7 +60,11 @@ impl Store {
             logged_attempt: 0,
             replaced_logged: None,
         };
-        Store { name, attempts, inner: Mutex::new(inner) }
+        Store {
+            name,
+            attempts,
+            inner: Mutex::new(inner),
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -71,7 +76,11 @@ impl Store {
         let inner = self.lock();
         if inner.lanes.iter().any(|lane| lane.state == State::Starting) {
             StoreState::Starting
-        } else if inner.lanes.iter().any(|lane| lane.admits() || lane.state == State::Suspect) {
+        } else if inner
+            .lanes
+            .iter()
+            .any(|lane| lane.admits() || lane.state == State::Suspect)
+        {
             StoreState::Up
         } else {
             StoreState::Down
@@ -83,17 +92,37 @@ impl Store {
         self.lock().lanes[lane].state
     }
 
-    /// A lane's attempt `attempt` at start failed. Gives the sentence to end with when there are no more attempts.
-    pub(super) fn attempt_failed(&self, attempt: usize, reason: &str, wait: Duration) -> Option<String> {
+    /// A lane's attempt `attempt` at start failed. Gives the sentence to end with when there are no
+    /// more attempts.
+    pub(super) fn attempt_failed(
+        &self,
+        attempt: usize,
+        reason: &str,
+        wait: Duration,
+    ) -> Option<String> {
         let mut inner = self.lock();
         let last = self.attempts.is_some_and(|most| attempt >= most.get());
         if inner.logged_attempt < attempt {
             inner.logged_attempt = attempt;
-            let of = self.attempts.map_or(String::new(), |most| format!(" of {most}"));
-            let next = if last { String::new() } else { format!("; next in {wait:?}") };
-            log::warn!("{} not reached, attempt {attempt}{of}: {reason}{next}", self.name);
+            let of = self
+                .attempts
+                .map_or(String::new(), |most| format!(" of {most}"));
+            let next = if last {
+                String::new()
+            } else {
+                format!("; next in {wait:?}")
+            };
+            log::warn!(
+                "{} not reached, attempt {attempt}{of}: {reason}{next}",
+                self.name
+            );
         }
-        last.then(|| format!("{} could not be reached in {attempt} attempts: {reason}", self.name))
+        last.then(|| {
+            format!(
+                "{} could not be reached in {attempt} attempts: {reason}",
+                self.name
+            )
+        })
     }
 
     /// That lane has a connection.
@@ -106,11 +135,16 @@ impl Store {
         let mut inner = self.lock();
         inner.lanes[lane].worked();
         // If one lane's commands work, so will another's.
-        inner.lanes.iter_mut().filter(|other| other.state == State::HalfOpen).for_each(Connection::worked);
+        inner
+            .lanes
+            .iter_mut()
+            .filter(|other| other.state == State::HalfOpen)
+            .for_each(Connection::worked);
         inner.settle();
     }
 
-    /// That lane lost its connection. Says whether it may be replaced at once; if not, the store is down for that lane.
+    /// That lane lost its connection. Says whether it may be replaced at once; if not, the store is
+    /// down for that lane.
     pub(super) fn lost(&self, lane: usize, how: Disconnect, reason: &str) -> bool {
         let state = self.change(lane, |connection| connection.lost(how));
         let replaced_at_once = matches!(state, State::Reconnecting(_));
@@ -126,12 +160,15 @@ impl Store {
         self.down(lane, reason);
     }
 
-    /// A lane lost its connection and has another one already. Told of once in a while: it is no outage, and a network
-    /// that cuts every connection must not fill the log.
+    /// A lane lost its connection and has another one already. Told of once in a while: it is no
+    /// outage, and a network that cuts every connection must not fill the log.
     pub(super) fn replaced(&self, lane: usize, reason: &str) {
         self.opened(lane);
         let mut inner = self.lock();
-        if inner.replaced_logged.is_none_or(|logged| logged.elapsed() >= REPLACED_SILENCE) {
+        if inner
+            .replaced_logged
+            .is_none_or(|logged| logged.elapsed() >= REPLACED_SILENCE)
+        {
             inner.replaced_logged = Some(Instant::now());
             log::info!(
                 "{} reached again at once, after: {reason}; for {REPLACED_SILENCE:?} the metrics alone count more of these",
@@ -153,7 +190,12 @@ impl Store {
     /// The store is down for that lane, and so suspect for all others.
     fn down(&self, lane: usize, reason: &str) {
         let mut inner = self.lock();
-        inner.lanes.iter_mut().enumerate().filter(|(other, _)| *other != lane).for_each(|(_, other)| other.suspect());
+        inner
+            .lanes
+            .iter_mut()
+            .enumerate()
+            .filter(|(other, _)| *other != lane)
+            .for_each(|(_, other)| other.suspect());
         if inner.outage_since.is_none() {
             inner.outage_since = Some(Instant::now());
             log::warn!("{} is down: {reason}", self.name);
@@ -174,10 +216,16 @@ impl Store {
             lane.tick(now);
         });
         inner.settle();
-        let (Some(outage), Some(back)) = (inner.outage_since, inner.back_since) else { return };
+        let (Some(outage), Some(back)) = (inner.outage_since, inner.back_since) else {
+            return;
+        };
         if now.saturating_duration_since(back) >= STABLE_AFTER {
             inner.outage_since = None;
-            log::info!("{} is back after {:.1} s", self.name, back.saturating_duration_since(outage).as_secs_f64());
+            log::info!(
+                "{} is back after {:.1} s",
+                self.name,
+                back.saturating_duration_since(outage).as_secs_f64()
+            );
         }
     }
 
@@ -190,7 +238,10 @@ impl Store {
 impl Inner {
     /// Since when an outage seems to be over: every lane is up.
     fn settle(&mut self) {
-        let over = self.lanes.iter().all(|lane| matches!(lane.state, State::Up | State::Starting));
+        let over = self
+            .lanes
+            .iter()
+            .all(|lane| matches!(lane.state, State::Up | State::Starting));
         self.back_since = over.then(|| self.back_since.unwrap_or_else(Instant::now));
     }
 }

@@ -1,8 +1,10 @@
-//! Faults under load: what dies, hangs, fills up or jumps while a crowd visits, each in a scenario that ends in an account.
+//! Faults under load: what dies, hangs, fills up or jumps while a crowd visits, each in a scenario
+//! that ends in an account.
 //!
-//! The short form runs with every test, many scenarios beside each other. The long form and the soak run alone, by
-//! `scripts/test-faults`; the environment says which (`FAULT_SCENARIOS`), how long (`FAULT_SECONDS`, `SOAK_SECONDS`),
-//! over how many processes (`FAULT_FLEETS`) and how many beside each other (`FAULT_BESIDE`).
+//! The short form runs with every test, many scenarios beside each other. The long form and the
+//! soak run alone, by `scripts/test-faults`; the environment says which (`FAULT_SCENARIOS`), how
+//! long (`FAULT_SECONDS`, `SOAK_SECONDS`), over how many processes (`FAULT_FLEETS`) and how many
+//! beside each other (`FAULT_BESIDE`).
 
 mod account;
 mod counter;
@@ -20,7 +22,8 @@ use crate::support::machine;
 use account::Account;
 use play::{Fleet, Form};
 
-/// A scenario: what is done to whom while the crowd visits. It gives its account, or says why it cannot run here.
+/// A scenario: what is done to whom while the crowd visits. It gives its account, or says why it
+/// cannot run here.
 type Scenario = fn(&Form) -> Result<Account, String>;
 
 const SCENARIOS: &[(&str, Scenario)] = &[
@@ -49,7 +52,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("clock-jumps", web::clock_jumps),
 ];
 
-/// So many scenarios run beside each other in the short form: mostly they wait for a server to start or a clock to run.
+/// So many scenarios run beside each other in the short form: mostly they wait for a server to
+/// start or a clock to run.
 const BESIDE: usize = 8;
 
 #[test]
@@ -58,7 +62,16 @@ fn short_form() {
     // Each in another fleet than its neighbour, so that all are there.
     let form = |(index, (name, scenario)): (usize, &(&'static str, Scenario))| {
         let (time, pause) = (Duration::from_secs(10), Duration::from_millis(50));
-        (Form { name, time, visitors: 24, pause, fleet: Fleet::ALL[index % Fleet::ALL.len()] }, *scenario)
+        (
+            Form {
+                name,
+                time,
+                visitors: 24,
+                pause,
+                fleet: Fleet::ALL[index % Fleet::ALL.len()],
+            },
+            *scenario,
+        )
     };
     all(SCENARIOS.iter().enumerate().map(form).collect(), BESIDE);
 }
@@ -69,11 +82,29 @@ fn long_form() {
     let _machine = machine();
     let chosen = words("FAULT_SCENARIOS");
     let fleets = words("FAULT_FLEETS");
-    let (time, visitors) = (Duration::from_secs(number("FAULT_SECONDS", 60)), number("FAULT_VISITORS", 32) as usize);
-    let scenarios = SCENARIOS.iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|word| word == name));
+    let (time, visitors) = (
+        Duration::from_secs(number("FAULT_SECONDS", 60)),
+        number("FAULT_VISITORS", 32) as usize,
+    );
+    let scenarios = SCENARIOS
+        .iter()
+        .filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|word| word == name));
     let forms = scenarios.flat_map(|(name, scenario)| {
-        let wanted = Fleet::ALL.into_iter().filter(|fleet| fleets.is_empty() || fleets.contains(&fleet.to_string()));
-        wanted.map(|fleet| (Form { name, time, visitors, pause: Duration::ZERO, fleet }, *scenario))
+        let wanted = Fleet::ALL
+            .into_iter()
+            .filter(|fleet| fleets.is_empty() || fleets.contains(&fleet.to_string()));
+        wanted.map(|fleet| {
+            (
+                Form {
+                    name,
+                    time,
+                    visitors,
+                    pause: Duration::ZERO,
+                    fleet,
+                },
+                *scenario,
+            )
+        })
     });
     println!("{}", Account::HEADER);
     all(forms.collect(), number("FAULT_BESIDE", 1) as usize);
@@ -82,12 +113,26 @@ fn long_form() {
 /// Runs them all, so many beside each other, each to its end.
 fn all(forms: Vec<(Form, Scenario)>, beside: usize) {
     let waiting = Mutex::new(forms.into_iter());
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let run = |(form, scenario): (Form, Scenario)| catch_unwind(AssertUnwindSafe(|| report(&form, scenario))).is_err();
-    let runner = || std::iter::from_fn(next).filter_map(|one| run(one).then_some(one.0.name)).collect::<Vec<_>>();
+    let next = || {
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let run = |(form, scenario): (Form, Scenario)| {
+        catch_unwind(AssertUnwindSafe(|| report(&form, scenario))).is_err()
+    };
+    let runner = || {
+        std::iter::from_fn(next)
+            .filter_map(|one| run(one).then_some(one.0.name))
+            .collect::<Vec<_>>()
+    };
     let failed: Vec<&str> = std::thread::scope(|scope| {
         let runners: Vec<_> = (0..beside).map(|_| scope.spawn(runner)).collect();
-        runners.into_iter().flat_map(|runner| runner.join().expect("a runner's end")).collect()
+        runners
+            .into_iter()
+            .flat_map(|runner| runner.join().expect("a runner's end"))
+            .collect()
     });
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
@@ -96,7 +141,10 @@ fn all(forms: Vec<(Form, Scenario)>, beside: usize) {
 #[ignore = "takes ten minutes; scripts/test-faults runs it"]
 fn soak() {
     let _machine = machine();
-    println!("{}", soak::run(Duration::from_secs(number("SOAK_SECONDS", 600))));
+    println!(
+        "{}",
+        soak::run(Duration::from_secs(number("SOAK_SECONDS", 600)))
+    );
 }
 
 /// Runs one scenario and prints its account.
@@ -120,5 +168,7 @@ fn words(variable: &str) -> Vec<String> {
 }
 
 fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+    std::env::var(variable).ok().map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{variable}={text}"))
+    })
 }

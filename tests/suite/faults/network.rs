@@ -6,8 +6,8 @@ use super::account::{Account, Rows, prepare};
 use super::play::{Form, Play, REQUEST_TIMEOUT, any, last};
 use crate::support::{Cable, Cluster, Proxy, Settings};
 
-/// The longest exchange that is cut at every byte: what a batch of some 30 visits and its answer take. Where no batch is
-/// as large, the last cuts fall into the batch after.
+/// The longest exchange that is cut at every byte: what a batch of some 30 visits and its answer
+/// take. Where no batch is as large, the last cuts fall into the batch after.
 const TO_SERVER_BYTES: usize = 512;
 const TO_CLIENT_BYTES: usize = 128;
 
@@ -15,19 +15,23 @@ fn over_a_proxy(form: &Form, mut fault: impl FnMut(&mut Play, &Proxy)) -> Result
     let database = Cluster::shared().database();
     prepare(&database);
     let proxy = Proxy::to(database.port());
-    let mut play = Play::start(form, || Settings::new().set("DATABASE_URL", database.url_at(proxy.port())));
+    let mut play = Play::start(form, || {
+        Settings::new().set("DATABASE_URL", database.url_at(proxy.port()))
+    });
     play.run(1, |play| fault(play, &proxy));
     Ok(play.end(&Rows::Database(&database), None))
 }
 
-/// A byte more each time, on the way there and on the way back: so also after a commit was sent and before its answer came.
+/// A byte more each time, on the way there and on the way back: so also after a commit was sent and
+/// before its answer came.
 pub fn cut_at_every_byte(form: &Form) -> Result<Account, String> {
     over_a_proxy(form, |play, proxy| {
         proxy.cut_exchange(play.faults, TO_SERVER_BYTES, TO_CLIENT_BYTES);
     })
 }
 
-/// The connections that are there pass nothing any more, while neither side learns of it; new ones pass.
+/// The connections that are there pass nothing any more, while neither side learns of it; new ones
+/// pass.
 pub fn half_open(form: &Form) -> Result<Account, String> {
     over_a_proxy(form, |_, proxy| {
         proxy.swallow_links();

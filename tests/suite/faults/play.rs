@@ -1,4 +1,5 @@
-//! A scenario's stage: the web processes, the crowd before them, and the turns of faults and of visits between them.
+//! A scenario's stage: the web processes, the crowd before them, and the turns of faults and of
+//! visits between them.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,10 +9,11 @@ use crate::support::load::Tally;
 use crate::support::ports::free_port;
 use crate::support::{Crowd, Load, Redis, Settings, Visitas, within};
 
-/// What a visit may take: with it the scenarios that wait for a deadline have more than a few turns.
+/// What a visit may take: with it the scenarios that wait for a deadline have more than a few
+/// turns.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// From the end of a fault to the next visit that is counted. Outages end within a second, but a server's recovery and
-/// a whole machine full of scenarios come on top.
+/// From the end of a fault to the next visit that is counted. Outages end within a second, but a
+/// server's recovery and a whole machine full of scenarios come on top.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How a scenario is run.
@@ -33,10 +35,22 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// One worker and so one lane, in which every visit has a total and a moment of its own; two processes of two lanes
-    /// each; five of one.
-    pub const ALL: [Fleet; 3] =
-        [Fleet { processes: 1, workers: 1 }, Fleet { processes: 2, workers: 8 }, Fleet { processes: 5, workers: 2 }];
+    /// One worker and so one lane, in which every visit has a total and a moment of its own; two
+    /// processes of two lanes each; five of one.
+    pub const ALL: [Fleet; 3] = [
+        Fleet {
+            processes: 1,
+            workers: 1,
+        },
+        Fleet {
+            processes: 2,
+            workers: 8,
+        },
+        Fleet {
+            processes: 5,
+            workers: 2,
+        },
+    ];
 
     /// Whether all visits go through one worker.
     pub fn is_single(&self) -> bool {
@@ -76,20 +90,41 @@ impl Play {
 
     fn begin(form: &Form, settings: impl Fn() -> Settings, keep_numbers: bool) -> Play {
         let launch = |process| {
-            let settings =
-                settings().named(&format!("web-{process}")).set("WORKERS", form.fleet.workers).set("PORT", free_port());
-            settings.set("REQUEST_TIMEOUT", format!("{}ms", REQUEST_TIMEOUT.as_millis())).launch()
+            let settings = settings()
+                .named(&format!("web-{process}"))
+                .set("WORKERS", form.fleet.workers)
+                .set("PORT", free_port());
+            settings
+                .set(
+                    "REQUEST_TIMEOUT",
+                    format!("{}ms", REQUEST_TIMEOUT.as_millis()),
+                )
+                .launch()
         };
         let mut web: Vec<Visitas> = (0..form.fleet.processes).map(launch).collect();
-        web.iter_mut().for_each(|visitas| drop(visitas.wait_ready()));
+        web.iter_mut()
+            .for_each(|visitas| drop(visitas.wait_ready()));
         let ports = web.iter().map(Visitas::port).collect();
-        let crowd = Crowd { ports, visitors: form.visitors, pause: form.pause, keep_numbers };
+        let crowd = Crowd {
+            ports,
+            visitors: form.visitors,
+            pause: form.pause,
+            keep_numbers,
+        };
         let marks = web.iter().map(|visitas| visitas.stderr().mark()).collect();
-        Play { form: *form, web, faults: 0, rows_gone: 0, load: Load::of(&crowd), began: Instant::now(), marks }
+        Play {
+            form: *form,
+            web,
+            faults: 0,
+            rows_gone: 0,
+            load: Load::of(&crowd),
+            began: Instant::now(),
+            marks,
+        }
     }
 
-    /// Turn after turn, a fault that has passed when `fault` returns and visits after it, until time is up and there were
-    /// `least` faults.
+    /// Turn after turn, a fault that has passed when `fault` returns and visits after it, until
+    /// time is up and there were `least` faults.
     pub fn run(&mut self, least: usize, mut fault: impl FnMut(&mut Play)) {
         self.visits_go_on();
         while self.began.elapsed() < self.form.time || self.faults < least {
@@ -110,13 +145,14 @@ impl Play {
             within(RECOVERY_LIMIT, "visits to go on", || {
                 let now = total();
                 before = before.or(now);
-                now.zip(before).is_some_and(|(now, before)| now > before + 5)
+                now.zip(before)
+                    .is_some_and(|(now, before)| now > before + 5)
             });
         }
     }
 
-    /// Kills a process as a crash does and starts it again at its port, where the crowd meanwhile finds nobody; kills it
-    /// once more so long after that start, where it is to be.
+    /// Kills a process as a crash does and starts it again at its port, where the crowd meanwhile
+    /// finds nobody; kills it once more so long after that start, where it is to be.
     pub fn kill_web(&mut self, index: usize, once_more: Option<Duration>) {
         let mut settings = self.web.remove(index).kill();
         if let Some(after) = once_more {
@@ -130,10 +166,22 @@ impl Play {
     /// Lets the crowd go and draws up the account.
     pub fn end(self, rows: &Rows<'_>, redis: Option<&Redis>) -> Account {
         self.visits_go_on();
-        let Play { form, web, faults, rows_gone, load, began, marks } = self;
+        let Play {
+            form,
+            web,
+            faults,
+            rows_gone,
+            load,
+            began,
+            marks,
+        } = self;
         let seconds = began.elapsed().as_secs();
         let tally: Tally = load.stop();
-        let log = web.iter().zip(marks).map(|(visitas, mark)| visitas.stderr().since(mark)).collect();
+        let log = web
+            .iter()
+            .zip(marks)
+            .map(|(visitas, mark)| visitas.stderr().since(mark))
+            .collect();
         let totals = web.iter().map(|visitas| visitas.stats().total).collect();
         let counted = redis.map(|redis| redis.counter().unwrap_or(0));
         let held = rows.look(&form, rows_gone, web);
@@ -141,7 +189,8 @@ impl Play {
     }
 }
 
-/// A different number at each call, from 0 to `below` - 1, for whatever is to happen at no particular time or place.
+/// A different number at each call, from 0 to `below` - 1, for whatever is to happen at no
+/// particular time or place.
 pub fn any(below: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) % below

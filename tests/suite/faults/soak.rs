@@ -1,4 +1,5 @@
-//! The soak: a long time at full load, a fault every five seconds, and in the end the same memory, descriptors and threads.
+//! The soak: a long time at full load, a fault every five seconds, and in the end the same memory,
+//! descriptors and threads.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +15,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Before the first window every connection has its buffers, and every lane was lost once.
 const WARM_UP: Duration = Duration::from_secs(5);
 const SAMPLE: Duration = Duration::from_millis(200);
-/// What may be there at the end and not at the beginning: what an allocator does not give back, a few pages of it.
+/// What may be there at the end and not at the beginning: what an allocator does not give back, a
+/// few pages of it.
 const MORE_KIB: u64 = 1024;
 
 /// What a process has at one moment.
@@ -30,11 +32,24 @@ impl Sample {
     fn of(pid: u32, after: Duration) -> Sample {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
         let field = |name: &str| -> u64 {
-            let line = status.lines().find(|line| line.starts_with(name)).expect("a field of status");
-            line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+            let line = status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .expect("a field of status");
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|value| value.parse().ok())
+                .expect("a number")
         };
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count() as u64;
-        Sample { after, resident_kib: field("VmRSS:"), descriptors, threads: field("Threads:") }
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("its descriptors")
+            .count() as u64;
+        Sample {
+            after,
+            resident_kib: field("VmRSS:"),
+            descriptors,
+            threads: field("Threads:"),
+        }
     }
 }
 
@@ -48,7 +63,12 @@ pub struct Soak {
 
 impl fmt::Display for Soak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Soak { account, first, last, window } = self;
+        let Soak {
+            account,
+            first,
+            last,
+            window,
+        } = self;
         writeln!(f, "{}\n{account}\n", Account::HEADER)?;
         writeln!(
             f,
@@ -56,7 +76,11 @@ impl fmt::Display for Soak {
             window.as_secs()
         )?;
         for (name, sample) in [("first", first), ("last", last)] {
-            writeln!(f, "| {name} | {} | {} | {} |", sample.resident_kib, sample.descriptors, sample.threads)?;
+            writeln!(
+                f,
+                "| {name} | {} | {} | {} |",
+                sample.resident_kib, sample.descriptors, sample.threads
+            )?;
         }
         Ok(())
     }
@@ -71,31 +95,63 @@ pub fn run(time: Duration) -> Soak {
     let database = cluster.default_database();
     prepare(&database);
     let (to_database, to_redis) = (Proxy::to(database.port()), Proxy::to(redis.port()));
-    let fleet = Fleet { processes: 1, workers: 2 };
-    let form = Form { name: "soak", time, visitors: 32, pause: Duration::ZERO, fleet };
+    let fleet = Fleet {
+        processes: 1,
+        workers: 2,
+    };
+    let form = Form {
+        name: "soak",
+        time,
+        visitors: 32,
+        pause: Duration::ZERO,
+        fleet,
+    };
     let mut play = Play::start_without_numbers(&form, || {
         // By name, so that names are looked up too.
-        let url = database.url_at(to_database.port()).replace("127.0.0.1", "localhost");
-        Settings::new().set("DATABASE_URL", url).set("REDIS_URL", redis.url_at(to_redis.port()))
+        let url = database
+            .url_at(to_database.port())
+            .replace("127.0.0.1", "localhost");
+        Settings::new()
+            .set("DATABASE_URL", url)
+            .set("REDIS_URL", redis.url_at(to_redis.port()))
     });
     let (began, mut samples) = (Instant::now(), Vec::new());
     let mut turn = 0;
     play.run(1, |play| {
         let visitas = &play.web[0];
-        fault(turn, &cluster, &database, &mut redis, [&to_database, &to_redis]);
+        fault(
+            turn,
+            &cluster,
+            &database,
+            &mut redis,
+            [&to_database, &to_redis],
+        );
         turn += 1;
         play.visits_go_on();
         sample(visitas, began, &mut samples, began + BETWEEN * turn);
     });
-    let allow = Allow { redis_forgets: true, ..Allow::default() };
-    let account = play.end(&Rows::Database(&database), Some(&redis)).allow(allow);
+    let allow = Allow {
+        redis_forgets: true,
+        ..Allow::default()
+    };
+    let account = play
+        .end(&Rows::Database(&database), Some(&redis))
+        .allow(allow);
     account.check();
     let window = WINDOW.min(time / 4);
     let end = samples.last().expect("samples").after;
     let first = summary(&samples, WARM_UP..WARM_UP + window);
     let last = summary(&samples, end.saturating_sub(window)..end);
-    let soak = Soak { account, first, last, window };
-    assert!(last.resident_kib <= first.resident_kib + first.resident_kib / 10 + MORE_KIB, "memory grew\n{soak}");
+    let soak = Soak {
+        account,
+        first,
+        last,
+        window,
+    };
+    assert!(
+        last.resident_kib <= first.resident_kib + first.resident_kib / 10 + MORE_KIB,
+        "memory grew\n{soak}"
+    );
     assert!(
         last.descriptors <= first.descriptors && last.threads <= first.threads,
         "descriptors or threads grew\n{soak}"
@@ -104,7 +160,13 @@ pub fn run(time: Duration) -> Soak {
 }
 
 /// A fault, over when this returns.
-fn fault(turn: u32, cluster: &Cluster, database: &Database<'_>, redis: &mut Redis, proxies: [&Proxy; 2]) {
+fn fault(
+    turn: u32,
+    cluster: &Cluster,
+    database: &Database<'_>,
+    redis: &mut Redis,
+    proxies: [&Proxy; 2],
+) {
     let [to_database, to_redis] = proxies;
     match turn % 12 {
         0 => drop(database.terminate_sessions()),
@@ -168,10 +230,13 @@ fn sample(visitas: &Visitas, began: Instant, samples: &mut Vec<Sample>, until: I
     }
 }
 
-/// The most memory of a window, and its usual number of descriptors and threads: a look-up or a new connection adds one
-/// for a moment.
+/// The most memory of a window, and its usual number of descriptors and threads: a look-up or a new
+/// connection adds one for a moment.
 fn summary(samples: &[Sample], window: std::ops::Range<Duration>) -> Sample {
-    let within: Vec<&Sample> = samples.iter().filter(|sample| window.contains(&sample.after)).collect();
+    let within: Vec<&Sample> = samples
+        .iter()
+        .filter(|sample| window.contains(&sample.after))
+        .collect();
     let median = |value: fn(&Sample) -> u64| {
         let mut values: Vec<u64> = within.iter().map(|sample| value(sample)).collect();
         values.sort_unstable();
@@ -179,7 +244,11 @@ fn summary(samples: &[Sample], window: std::ops::Range<Duration>) -> Sample {
     };
     Sample {
         after: window.end,
-        resident_kib: within.iter().map(|sample| sample.resident_kib).max().expect("samples in the window"),
+        resident_kib: within
+            .iter()
+            .map(|sample| sample.resident_kib)
+            .max()
+            .expect("samples in the window"),
         descriptors: median(|sample| sample.descriptors),
         threads: median(|sample| sample.threads),
     }

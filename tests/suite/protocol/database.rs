@@ -23,10 +23,12 @@ pub(super) struct Entry {
     pub(super) closed: bool,
 }
 
-/// `visitas_log`, `visitas_writers`, the sum of `visitas_changes`, and the rows of `acessos` by batch.
+/// `visitas_log`, `visitas_writers`, the sum of `visitas_changes`, and the rows of `acessos` by
+/// batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Database {
-    /// 0: no entry; otherwise twice (total + 1), plus 1 where it closes the writer. Plain bytes hash quickly.
+    /// 0: no entry; otherwise twice (total + 1), plus 1 where it closes the writer. Plain bytes
+    /// hash quickly.
     log: [[u8; NUMBERS]; WRITERS],
     registered: [bool; WRITERS],
     changes: u8,
@@ -37,9 +39,18 @@ pub(super) struct Database {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Change {
     /// An entry with the rows of a batch, or an empty one.
-    Append { writer: Writer, number: Number, total: u8, batch: Option<Batch> },
+    Append {
+        writer: Writer,
+        number: Number,
+        total: u8,
+        batch: Option<Batch>,
+    },
     /// An old writer is closed, a new one registered; each may be missing.
-    HandOver { closing: Option<Closing>, opened: Option<Writer>, found: Found },
+    HandOver {
+        closing: Option<Closing>,
+        opened: Option<Writer>,
+        found: Found,
+    },
     /// The entries below a number are deleted.
     Delete { writer: Writer, below: Number },
 }
@@ -59,7 +70,8 @@ pub(super) struct Closing {
 pub(super) enum Found {
     /// There is no old writer.
     Nothing,
-    /// It is closed at this number, now or since earlier: a batch with a lower number is there, another never will be.
+    /// It is closed at this number, now or since earlier: a batch with a lower number is there,
+    /// another never will be.
     ClosedAt(Number),
     /// It has no entry: never registered on this server, or deleted.
     Unknown,
@@ -68,11 +80,16 @@ pub(super) enum Found {
 impl Database {
     pub(super) fn entry(&self, writer: Writer, number: Number) -> Option<Entry> {
         let byte = self.log[usize::from(writer)][usize::from(number)];
-        (byte > 0).then(|| Entry { total: byte / 2 - 1, closed: byte % 2 == 1 })
+        (byte > 0).then(|| Entry {
+            total: byte / 2 - 1,
+            closed: byte % 2 == 1,
+        })
     }
 
     pub(super) fn newest(&self, writer: Writer) -> Option<(Number, Entry)> {
-        let number = self.log[usize::from(writer)].iter().rposition(|&byte| byte > 0)? as Number;
+        let number = self.log[usize::from(writer)]
+            .iter()
+            .rposition(|&byte| byte > 0)? as Number;
         self.entry(writer, number).map(|entry| (number, entry))
     }
 
@@ -86,24 +103,60 @@ impl Database {
 
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Append { writer, number, total, batch } => {
-                self.insert(writer, number, Entry { total, closed: false });
+            Change::Append {
+                writer,
+                number,
+                total,
+                batch,
+            } => {
+                self.insert(
+                    writer,
+                    number,
+                    Entry {
+                        total,
+                        closed: false,
+                    },
+                );
                 if let Some(batch) = batch {
                     self.rows[usize::from(batch)] += 1;
                 }
             }
-            Change::HandOver { closing, opened, .. } => {
-                if let Some(Closing { writer, number, total, carried }) = closing {
-                    self.insert(writer, number, Entry { total, closed: true });
+            Change::HandOver {
+                closing, opened, ..
+            } => {
+                if let Some(Closing {
+                    writer,
+                    number,
+                    total,
+                    carried,
+                }) = closing
+                {
+                    self.insert(
+                        writer,
+                        number,
+                        Entry {
+                            total,
+                            closed: true,
+                        },
+                    );
                     self.registered[usize::from(writer)] = false;
                     self.changes += carried;
                 }
                 if let Some(writer) = opened {
-                    self.insert(writer, 0, Entry { total: 0, closed: false });
+                    self.insert(
+                        writer,
+                        0,
+                        Entry {
+                            total: 0,
+                            closed: false,
+                        },
+                    );
                     self.registered[usize::from(writer)] = true;
                 }
             }
-            Change::Delete { writer, below } => self.log[usize::from(writer)][..usize::from(below)].fill(0),
+            Change::Delete { writer, below } => {
+                self.log[usize::from(writer)][..usize::from(below)].fill(0)
+            }
         }
     }
 
@@ -134,8 +187,11 @@ impl Database {
         if let Some(batch) = (0..BATCHES as Batch).find(|&batch| self.rows(batch) > 1) {
             return Some(format!("the rows of batch {batch} are there twice"));
         }
-        let rows: u8 = (0..BATCHES as Batch).map(|batch| self.rows(batch) * size(batch)).sum();
-        (self.total() != rows).then(|| format!("the total is {}, the rows are {rows}", self.total()))
+        let rows: u8 = (0..BATCHES as Batch)
+            .map(|batch| self.rows(batch) * size(batch))
+            .sum();
+        (self.total() != rows)
+            .then(|| format!("the total is {}, the rows are {rows}", self.total()))
     }
 }
 
@@ -143,8 +199,14 @@ impl Change {
     /// Whether the transaction holds this key while it is in flight.
     pub(super) fn holds(self, writer: Writer, number: Number) -> bool {
         match self {
-            Change::Append { writer: own, number: at, .. } => (own, at) == (writer, number),
-            Change::HandOver { closing, opened, .. } => {
+            Change::Append {
+                writer: own,
+                number: at,
+                ..
+            } => (own, at) == (writer, number),
+            Change::HandOver {
+                closing, opened, ..
+            } => {
                 closing.is_some_and(|closing| (closing.writer, closing.number) == (writer, number))
                     || (opened == Some(writer) && number == 0)
             }
@@ -154,10 +216,12 @@ impl Change {
 
     pub(super) fn names(self, writer: Writer) -> bool {
         match self {
-            Change::Append { writer: own, .. } | Change::Delete { writer: own, .. } => own == writer,
-            Change::HandOver { closing, opened, .. } => {
-                closing.is_some_and(|closing| closing.writer == writer) || opened == Some(writer)
+            Change::Append { writer: own, .. } | Change::Delete { writer: own, .. } => {
+                own == writer
             }
+            Change::HandOver {
+                closing, opened, ..
+            } => closing.is_some_and(|closing| closing.writer == writer) || opened == Some(writer),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Breadth-first search through every state of a model: the shortest way to a wrong one, and the states that are stuck.
+//! Breadth-first search through every state of a model: the shortest way to a wrong one, and the
+//! states that are stuck.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -33,7 +34,11 @@ pub(super) enum Outcome {
 
 /// Visits every state, those first that take the fewest steps.
 pub(super) fn explore<M: Model>(model: &M) -> Outcome {
-    let mut search = Search { numbers: HashMap::default(), states: Vec::new(), parents: Vec::new() };
+    let mut search = Search {
+        numbers: HashMap::default(),
+        states: Vec::new(),
+        parents: Vec::new(),
+    };
     // (from, to) of the steps that are no faults.
     let mut quiet = Vec::new();
     let mut steps = 0;
@@ -42,7 +47,10 @@ pub(super) fn explore<M: Model>(model: &M) -> Outcome {
     while next < search.states.len() {
         let state = search.states[next].clone();
         if let Some(what) = model.wrong(&state) {
-            return Outcome::Wrong { what, trace: search.trace(model, next) };
+            return Outcome::Wrong {
+                what,
+                trace: search.trace(model, next),
+            };
         }
         for (step, after) in model.steps(&state) {
             let to = search.add(after, next);
@@ -54,8 +62,14 @@ pub(super) fn explore<M: Model>(model: &M) -> Outcome {
         next += 1;
     }
     match first_stuck(model, &search.states, &quiet) {
-        Some(stuck) => Outcome::Wrong { what: "stuck".to_owned(), trace: search.trace(model, stuck) },
-        None => Outcome::Holds { states: search.states.len(), steps },
+        Some(stuck) => Outcome::Wrong {
+            what: "stuck".to_owned(),
+            trace: search.trace(model, stuck),
+        },
+        None => Outcome::Holds {
+            states: search.states.len(),
+            steps,
+        },
     }
 }
 
@@ -82,7 +96,10 @@ impl<S: Clone + Eq + Hash> Search<S> {
         let mut lines = Vec::new();
         while number != 0 {
             let parent = self.parents[number];
-            let taken = model.steps(&self.states[parent]).into_iter().find(|(_, after)| *after == self.states[number]);
+            let taken = model
+                .steps(&self.states[parent])
+                .into_iter()
+                .find(|(_, after)| *after == self.states[number]);
             lines.extend(taken.map(|(step, _)| step.to_string()));
             number = parent;
         }

@@ -22,7 +22,8 @@ pub(super) struct Lane {
 /// What the lane knows of the batch in hand, as long as no answer comes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
-    /// The lane has no writer. This one was tried last; this is known of the batch once there is one.
+    /// The lane has no writer. This one was tried last; this is known of the batch once there is
+    /// one.
     Opening(Option<Writer>, Found),
     /// It was never sent under this writer.
     Ready,
@@ -38,8 +39,19 @@ enum Stage {
 
 impl Lane {
     pub(super) fn new(registered: bool, writer: Writer, batches: &Range<Batch>) -> Self {
-        let stage = if registered { Stage::Ready } else { Stage::Opening(None, Found::Nothing) };
-        Self { batch: batches.start, end: batches.end, stage, writer, number: 1, before: 0 }
+        let stage = if registered {
+            Stage::Ready
+        } else {
+            Stage::Opening(None, Found::Nothing)
+        };
+        Self {
+            batch: batches.start,
+            end: batches.end,
+            stage,
+            writer,
+            number: 1,
+            before: 0,
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -58,25 +70,50 @@ impl Lane {
         self.writer == writer
     }
 
-    /// Everything that the lane may send now, each with the lane after it. No writer had the number `fresh`.
+    /// Everything that the lane may send now, each with the lane after it. No writer had the number
+    /// `fresh`.
     pub(super) fn requests(&self, setup: &Setup, fresh: Writer) -> Vec<(Request, Self)> {
         let (writer, number, total) = (self.writer, self.number, self.before + size(self.batch));
-        let batch = Request::Append { writer, number, before: self.before, total, batch: Some(self.batch) };
+        let batch = Request::Append {
+            writer,
+            number,
+            before: self.before,
+            total,
+            batch: Some(self.batch),
+        };
         let new = (!setup.without(Rule::OneTransaction)).then_some(fresh);
-        let hand_over = (Request::HandOver { old: Some((writer, number)), new }, self.at(Stage::Leaving));
+        let hand_over = (
+            Request::HandOver {
+                old: Some((writer, number)),
+                new,
+            },
+            self.at(Stage::Leaving),
+        );
         match self.stage {
             Stage::Opening(tried, then) => {
                 let again = tried.filter(|_| setup.without(Rule::RegisterOnce));
                 let new = Some(again.unwrap_or(fresh));
-                vec![(Request::HandOver { old: None, new }, self.at(Stage::Opening(new, then)))]
+                vec![(
+                    Request::HandOver { old: None, new },
+                    self.at(Stage::Opening(new, then)),
+                )]
             }
             Stage::Ready => vec![(batch, self.at(Stage::InDoubt))],
             Stage::InDoubt if setup.without(Rule::SameNumber) => {
-                vec![(Request::HandOver { old: None, new }, self.at(Stage::Leaving))]
+                vec![(
+                    Request::HandOver { old: None, new },
+                    self.at(Stage::Leaving),
+                )]
             }
             Stage::InDoubt => vec![(batch, *self), hand_over],
             Stage::Unsettled(number) => {
-                let empty = Request::Append { writer, number, before: total, total, batch: None };
+                let empty = Request::Append {
+                    writer,
+                    number,
+                    before: total,
+                    total,
+                    batch: None,
+                };
                 vec![(empty, *self), hand_over]
             }
             Stage::Leaving => vec![hand_over],
@@ -97,20 +134,36 @@ impl Lane {
                 self.stage = Stage::Leaving;
                 false
             }
-            Reply::HandedOver { .. } if answer.warned && !setup.without(Rule::SettleHandOver) => false,
-            Reply::HandedOver { opened: None, found } => {
+            Reply::HandedOver { .. } if answer.warned && !setup.without(Rule::SettleHandOver) => {
+                false
+            }
+            Reply::HandedOver {
+                opened: None,
+                found,
+            } => {
                 self.stage = Stage::Opening(None, found);
                 false
             }
-            Reply::HandedOver { opened: Some(new), found } => {
-                let found = if let Stage::Opening(_, known) = self.stage { known } else { found };
+            Reply::HandedOver {
+                opened: Some(new),
+                found,
+            } => {
+                let found = if let Stage::Opening(_, known) = self.stage {
+                    known
+                } else {
+                    found
+                };
                 self.go_on(setup, new, found)
             }
         }
     }
 
     fn appended(&mut self, warned: bool) -> bool {
-        let number = if let Stage::Unsettled(number) = self.stage { number } else { self.number };
+        let number = if let Stage::Unsettled(number) = self.stage {
+            number
+        } else {
+            self.number
+        };
         if warned {
             self.stage = Stage::Unsettled(number + 1);
             return false;
@@ -120,7 +173,9 @@ impl Lane {
 
     fn refused_by_key(&mut self, setup: &Setup) -> bool {
         match self.stage {
-            Stage::InDoubt if setup.without(Rule::SettleDuplicate) => return self.counted(self.number),
+            Stage::InDoubt if setup.without(Rule::SettleDuplicate) => {
+                return self.counted(self.number);
+            }
             Stage::InDoubt => self.stage = Stage::Unsettled(self.number + 1),
             Stage::Unsettled(number) => self.stage = Stage::Unsettled(number + 1),
             Stage::Opening(Some(new), found) if setup.without(Rule::RegisterOnce) => {
@@ -153,17 +208,28 @@ impl Lane {
 
     /// The deadline: all visitors are told 503, the batch in doubt is left to its fate.
     pub(super) fn abandon(&mut self, setup: &Setup) -> bool {
-        let in_doubt = matches!(self.stage, Stage::InDoubt | Stage::Unsettled(_) | Stage::Leaving);
+        let in_doubt = matches!(
+            self.stage,
+            Stage::InDoubt | Stage::Unsettled(_) | Stage::Leaving
+        );
         if in_doubt {
             let reuse = setup.without(Rule::FreshNumber);
-            self.take_next(if reuse { Stage::Ready } else { Stage::Opening(None, Found::Nothing) });
+            self.take_next(if reuse {
+                Stage::Ready
+            } else {
+                Stage::Opening(None, Found::Nothing)
+            });
         }
         in_doubt
     }
 
     fn take_next(&mut self, stage: Stage) {
         self.batch += 1;
-        self.stage = if self.batch == self.end { Stage::Done } else { stage };
+        self.stage = if self.batch == self.end {
+            Stage::Done
+        } else {
+            stage
+        };
         if self.stage != Stage::Ready {
             (self.writer, self.number, self.before) = (Writer::MAX, 0, 0);
         }

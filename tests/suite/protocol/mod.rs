@@ -1,4 +1,5 @@
-//! The commit protocol of the PostgreSQL ledger, searched through: every order of events, every mix of a few faults.
+//! The commit protocol of the PostgreSQL ledger, searched through: every order of events, every mix
+//! of a few faults.
 //!
 //! ```text
 //!  lane 0 ─┐  request   ┌─ session: key, look, commit ─┐        ┌─ kept: confirmed, never lost
@@ -7,28 +8,32 @@
 //!             answer                                                  (its commits wait, are cancelled, or are visible)
 //! ```
 //!
-//! **The protocol.** A lane appends a batch under (writer, number): a transaction that inserts the log entry, whose key
-//! lets no second one in; then, in a later snapshot, finds the predecessor (number - 1, open, with the total before);
-//! then inserts the rows. Only a commit that ends clean (answered, without PostgreSQL's warning about a cancelled wait)
-//! proves anything. Otherwise the lane may send the same again, or, once a duplicate key says that the batch is there,
-//! an empty entry behind it: its clean commit proves the batch, since it found it and waited for the WAL before it.
-//! Or it hands over: one transaction closes the old writer at its next number (by the same two steps), carries its
-//! total into the changes, and registers a new writer. Where the old writer is closed tells the fate of the batch: behind
-//! its number, it is there; at or before it, it is not and never will be, so it goes out again under the new writer. No
-//! entry at all, and it is not known: 503. Others close writers by the same transaction without a new writer.
+//! **The protocol.** A lane appends a batch under (writer, number): a transaction that inserts the
+//! log entry, whose key lets no second one in; then, in a later snapshot, finds the predecessor
+//! (number - 1, open, with the total before); then inserts the rows. Only a commit that ends clean
+//! (answered, without PostgreSQL's warning about a cancelled wait) proves anything. Otherwise the
+//! lane may send the same again, or, once a duplicate key says that the batch is there, an empty
+//! entry behind it: its clean commit proves the batch, since it found it and waited for the WAL
+//! before it. Or it hands over: one transaction closes the old writer at its next number (by the
+//! same two steps), carries its total into the changes, and registers a new writer. Where the old
+//! writer is closed tells the fate of the batch: behind its number, it is there; at or before it,
+//! it is not and never will be, so it goes out again under the new writer. No entry at all, and it
+//! is not known: 503. Others close writers by the same transaction without a new writer.
 //!
-//! **The model.** Each request is under way for as long as it likes and is worked on statement by statement; so a lane
-//! that is silent, asleep or dead needs no event of its own: it is one that takes no step. A lane that may do several
-//! things is tried with each. One fault is any of: a lost connection (the request goes on, even hours later), a wait for
-//! the standby that is cancelled or whose session is terminated, a crash with restart, a failover to a standby with any
-//! part of the WAL that holds what was confirmed (`synchronous`) or any part at all, an old primary that still
-//! answers, a deadline at which the lane abandons its batch, another process that closes a writer, entries that are
-//! deleted: old ones, or all of a closed writer. A lock time-out is a lost connection whose request takes its time.
+//! **The model.** Each request is under way for as long as it likes and is worked on statement by
+//! statement; so a lane that is silent, asleep or dead needs no event of its own: it is one that
+//! takes no step. A lane that may do several things is tried with each. One fault is any of: a lost
+//! connection (the request goes on, even hours later), a wait for the standby that is cancelled or
+//! whose session is terminated, a crash with restart, a failover to a standby with any part of the
+//! WAL that holds what was confirmed (`synchronous`) or any part at all, an old primary that still
+//! answers, a deadline at which the lane abandons its batch, another process that closes a writer,
+//! entries that are deleted: old ones, or all of a closed writer. A lock time-out is a lost
+//! connection whose request takes its time.
 //!
-//! **What holds in each state.** A batch that was answered 200 is in every WAL that may survive (asynchronous: was in the
-//! WAL). No batch's rows are there twice, and the total equals the rows, both on the primary and on a standby with any
-//! part of its WAL. From each state the batches get resolved without another fault. (No 200 after the deadline is the
-//! lane's clock alone.)
+//! **What holds in each state.** A batch that was answered 200 is in every WAL that may survive
+//! (asynchronous: was in the WAL). No batch's rows are there twice, and the total equals the rows,
+//! both on the primary and on a standby with any part of its WAL. From each state the batches get
+//! resolved without another fault. (No 200 after the deadline is the lane's clock alone.)
 //!
 //! Each rule of `rules.rs` is left out once: then the search finds the shortest way to a violation.
 //! `cargo test protocol -- --nocapture` prints these, and how many states there were.
@@ -48,21 +53,37 @@ use rules::{Rule, Setup};
 /// One lane with two batches.
 fn one_lane(synchronous: bool, faults: u8) -> Setup {
     let lanes = std::iter::once(0..2).collect();
-    Setup { synchronous, lanes, registered: true, old_primary: true, faults, left_out: None }
+    Setup {
+        synchronous,
+        lanes,
+        registered: true,
+        old_primary: true,
+        faults,
+        left_out: None,
+    }
 }
 
 /// A lane with two batches and one with one.
 fn two_lanes(synchronous: bool, faults: u8) -> Setup {
-    Setup { lanes: vec![0..2, 2..3], ..one_lane(synchronous, faults) }
+    Setup {
+        lanes: vec![0..2, 2..3],
+        ..one_lane(synchronous, faults)
+    }
 }
 
 /// Every state is right.
 fn holds(setup: &Setup) {
     match explore(setup) {
         Outcome::Holds { states, steps } => {
-            let kind = if setup.synchronous { "synchronous" } else { "asynchronous" };
+            let kind = if setup.synchronous {
+                "synchronous"
+            } else {
+                "asynchronous"
+            };
             let (lanes, faults) = (setup.lanes.len(), setup.faults);
-            println!("{lanes} lanes, {faults} faults, {kind}: {states} states, {steps} steps, all right");
+            println!(
+                "{lanes} lanes, {faults} faults, {kind}: {states} states, {steps} steps, all right"
+            );
         }
         Outcome::Wrong { what, trace } => panic!("{what}:\n{}", numbered(&trace)),
     }
@@ -70,18 +91,30 @@ fn holds(setup: &Setup) {
 
 /// Without the rule something goes wrong: `what`.
 fn breaks_without(rule: Rule, setup: &Setup, what: &str) {
-    let setup = Setup { left_out: Some(rule), old_primary: false, ..setup.clone() };
+    let setup = Setup {
+        left_out: Some(rule),
+        old_primary: false,
+        ..setup.clone()
+    };
     match explore(&setup) {
-        Outcome::Holds { states, .. } => panic!("{states} states, all right: {rule:?} is not needed"),
+        Outcome::Holds { states, .. } => {
+            panic!("{states} states, all right: {rule:?} is not needed")
+        }
         Outcome::Wrong { what: found, trace } => {
             println!("without {rule:?} {found}:\n{}", numbered(&trace));
-            assert!(found.contains(what), "without {rule:?} {found}, expected: {what}");
+            assert!(
+                found.contains(what),
+                "without {rule:?} {found}, expected: {what}"
+            );
         }
     }
 }
 
 fn numbered(trace: &[String]) -> String {
-    (1..).zip(trace).map(|(number, line)| format!("{number:4}. {line}\n")).collect()
+    (1..)
+        .zip(trace)
+        .map(|(number, line)| format!("{number:4}. {line}\n"))
+        .collect()
 }
 
 #[test]
@@ -170,7 +203,10 @@ fn a_batch_of_unknown_fate_sent_again_counts_twice() {
 
 #[test]
 fn a_writer_registered_twice_comes_back_from_the_dead() {
-    let setup = Setup { registered: false, ..one_lane(true, 3) };
+    let setup = Setup {
+        registered: false,
+        ..one_lane(true, 3)
+    };
     breaks_without(Rule::RegisterOnce, &setup, "the total is");
 }
 

@@ -8,7 +8,8 @@ use super::database::Batch;
 pub(super) enum Rule {
     /// A batch in doubt is sent again under its own number, or its writer is closed first.
     SameNumber,
-    /// An entry is inserted only behind its predecessor: number - 1, open, with the total that the entry builds on.
+    /// An entry is inserted only behind its predecessor: number - 1, open, with the total that the
+    /// entry builds on.
     Predecessor,
     /// A batch takes its key before it looks for the predecessor: the look is a later snapshot.
     KeyFirst,
@@ -39,8 +40,8 @@ pub(super) enum Rule {
 /// What a search covers.
 #[derive(Clone)]
 pub(super) struct Setup {
-    /// Commits wait for the standby, and a failover keeps what it confirmed. Otherwise a failover keeps any part of
-    /// the WAL.
+    /// Commits wait for the standby, and a failover keeps what it confirmed. Otherwise a failover
+    /// keeps any part of the WAL.
     pub(super) synchronous: bool,
     /// The batches of each lane, in order.
     pub(super) lanes: Vec<Range<Batch>>,

@@ -12,7 +12,8 @@ pub(super) struct Server {
     kept: Database,
     /// The WAL behind it, in order.
     tail: Vec<Logged>,
-    /// How many transactions of `tail` the standby has confirmed. The others are lost in some failover.
+    /// How many transactions of `tail` the standby has confirmed. The others are lost in some
+    /// failover.
     confirmed: usize,
     sessions: Vec<Session>,
 }
@@ -46,14 +47,19 @@ impl Server {
     /// What a new snapshot sees.
     pub(super) fn visible(&self) -> Database {
         let mut database = self.kept;
-        self.tail.iter().filter(|logged| logged.wait == Wait::Over).for_each(|logged| database.apply(logged.change));
+        self.tail
+            .iter()
+            .filter(|logged| logged.wait == Wait::Over)
+            .for_each(|logged| database.apply(logged.change));
         database
     }
 
     /// What a standby has that got so much of the tail.
     fn prefix(&self, length: usize) -> Database {
         let mut database = self.kept;
-        self.tail[..length].iter().for_each(|logged| database.apply(logged.change));
+        self.tail[..length]
+            .iter()
+            .for_each(|logged| database.apply(logged.change));
         database
     }
 
@@ -68,9 +74,21 @@ impl Server {
         standby.or_else(|| self.visible().wrong())
     }
 
-    pub(super) fn key(&self, setup: &Setup, visible: &Database, writer: Writer, number: Number) -> Key {
-        let waits = |logged: &Logged| logged.wait != Wait::Over && logged.change.holds(writer, number);
-        if self.sessions.iter().any(|session| session.holds(setup, writer, number)) || self.tail.iter().any(waits) {
+    pub(super) fn key(
+        &self,
+        setup: &Setup,
+        visible: &Database,
+        writer: Writer,
+        number: Number,
+    ) -> Key {
+        let waits =
+            |logged: &Logged| logged.wait != Wait::Over && logged.change.holds(writer, number);
+        if self
+            .sessions
+            .iter()
+            .any(|session| session.holds(setup, writer, number))
+            || self.tail.iter().any(waits)
+        {
             Key::Held
         } else if visible.entry(writer, number).is_some() {
             Key::Taken
@@ -81,7 +99,11 @@ impl Server {
 
     /// Registers a writer before anything happens.
     pub(super) fn register(&mut self, setup: &Setup, writer: Writer) {
-        let change = Change::HandOver { closing: None, opened: Some(writer), found: Found::Nothing };
+        let change = Change::HandOver {
+            closing: None,
+            opened: Some(writer),
+            found: Found::Nothing,
+        };
         self.commit(setup, change, None);
         if setup.synchronous {
             self.confirm(self.tail.len() - 1);
@@ -91,12 +113,19 @@ impl Server {
 
     /// Sends a request; returns its place among the sessions.
     pub(super) fn send(&mut self, request: Request, lane: Option<LaneNumber>) -> usize {
-        self.sessions.push(Session { request, lane, phase: Phase::Sent });
+        self.sessions.push(Session {
+            request,
+            lane,
+            phase: Phase::Sent,
+        });
         self.sessions.len() - 1
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = (usize, Request)> {
-        self.sessions.iter().enumerate().map(|(at, session)| (at, session.request))
+        self.sessions
+            .iter()
+            .enumerate()
+            .map(|(at, session)| (at, session.request))
     }
 
     /// Lets a session take its next statement, unless it waits at a key.
@@ -110,7 +139,15 @@ impl Server {
             }
             Move::Refuse(result) => {
                 self.sessions.remove(at);
-                session.lane.map(|lane| (lane, Answer { result, warned: false }))
+                session.lane.map(|lane| {
+                    (
+                        lane,
+                        Answer {
+                            result,
+                            warned: false,
+                        },
+                    )
+                })
             }
             Move::Commit(change) => {
                 self.sessions.remove(at);
@@ -121,23 +158,58 @@ impl Server {
     }
 
     /// Writes a transaction to the WAL. Where commits are replicated it then waits.
-    pub(super) fn commit(&mut self, setup: &Setup, change: Change, lane: Option<LaneNumber>) -> Answered {
-        if matches!(change, Change::HandOver { closing: None, opened: None, .. }) {
+    pub(super) fn commit(
+        &mut self,
+        setup: &Setup,
+        change: Change,
+        lane: Option<LaneNumber>,
+    ) -> Answered {
+        if matches!(
+            change,
+            Change::HandOver {
+                closing: None,
+                opened: None,
+                ..
+            }
+        ) {
             // Changes nothing, so there is nothing to wait for.
-            return lane.map(|lane| (lane, Answer { result: change.reply(), warned: false }));
+            return lane.map(|lane| {
+                (
+                    lane,
+                    Answer {
+                        result: change.reply(),
+                        warned: false,
+                    },
+                )
+            });
         }
-        self.tail.push(Logged { change, wait: Wait::ForStandby(lane) });
-        if setup.synchronous { None } else { self.end_wait(self.tail.len() - 1, false) }
+        self.tail.push(Logged {
+            change,
+            wait: Wait::ForStandby(lane),
+        });
+        if setup.synchronous {
+            None
+        } else {
+            self.end_wait(self.tail.len() - 1, false)
+        }
     }
 
-    /// Deletes entries, in a commit that waits for nothing: others would wait at its keys, that is all.
+    /// Deletes entries, in a commit that waits for nothing: others would wait at its keys, that is
+    /// all.
     pub(super) fn delete(&mut self, writer: Writer, below: Number) {
-        self.tail.push(Logged { change: Change::Delete { writer, below }, wait: Wait::Over });
+        self.tail.push(Logged {
+            change: Change::Delete { writer, below },
+            wait: Wait::Over,
+        });
     }
 
     /// The commits that wait for the standby.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (usize, Change)> {
-        let waiting = self.tail.iter().enumerate().filter(|(_, logged)| logged.wait != Wait::Over);
+        let waiting = self
+            .tail
+            .iter()
+            .enumerate()
+            .filter(|(_, logged)| logged.wait != Wait::Over);
         waiting.map(|(at, logged)| (at, logged.change))
     }
 
@@ -153,8 +225,18 @@ impl Server {
     }
 
     fn end_wait(&mut self, at: usize, warned: bool) -> Answered {
-        let Wait::ForStandby(lane) = std::mem::replace(&mut self.tail[at].wait, Wait::Over) else { return None };
-        lane.map(|lane| (lane, Answer { result: self.tail[at].change.reply(), warned }))
+        let Wait::ForStandby(lane) = std::mem::replace(&mut self.tail[at].wait, Wait::Over) else {
+            return None;
+        };
+        lane.map(|lane| {
+            (
+                lane,
+                Answer {
+                    result: self.tail[at].change.reply(),
+                    warned,
+                },
+            )
+        })
     }
 
     /// How much of the tail a crash or a failover may leave.
@@ -162,31 +244,53 @@ impl Server {
         self.confirmed..=self.tail.len()
     }
 
-    /// A crash and restart (the whole tail), or a failover to a standby with a part of it. Requests that had not
-    /// arrived arrive at the new primary.
+    /// A crash and restart (the whole tail), or a failover to a standby with a part of it. Requests
+    /// that had not arrived arrive at the new primary.
     pub(super) fn fail_over(&mut self, length: usize) {
         self.tail.truncate(length);
-        self.tail.iter_mut().for_each(|logged| logged.wait = Wait::Over);
+        self.tail
+            .iter_mut()
+            .for_each(|logged| logged.wait = Wait::Over);
         self.sessions.retain(|session| session.phase == Phase::Sent);
-        self.sessions.iter_mut().for_each(|session| session.lane = None);
+        self.sessions
+            .iter_mut()
+            .for_each(|session| session.lane = None);
     }
 
     pub(super) fn is_heard_by(&self, lane: LaneNumber) -> bool {
-        self.sessions.iter().any(|session| session.lane == Some(lane))
-            || self.tail.iter().any(|logged| logged.wait == Wait::ForStandby(Some(lane)))
+        self.sessions
+            .iter()
+            .any(|session| session.lane == Some(lane))
+            || self
+                .tail
+                .iter()
+                .any(|logged| logged.wait == Wait::ForStandby(Some(lane)))
     }
 
     /// The lane gives its connection up. The request goes on.
     pub(super) fn hang_up(&mut self, lane: LaneNumber) {
-        self.sessions.iter_mut().filter(|session| session.lane == Some(lane)).for_each(|session| session.lane = None);
+        self.sessions
+            .iter_mut()
+            .filter(|session| session.lane == Some(lane))
+            .for_each(|session| session.lane = None);
         let own = |logged: &&mut Logged| logged.wait == Wait::ForStandby(Some(lane));
-        self.tail.iter_mut().filter(own).for_each(|logged| logged.wait = Wait::ForStandby(None));
+        self.tail
+            .iter_mut()
+            .filter(own)
+            .for_each(|logged| logged.wait = Wait::ForStandby(None));
     }
 
     /// Brings states with the same future to one shape: what no failover loses goes into `kept`.
     pub(super) fn tidy(&mut self, nothing_is_lost: bool) {
-        let end = if nothing_is_lost { self.tail.len() } else { self.confirmed };
-        let visible = self.tail[..end].iter().take_while(|logged| logged.wait == Wait::Over).count();
+        let end = if nothing_is_lost {
+            self.tail.len()
+        } else {
+            self.confirmed
+        };
+        let visible = self.tail[..end]
+            .iter()
+            .take_while(|logged| logged.wait == Wait::Over)
+            .count();
         self.kept = self.prefix(visible);
         self.tail.drain(..visible);
         self.confirmed = self.confirmed.saturating_sub(visible);
@@ -195,7 +299,10 @@ impl Server {
 
     /// A writer that nobody names can only be closed and deleted, which concerns nobody.
     pub(super) fn forget_unnamed(&mut self, writer: Writer) {
-        let named = self.sessions.iter().any(|session| session.request.names(writer))
+        let named = self
+            .sessions
+            .iter()
+            .any(|session| session.request.names(writer))
             || self.tail.iter().any(|logged| logged.change.names(writer));
         if !named {
             self.kept.forget(writer);

@@ -20,15 +20,33 @@ impl Display for Step {
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Fault::LoseConnection(lane) => write!(f, "lane {lane} loses its connection, its request goes on"),
-            Fault::CancelWait(change) => write!(f, "the wait for the standby is cancelled: {change}"),
-            Fault::TerminateWait(change) => write!(f, "the session that waits for the standby is terminated: {change}"),
-            Fault::Crash => write!(f, "the primary crashes and restarts, or all its WAL survives a failover"),
-            Fault::FailOver { kept } => write!(f, "failover to a standby with {kept} of the unconfirmed transactions"),
+            Fault::LoseConnection(lane) => {
+                write!(f, "lane {lane} loses its connection, its request goes on")
+            }
+            Fault::CancelWait(change) => {
+                write!(f, "the wait for the standby is cancelled: {change}")
+            }
+            Fault::TerminateWait(change) => write!(
+                f,
+                "the session that waits for the standby is terminated: {change}"
+            ),
+            Fault::Crash => write!(
+                f,
+                "the primary crashes and restarts, or all its WAL survives a failover"
+            ),
+            Fault::FailOver { kept } => write!(
+                f,
+                "failover to a standby with {kept} of the unconfirmed transactions"
+            ),
             Fault::Mislead(lane) => write!(f, "an old primary answers lane {lane}: duplicate key"),
-            Fault::Deadline(lane) => write!(f, "deadline: lane {lane} answers 503 and abandons its batch"),
+            Fault::Deadline(lane) => write!(
+                f,
+                "deadline: lane {lane} answers 503 and abandons its batch"
+            ),
             Fault::Close(writer) => write!(f, "another process begins to close w{writer}"),
-            Fault::Delete(writer, below) => write!(f, "the entries of w{writer} below {below} are deleted"),
+            Fault::Delete(writer, below) => {
+                write!(f, "the entries of w{writer} below {below} are deleted")
+            }
         }
     }
 }
@@ -36,10 +54,17 @@ impl Display for Fault {
 impl Display for Request {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match *self {
-            Request::Append { writer, number, batch: Some(batch), .. } => {
+            Request::Append {
+                writer,
+                number,
+                batch: Some(batch),
+                ..
+            } => {
                 write!(f, "batch {batch} as (w{writer}, {number})")
             }
-            Request::Append { writer, number, .. } => write!(f, "empty entry (w{writer}, {number})"),
+            Request::Append { writer, number, .. } => {
+                write!(f, "empty entry (w{writer}, {number})")
+            }
             Request::HandOver { old, new } => {
                 if let Some((writer, number)) = old {
                     write!(f, "close w{writer}")?;
@@ -48,7 +73,11 @@ impl Display for Request {
                     }
                 }
                 if let Some(new) = new {
-                    write!(f, "{}register w{new}", if old.is_some() { ", " } else { "" })?;
+                    write!(
+                        f,
+                        "{}register w{new}",
+                        if old.is_some() { ", " } else { "" }
+                    )?;
                 }
                 Ok(())
             }
@@ -72,20 +101,35 @@ impl Display for Move {
 impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match *self {
-            Change::Append { writer, number, batch: Some(batch), .. } => {
+            Change::Append {
+                writer,
+                number,
+                batch: Some(batch),
+                ..
+            } => {
                 write!(f, "batch {batch} as (w{writer}, {number})")
             }
             Change::Append { writer, number, .. } => write!(f, "empty entry (w{writer}, {number})"),
-            Change::HandOver { closing, opened, found } => {
+            Change::HandOver {
+                closing,
+                opened,
+                found,
+            } => {
                 match (closing, found) {
-                    (Some(Closing { writer, number, .. }), _) => write!(f, "w{writer} closed at {number}. ")?,
-                    (None, Found::ClosedAt(number)) => write!(f, "the old writer was closed at {number}. ")?,
+                    (Some(Closing { writer, number, .. }), _) => {
+                        write!(f, "w{writer} closed at {number}. ")?
+                    }
+                    (None, Found::ClosedAt(number)) => {
+                        write!(f, "the old writer was closed at {number}. ")?
+                    }
                     (None, Found::Unknown) => write!(f, "the old writer has no entry. ")?,
                     (None, Found::Nothing) => {}
                 }
                 opened.map_or(Ok(()), |new| write!(f, "w{new} registered."))
             }
-            Change::Delete { writer, below } => write!(f, "the entries of w{writer} below {below} deleted"),
+            Change::Delete { writer, below } => {
+                write!(f, "the entries of w{writer} below {below} deleted")
+            }
         }
     }
 }

@@ -47,12 +47,22 @@ impl Model for Setup {
     fn start(&self) -> World {
         let lane = |(writer, batches)| Lane::new(self.registered, writer, batches);
         let lanes: Vec<_> = (0..).zip(&self.lanes).map(lane).collect();
-        let fresh = if self.registered { lanes.len() as Writer } else { 0 };
+        let fresh = if self.registered {
+            lanes.len() as Writer
+        } else {
+            0
+        };
         let mut server = Server::default();
         for writer in 0..fresh {
             server.register(self, writer);
         }
-        World { server, lanes, counted: [false; BATCHES], fresh, faults_left: self.faults }
+        World {
+            server,
+            lanes,
+            counted: [false; BATCHES],
+            fresh,
+            faults_left: self.faults,
+        }
     }
 
     fn steps(&self, world: &World) -> Next {
@@ -65,7 +75,9 @@ impl Model for Setup {
             world.lane_faults(self, &mut next);
             world.server_faults(self, &mut next);
             world.housekeeping(self, &mut next);
-            next[first..].iter_mut().for_each(|(_, after)| after.faults_left -= 1);
+            next[first..]
+                .iter_mut()
+                .for_each(|(_, after)| after.faults_left -= 1);
         }
         next.iter_mut().for_each(|(_, after)| after.tidy(self));
         next
@@ -87,13 +99,19 @@ impl Model for Setup {
 impl World {
     /// A lane that waits for no answer may send.
     fn sends(&self, setup: &Setup, next: &mut Next) {
-        for (lane, own) in (0..).zip(&self.lanes).filter(|(lane, _)| !self.server.is_heard_by(*lane)) {
+        for (lane, own) in (0..)
+            .zip(&self.lanes)
+            .filter(|(lane, _)| !self.server.is_heard_by(*lane))
+        {
             for (request, changed) in own.requests(setup, self.fresh) {
                 let mut after = self.clone();
                 after.lanes[usize::from(lane)] = changed;
                 if let Request::HandOver { new: Some(new), .. } = request {
                     after.fresh = after.fresh.max(new + 1);
-                    assert!(usize::from(after.fresh) <= WRITERS, "the model has too few writers");
+                    assert!(
+                        usize::from(after.fresh) <= WRITERS,
+                        "the model has too few writers"
+                    );
                 }
                 after.server.send(request, Some(lane));
                 next.push((Step::Send(lane, request), after));
@@ -111,7 +129,8 @@ impl World {
         }
     }
 
-    /// The standby confirms as late as it can: whatever it confirmed earlier only rules failovers out.
+    /// The standby confirms as late as it can: whatever it confirmed earlier only rules failovers
+    /// out.
     fn confirmations(&self, setup: &Setup, next: &mut Next) {
         for (at, change) in self.server.waiting() {
             let mut after = self.clone();
@@ -130,7 +149,10 @@ impl World {
                 next.push((Step::Fault(Fault::LoseConnection(lane)), hung_up.clone()));
                 if setup.old_primary && own.awaits_entry() {
                     let mut after = hung_up.clone();
-                    let answer = Answer { result: Reply::DuplicateKey, warned: false };
+                    let answer = Answer {
+                        result: Reply::DuplicateKey,
+                        warned: false,
+                    };
                     after.deliver(setup, Some((lane, answer)));
                     next.push((Step::Fault(Fault::Mislead(lane)), after));
                 }
@@ -158,23 +180,40 @@ impl World {
                 after.forgive_losses();
             }
             let whole = kept == *self.server.survivors().end();
-            let fault = if whole { Fault::Crash } else { Fault::FailOver { kept } };
+            let fault = if whole {
+                Fault::Crash
+            } else {
+                Fault::FailOver { kept }
+            };
             next.push((Step::Fault(fault), after));
         }
     }
 
-    /// What others do to a writer: close it, trim its entries (the newest stays), delete all of a closed one.
+    /// What others do to a writer: close it, trim its entries (the newest stays), delete all of a
+    /// closed one.
     fn housekeeping(&self, setup: &Setup, next: &mut Next) {
         let visible = self.server.visible();
         for writer in 0..self.fresh {
-            let Some((newest, entry)) = visible.newest(writer) else { continue };
+            let Some((newest, entry)) = visible.newest(writer) else {
+                continue;
+            };
             if !entry.closed {
                 let mut after = self.clone();
-                let session = after.server.send(Request::HandOver { old: Some((writer, 0)), new: None }, None);
+                let session = after.server.send(
+                    Request::HandOver {
+                        old: Some((writer, 0)),
+                        new: None,
+                    },
+                    None,
+                );
                 after.server.advance(setup, session);
                 next.push((Step::Fault(Fault::Close(writer)), after));
             }
-            let end = if visible.is_registered(writer) { newest } else { newest + 1 };
+            let end = if visible.is_registered(writer) {
+                newest
+            } else {
+                newest + 1
+            };
             for below in (1..=end).filter(|below| visible.entry(writer, below - 1).is_some()) {
                 let mut after = self.clone();
                 after.server.delete(writer, below);
@@ -184,7 +223,9 @@ impl World {
     }
 
     fn deliver(&mut self, setup: &Setup, answered: Answered) {
-        let Some((lane, answer)) = answered else { return };
+        let Some((lane, answer)) = answered else {
+            return;
+        };
         let own = &mut self.lanes[usize::from(lane)];
         let batch = own.batch();
         if own.receive(setup, answer) {
@@ -194,12 +235,18 @@ impl World {
 
     /// A batch that was answered 200 and is not, or not for sure, where it has to be.
     fn lost(&self, setup: &Setup) -> Option<String> {
-        let there = if setup.synchronous { self.server.confirmed() } else { self.server.visible() };
-        let lost = (0..BATCHES).find(|&batch| self.counted[batch] && there.rows(batch as u8) == 0)?;
+        let there = if setup.synchronous {
+            self.server.confirmed()
+        } else {
+            self.server.visible()
+        };
+        let lost =
+            (0..BATCHES).find(|&batch| self.counted[batch] && there.rows(batch as u8) == 0)?;
         Some(format!("batch {lost} was answered 200 and can be lost"))
     }
 
-    /// Without a synchronous standby a failover may lose what was answered: that is no error of the protocol.
+    /// Without a synchronous standby a failover may lose what was answered: that is no error of the
+    /// protocol.
     fn forgive_losses(&mut self) {
         let there = self.server.visible();
         for (batch, counted) in (0..).zip(&mut self.counted) {
@@ -209,8 +256,11 @@ impl World {
 
     /// Brings states with the same future to one shape.
     fn tidy(&mut self, setup: &Setup) {
-        self.server.tidy(!setup.synchronous && self.faults_left == 0);
-        for writer in (0..self.fresh).filter(|&writer| !self.lanes.iter().any(|lane| lane.uses(writer))) {
+        self.server
+            .tidy(!setup.synchronous && self.faults_left == 0);
+        for writer in
+            (0..self.fresh).filter(|&writer| !self.lanes.iter().any(|lane| lane.uses(writer)))
+        {
             self.server.forget_unnamed(writer);
         }
     }

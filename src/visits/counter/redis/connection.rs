@@ -1,7 +1,8 @@
-//! One connection to Redis, on which every call ends by its deadline, however slowly bytes come or go.
+//! One connection to Redis, on which every call ends by its deadline, however slowly bytes come or
+//! go.
 //!
-//! The commands and the protocol are the library's; its own connection has a limit for each read only, so that a server
-//! which sends a byte now and then could hold a call for ever.
+//! The commands and the protocol are the library's; its own connection has a limit for each read
+//! only, so that a server which sends a byte now and then could hold a call for ever.
 
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
@@ -33,8 +34,9 @@ impl<T> std::fmt::Debug for Unshown<T> {
     }
 }
 
-/// The socket, whose reads and writes wait no longer than until the deadline of the call they belong to. A wait with a
-/// limit is interrupted when the process is stopped and carries on, as a paused container does (signal(7)).
+/// The socket, whose reads and writes wait no longer than until the deadline of the call they
+/// belong to. A wait with a limit is interrupted when the process is stopped and carries on, as a
+/// paused container does (signal(7)).
 #[derive(Debug)]
 struct Wire {
     socket: Socket,
@@ -46,12 +48,18 @@ impl Connection {
     ///
     /// # Errors
     /// When it cannot by the deadline.
-    pub(super) fn over_tcp(address: IpAddr, port: u16, deadline: Instant) -> io::Result<Connection> {
+    pub(super) fn over_tcp(
+        address: IpAddr,
+        port: u16,
+        deadline: Instant,
+    ) -> io::Result<Connection> {
         let address = SocketAddr::new(address, port);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.connect_timeout(&address.into(), left(deadline)?)?;
         socket.set_tcp_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL);
         socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_COUNT))?;
         Ok(Connection::on(socket, deadline))
     }
@@ -67,15 +75,22 @@ impl Connection {
     }
 
     fn on(socket: Socket, deadline: Instant) -> Connection {
-        Connection { wire: Wire { socket, deadline }, parser: Unshown(Parser::new()) }
+        Connection {
+            wire: Wire { socket, deadline },
+            parser: Unshown(Parser::new()),
+        }
     }
 
-    /// Sends a command and reads its answer. After an error the connection is of no more use: the next answer on it
-    /// might belong to this command.
+    /// Sends a command and reads its answer. After an error the connection is of no more use: the
+    /// next answer on it might belong to this command.
     ///
     /// # Errors
     /// When there is no answer by the deadline, or the answer is an error.
-    pub(super) fn ask<T: FromRedisValue>(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<T> {
+    pub(super) fn ask<T: FromRedisValue>(
+        &mut self,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> RedisResult<T> {
         self.wire.deadline = deadline;
         command.query(self)
     }
@@ -84,7 +99,9 @@ impl Connection {
     pub(super) fn is_alive(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let socket = &self.wire.socket;
-        let peeked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut byte));
+        let peeked = socket
+            .set_nonblocking(true)
+            .and_then(|()| socket.peek(&mut byte));
         // Bytes that nobody asked for are no good sign either.
         let silent = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         silent && socket.set_nonblocking(false).is_ok()
@@ -97,10 +114,16 @@ impl ConnectionLike for Connection {
         self.parser.0.parse_value(&mut self.wire)
     }
 
-    fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+    fn req_packed_commands(
+        &mut self,
+        commands: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
         self.wire.write_all(commands)?;
-        let answers: RedisResult<Vec<Value>> =
-            (0..offset + count).map(|_| self.parser.0.parse_value(&mut self.wire)).collect();
+        let answers: RedisResult<Vec<Value>> = (0..offset + count)
+            .map(|_| self.parser.0.parse_value(&mut self.wire))
+            .collect();
         Ok(answers?.split_off(offset))
     }
 
@@ -148,16 +171,25 @@ impl Write for Wire {
 /// Time until the deadline, more than none.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(too_late()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(too_late())
+    } else {
+        Ok(left)
+    }
 }
 
 fn too_late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
 }
 
-/// A time-out of a socket option is told as EAGAIN, whose own words would mislead whoever reads the log.
+/// A time-out of a socket option is told as EAGAIN, whose own words would mislead whoever reads the
+/// log.
 fn in_words(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock { too_late() } else { error }
+    if error.kind() == io::ErrorKind::WouldBlock {
+        too_late()
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +201,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(200);
 
-    /// A connection to a server that sends these bytes one at a time, with that pause before each, whatever it is asked.
+    /// A connection to a server that sends these bytes one at a time, with that pause before each,
+    /// whatever it is asked.
     fn to_server(answer: &'static [u8], pause: Duration) -> Connection {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
@@ -184,7 +217,12 @@ mod tests {
                 }
             }
         });
-        Connection::over_tcp(Ipv4Addr::LOCALHOST.into(), port, Instant::now() + LIMIT * 10).expect("a connection")
+        Connection::over_tcp(
+            Ipv4Addr::LOCALHOST.into(),
+            port,
+            Instant::now() + LIMIT * 10,
+        )
+        .expect("a connection")
     }
 
     fn increment(connection: &mut Connection) -> (RedisResult<i64>, Duration) {
@@ -199,12 +237,16 @@ mod tests {
         assert_eq!(answer.ok(), Some(1234));
     }
 
-    /// Scenario: a server sends a byte just before each read's own limit. Bug: the limit began anew with every byte, so
-    /// the call, and the visit, waited for as long as the server went on. Fix: one deadline for the whole call.
+    /// Scenario: a server sends a byte just before each read's own limit. Bug: the limit began anew
+    /// with every byte, so the call, and the visit, waited for as long as the server went on. Fix:
+    /// one deadline for the whole call.
     #[test]
     fn an_answer_that_trickles_does_not_stretch_the_deadline() {
         let (answer, took) = increment(&mut to_server(&[b'1'; 100], LIMIT / 4));
-        assert!(answer.is_err_and(|error| error.is_timeout()), "no answer is no success");
+        assert!(
+            answer.is_err_and(|error| error.is_timeout()),
+            "no answer is no success"
+        );
         assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");
     }
 
@@ -212,7 +254,10 @@ mod tests {
     fn silence_ends_at_the_deadline() {
         let (answer, took) = increment(&mut to_server(b":1\r\n", LIMIT * 5));
         let error = answer.expect_err("no answer is no success");
-        assert!(error.is_timeout() && error.to_string().contains("no answer in time"), "{error}");
+        assert!(
+            error.is_timeout() && error.to_string().contains("no answer in time"),
+            "{error}"
+        );
         assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");
     }
 
@@ -221,7 +266,8 @@ mod tests {
         let words = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
         let (answer, _) = increment(&mut to_server(words, Duration::ZERO));
         assert!(
-            answer.is_err_and(|error| error.to_string().contains("OOM") && error.to_string().contains("maxmemory"))
+            answer.is_err_and(|error| error.to_string().contains("OOM")
+                && error.to_string().contains("maxmemory"))
         );
     }
 

@@ -35,26 +35,35 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 impl Redis {
     /// A client, not yet connected. No call takes longer than `timeout`.
     pub fn new(info: ConnectionInfo, timeout: Duration) -> Self {
-        Redis { info, resolver: Resolver::new(), timeout, connection: None, used: Instant::now() }
+        Redis {
+            info,
+            resolver: Resolver::new(),
+            timeout,
+            connection: None,
+            used: Instant::now(),
+        }
     }
 
     /// Connects, makes the key, and proves that it could be increased.
     fn connect(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let mut connection = self.log_in(deadline)?;
         connection.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
-        // A dry run: what would refuse an increment (a full server, a read-only replica, a key that holds no number)
-        // refuses this one too.
+        // A dry run: what would refuse an increment (a full server, a read-only replica, a key that
+        // holds no number) refuses this one too.
         connection.ask::<i64>(&increment(0), deadline)?;
         Ok(connection)
     }
 
-    /// What to tell a person of an error: the two that say that this is the wrong server, in a sentence.
+    /// What to tell a person of an error: the two that say that this is the wrong server, in a
+    /// sentence.
     fn in_words(error: &RedisError) -> String {
         match error.code() {
             Some("MOVED" | "ASK" | "CLUSTERDOWN") => format!(
                 "this is a node of a Redis Cluster, and {KEY} is on another one: name a server that is no cluster ({error})"
             ),
-            Some("READONLY") => format!("this is a replica, which takes no writes: name the primary ({error})"),
+            Some("READONLY") => {
+                format!("this is a replica, which takes no writes: name the primary ({error})")
+            }
             Some("WRONGTYPE") => format!("{KEY} is no number there: delete or rename it ({error})"),
             _ if error.to_string().contains("not an integer") => {
                 format!("{KEY} is no whole number there: delete or rename it ({error})")
@@ -85,14 +94,19 @@ impl Redis {
             ConnectionAddr::Tcp(host, port) => (host, *port),
             ConnectionAddr::Unix(path) => return Ok(Connection::over_unix(path, deadline)?),
             other => {
-                return Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, "no way to", other.to_string())));
+                return Err(RedisError::from((
+                    redis::ErrorKind::InvalidClientConfig,
+                    "no way to",
+                    other.to_string(),
+                )));
             }
         };
         let limit = deadline.saturating_duration_since(Instant::now());
         let mut last = None;
         let addresses = self.resolver.resolve(host, limit)?;
         for (index, address) in addresses.iter().enumerate() {
-            // Each address gets its share of the time that is left, or one that is silent would take all of it.
+            // Each address gets its share of the time that is left, or one that is silent would
+            // take all of it.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
             match Connection::over_tcp(*address, port, now + share) {
@@ -100,24 +114,34 @@ impl Redis {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into()).into())
+        Err(last
+            .unwrap_or_else(|| std::io::ErrorKind::NotFound.into())
+            .into())
     }
 
     /// Runs a command. Anything that leaves the connection unsure ends it.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
-        let mut connection = self.fresh(deadline).map_err(|error| CountError::NotSent(Redis::in_words(&error)))?;
-        let answer = connection.ask(command, deadline).map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
+        let mut connection = self
+            .fresh(deadline)
+            .map_err(|error| CountError::NotSent(Redis::in_words(&error)))?;
+        let answer = connection
+            .ask(command, deadline)
+            .map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(answer)
     }
 
-    /// The connection, taken out; after a rest it is looked at, and made anew if the server has closed it. Nothing is
-    /// lost by that, while an increment sent into a closed connection would have an unknown fate.
+    /// The connection, taken out; after a rest it is looked at, and made anew if the server has
+    /// closed it. Nothing is lost by that, while an increment sent into a closed connection would
+    /// have an unknown fate.
     fn fresh(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let rested = self.used.elapsed() > STALE_AFTER;
-        let kept = self.connection.take().filter(|connection| !rested || connection.is_alive());
+        let kept = self
+            .connection
+            .take()
+            .filter(|connection| !rested || connection.is_alive());
         kept.map_or_else(|| self.connect(deadline), Ok)
     }
 }
@@ -145,7 +169,8 @@ impl Counter for Redis {
 
     fn read(&mut self) -> Result<i64, CountError> {
         // A key that is not there any more is one that the next increment begins at 0.
-        self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY)).map(Option::unwrap_or_default)
+        self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY))
+            .map(Option::unwrap_or_default)
     }
 }
 
@@ -157,20 +182,31 @@ pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
     let mut connection = match Redis::new(info.clone(), timeout).log_in(deadline) {
         Ok(connection) => connection,
         Err(error) => {
-            let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
+            let todo =
+                "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
             return vec![Check::fails("Redis", Redis::in_words(&error), todo)];
         }
     };
     let took = began.elapsed();
     // Without an answer the checks below say so, each for itself.
-    let server: String = connection.ask(&redis::cmd("INFO"), deadline).unwrap_or_default();
-    let version = server.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
-    let mut checks = vec![Check::fine("Redis", format!("{version}, connected in {took:.1?}"))];
+    let server: String = connection
+        .ask(&redis::cmd("INFO"), deadline)
+        .unwrap_or_default();
+    let version = server
+        .lines()
+        .find_map(|line| line.strip_prefix("redis_version:"))
+        .unwrap_or("of unknown version");
+    let mut checks = vec![Check::fine(
+        "Redis",
+        format!("{version}, connected in {took:.1?}"),
+    )];
     let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
     let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
         Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
         // Whatever would refuse an increment refuses this one too, which changes nothing.
-        Ok(Some(_)) => connection.ask::<i64>(&increment(0), deadline).map(|count| format!("{KEY} is {count}")),
+        Ok(Some(_)) => connection
+            .ask::<i64>(&increment(0), deadline)
+            .map(|count| format!("{KEY} is {count}")),
         Err(error) => Err(error),
     };
     checks.push(match count {
@@ -178,7 +214,11 @@ pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
         Err(error) => Check::fails("its counter", Redis::in_words(&error), advice),
     });
     if server.contains("role:slave") {
-        checks.push(Check::fails("its role", "a replica, which takes no writes", "name the primary"));
+        checks.push(Check::fails(
+            "its role",
+            "a replica, which takes no writes",
+            "name the primary",
+        ));
     }
     checks
 }

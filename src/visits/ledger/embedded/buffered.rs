@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// The file as `redb` sees it. To open a store is to change it: `redb` notes in its header that it is in use, and repairs
-/// what a crash left. All that is kept in memory at first, and made in the file once it was found to hold a whole store
-/// of ours. That is little, whatever the size of the file: until then `redb` writes only the header, and when a refused
-/// store is closed, the map of its free pages.
+/// The file as `redb` sees it. To open a store is to change it: `redb` notes in its header that it
+/// is in use, and repairs what a crash left. All that is kept in memory at first, and made in the
+/// file once it was found to hold a whole store of ours. That is little, whatever the size of the
+/// file: until then `redb` writes only the header, and when a refused store is closed, the map of
+/// its free pages.
 #[derive(Debug, Clone)]
 pub(super) struct BufferedFile {
     file: Arc<FileBackend>,
-    /// What `redb` did, in its order, for readers and for [`BufferedFile::accept`]; `None` once accepted.
+    /// What `redb` did, in its order, for readers and for [`BufferedFile::accept`]; `None` once
+    /// accepted.
     pending: Arc<Mutex<Option<Vec<Change>>>>,
 }
 
@@ -44,18 +46,32 @@ impl Change {
 impl BufferedFile {
     /// The file at `path`, made empty where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(BufferedFile { file: Arc::new(FileBackend::new(file)?), pending: Arc::new(Mutex::new(Some(Vec::new()))) })
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        Ok(BufferedFile {
+            file: Arc::new(FileBackend::new(file)?),
+            pending: Arc::new(Mutex::new(Some(Vec::new()))),
+        })
     }
 
-    /// Makes what is pending, and everything from here on at once. After an error the file is as if the power had gone
-    /// in the middle, which `redb` repairs when it is opened anew; this instance writes nothing any more.
+    /// Makes what is pending, and everything from here on at once. After an error the file is as if
+    /// the power had gone in the middle, which `redb` repairs when it is opened anew; this instance
+    /// writes nothing any more.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut pending = self.lock();
         let is_new = self.file.len()? == 0;
-        if let Err(error) = pending.iter().flatten().try_for_each(|change| change.make(&self.file)) {
+        if let Err(error) = pending
+            .iter()
+            .flatten()
+            .try_for_each(|change| change.make(&self.file))
+        {
             if is_new {
-                // `redb` starts in an empty file, but refuses one whose header it could not write: say, on a full disk.
+                // `redb` starts in an empty file, but refuses one whose header it could not write:
+                // say, on a full disk.
                 self.file.set_len(0)?;
             }
             return Err(error);
@@ -83,9 +99,12 @@ impl BufferedFile {
         // How much of `out` is before that place in the file.
         let before = |place: u64| place.saturating_sub(offset).min(asked) as usize;
         let there = match length_set(changes) {
-            Some(length) if offset.saturating_add(asked) > length => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(length) if offset.saturating_add(asked) > length => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             Some(_) => before(self.file.len()?),
-            // The file knows its end: to ask for it at every page would make the check of a large store slower.
+            // The file knows its end: to ask for it at every page would make the check of a large
+            // store slower.
             None => out.len(),
         };
         let (there, beyond) = out.split_at_mut(there);
@@ -93,7 +112,10 @@ impl BufferedFile {
         beyond.fill(0);
         for change in changes {
             match change {
-                Change::Write { offset: place, bytes } => {
+                Change::Write {
+                    offset: place,
+                    bytes,
+                } => {
                     let (start, end) = (before(*place), before(*place + bytes.len() as u64));
                     let skipped = offset.saturating_sub(*place).min(bytes.len() as u64) as usize;
                     out[start..end].copy_from_slice(&bytes[skipped..skipped + end - start]);
@@ -129,16 +151,31 @@ impl StorageBackend for BufferedFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        if self.buffers(|| Change::Length(length)) { Ok(()) } else { self.file.set_len(length) }
+        if self.buffers(|| Change::Length(length)) {
+            Ok(())
+        } else {
+            self.file.set_len(length)
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.buffers(|| Change::Sync) { Ok(()) } else { self.file.sync_data() }
+        if self.buffers(|| Change::Sync) {
+            Ok(())
+        } else {
+            self.file.sync_data()
+        }
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let change = || Change::Write { offset, bytes: bytes.to_vec() };
-        if self.buffers(change) { Ok(()) } else { self.file.write(offset, bytes) }
+        let change = || Change::Write {
+            offset,
+            bytes: bytes.to_vec(),
+        };
+        if self.buffers(change) {
+            Ok(())
+        } else {
+            self.file.write(offset, bytes)
+        }
     }
 
     fn close(&self) -> io::Result<()> {
@@ -168,10 +205,15 @@ mod tests {
         fs::write(&path, &before).unwrap();
         let buffered = BufferedFile::open(&path).unwrap();
         let mut model = before.clone();
-        // Longer and shorter, so that what was cut off is zeros; bytes at both ends, over an edge, one upon the other.
-        for (length, offset, bytes) in
-            [(20, 0, &[90; 4][..]), (26, 18, &[91; 6]), (10, 8, &[92; 2]), (30, 9, &[93; 3]), (30, 7, &[94; 23])]
-        {
+        // Longer and shorter, so that what was cut off is zeros; bytes at both ends, over an edge,
+        // one upon the other.
+        for (length, offset, bytes) in [
+            (20, 0, &[90; 4][..]),
+            (26, 18, &[91; 6]),
+            (10, 8, &[92; 2]),
+            (30, 9, &[93; 3]),
+            (30, 7, &[94; 23]),
+        ] {
             buffered.set_len(length as u64).unwrap();
             model.resize(length, 0);
             buffered.write(offset as u64, bytes).unwrap();

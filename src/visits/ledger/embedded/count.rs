@@ -1,4 +1,5 @@
-//! Counts the rows of a file that no process serves, compares the history with them, and sets it right.
+//! Counts the rows of a file that no process serves, compares the history with them, and sets it
+//! right.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,11 +15,16 @@ use crate::visits::ledger::{Counted, Totals};
 /// Rows between two reports of progress.
 const ROWS_A_REPORT: i64 = 1_000_000;
 
-/// Counts, and with `correct` sets the history right; for `visitas check --count` and `visitas recount`.
+/// Counts, and with `correct` sets the history right; for `visitas check --count` and `visitas
+/// recount`.
 ///
 /// # Errors
 /// A sentence.
-pub fn recount(folder: &Path, correct: bool, progress: &mut dyn FnMut(i64, i64)) -> Result<Counted, String> {
+pub fn recount(
+    folder: &Path,
+    correct: bool,
+    progress: &mut dyn FnMut(i64, i64),
+) -> Result<Counted, String> {
     let path = folder.join(FILE_NAME);
     let at = path.display();
     if !path.exists() {
@@ -64,20 +70,34 @@ pub(super) fn count(
     let mut history: BTreeMap<i64, i64> = BTreeMap::new();
     for part in transaction.open_table(HISTORY)?.iter()? {
         let (start, visits) = part?;
-        *history.entry(bucket(start.value().cast_signed(), now)).or_insert(0) += visits.value();
+        *history
+            .entry(bucket(start.value().cast_signed(), now))
+            .or_insert(0) += visits.value();
     }
-    // The history keeps the visits whose rows were deleted for their age, so there it may say more than the rows.
+    // The history keeps the visits whose rows were deleted for their age, so there it may say more
+    // than the rows.
     let is_right = |rows: i64, visits: i64| rows == visits || (pruned > 0 && visits > rows);
     let mut differences = Vec::new();
     let mut right = history.clone();
-    for start in found.keys().chain(history.keys()).collect::<std::collections::BTreeSet<_>>() {
+    for start in found
+        .keys()
+        .chain(history.keys())
+        .collect::<std::collections::BTreeSet<_>>()
+    {
         let of = |parts: &BTreeMap<i64, i64>| parts.get(start).copied().unwrap_or(0);
         if !is_right(of(&found), of(&history)) {
             differences.push((*start, of(&found), of(&history)));
             right.insert(*start, of(&found));
         }
     }
-    Ok((Counted { rows, total: kept, differences }, right))
+    Ok((
+        Counted {
+            rows,
+            total: kept,
+            differences,
+        },
+        right,
+    ))
 }
 
 fn set(database: &Database, right: &BTreeMap<i64, i64>) -> Result<(), Error> {

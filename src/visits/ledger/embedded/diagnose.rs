@@ -15,7 +15,13 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
     let path = folder.join(FILE_NAME);
     let mut checks = vec![writable(folder)];
     if !path.exists() {
-        checks.push(Check::fine("its file", format!("{} is not there yet: the first start makes it", path.display())));
+        checks.push(Check::fine(
+            "its file",
+            format!(
+                "{} is not there yet: the first start makes it",
+                path.display()
+            ),
+        ));
         return checks;
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
@@ -28,34 +34,49 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
         // Never accepted, so that the file stays as it is.
         Ok((database, _)) => match count(&database, &mut |_, _| {}) {
             Ok((counted, _)) if !counted.agrees() => counted.check(),
-            Ok((counted, _)) => {
-                Check::fine("its file", format!("{}, {} rows in {bytes} bytes", path.display(), counted.rows))
-            }
-            Err(error) => Check::fails("its file", format!("{}: {error}", path.display()), "restore a copy of it"),
+            Ok((counted, _)) => Check::fine(
+                "its file",
+                format!("{}, {} rows in {bytes} bytes", path.display(), counted.rows),
+            ),
+            Err(error) => Check::fails(
+                "its file",
+                format!("{}: {error}", path.display()),
+                "restore a copy of it",
+            ),
         },
         Err(DatabaseError::DatabaseAlreadyOpen) => Check::warns(
             "its file",
             format!("{} is in use by a running visitas", path.display()),
             "nothing, if that one is to serve; a second one needs a DATA_DIR of its own",
         ),
-        Err(error) => {
-            Check::fails("its file", format!("{}: {error}", path.display()), "restore a copy, or name another DATA_DIR")
-        }
+        Err(error) => Check::fails(
+            "its file",
+            format!("{}: {error}", path.display()),
+            "restore a copy, or name another DATA_DIR",
+        ),
     });
     checks
 }
 
-/// Whether a file can be made in the folder, or the folder in the nearest one above it that is there.
+/// Whether a file can be made in the folder, or the folder in the nearest one above it that is
+/// there.
 #[cold]
 fn writable(folder: &Path) -> Check {
-    let there = folder.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
-    let there = there.filter(|there| !there.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let there = folder
+        .ancestors()
+        .find(|folder| folder.as_os_str().is_empty() || folder.exists());
+    let there = there
+        .filter(|there| !there.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let probe = there.join(format!(".visitas-check-{}", std::process::id()));
     match fs::File::create_new(&probe) {
         Ok(file) => {
             drop(file);
             let _ = fs::remove_file(&probe);
-            Check::fine("embedded store", format!("the folder {} can be written to", there.display()))
+            Check::fine(
+                "embedded store",
+                format!("the folder {} can be written to", there.display()),
+            )
         }
         Err(error) => Check::fails(
             "embedded store",

@@ -1,6 +1,7 @@
 //! The history in the file: kept in the transactions that write the rows.
 //!
-//! Each visit is in exactly one part: that of its minute for a day, of its hour for a week, then of its day.
+//! Each visit is in exactly one part: that of its minute for a day, of its hour for a week, then of
+//! its day.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -12,8 +13,8 @@ use crate::visits::history::{Bucket, Step};
 /// Visits by where their part begins, in seconds since 1970. No arrival is before 1970.
 pub(super) const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
 
-/// Where a visit of that second is kept, once it is `now`. Anybody asks for an hour of minutes and two days of hours; the
-/// rest is room for a clock that is set.
+/// Where a visit of that second is kept, once it is `now`. Anybody asks for an hour of minutes and
+/// two days of hours; the rest is room for a clock that is set.
 pub(super) fn bucket(second: i64, now: i64) -> i64 {
     let start = |step: Step| second - second.rem_euclid(step.seconds());
     let age = |start: i64| now.saturating_sub(start);
@@ -32,8 +33,12 @@ pub(super) fn add(history: &mut Table<'_, u64, i64>, arrivals: &[SystemTime]) ->
     for arrival in arrivals {
         *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
     }
-    let newest = history.last()?.map_or(0, |(start, _)| start.value().cast_signed());
-    let begins = minutes.last_key_value().is_some_and(|(minute, _)| *minute > newest);
+    let newest = history
+        .last()?
+        .map_or(0, |(start, _)| start.value().cast_signed());
+    let begins = minutes
+        .last_key_value()
+        .is_some_and(|(minute, _)| *minute > newest);
     for (minute, visits) in minutes {
         add_part(history, minute, visits)?;
     }
@@ -79,7 +84,11 @@ pub(super) fn read(database: &Database, now: SystemTime) -> Result<Vec<Bucket>, 
         let (start, visits) = (start.value().cast_signed(), visits.value());
         for (step, since) in Step::ALL.into_iter().zip(since) {
             if start >= since {
-                buckets.push(Bucket { step, start: start - start.rem_euclid(step.seconds()), visits });
+                buckets.push(Bucket {
+                    step,
+                    start: start - start.rem_euclid(step.seconds()),
+                    visits,
+                });
             }
         }
     }
@@ -98,6 +107,10 @@ mod tests {
         assert_eq!(bucket(visit, visit - 5 + day), visit - 5);
         assert_eq!(bucket(visit, visit + 2 * day), 100 * day + 3 * 3600);
         assert_eq!(bucket(visit, visit + 9 * day), 100 * day);
-        assert_eq!(bucket(visit, visit - 9 * day), visit - 5, "a clock that was set back");
+        assert_eq!(
+            bucket(visit, visit - 9 * day),
+            visit - 5,
+            "a clock that was set back"
+        );
     }
 }

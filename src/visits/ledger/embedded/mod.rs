@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
-    CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
+    CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable,
+    StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
 use super::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
@@ -25,8 +25,9 @@ use history::HISTORY;
 
 /// One row a visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
-/// For each lane, the number of the last batch it committed in this run: what tells whether a batch in doubt is there. Of
-/// the same types as every other table, since each pair of types would bring its own copy of the B-tree's code.
+/// For each lane, the number of the last batch it committed in this run: what tells whether a batch
+/// in doubt is there. Of the same types as every other table, since each pair of types would bring
+/// its own copy of the B-tree's code.
 const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
 /// The file's name in the data folder.
 const FILE_NAME: &str = "visitas.redb";
@@ -37,7 +38,8 @@ const CACHE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct EmbeddedFile {
     path: PathBuf,
-    /// `None` before it is opened, and after an error that leaves `redb` unusable until it is opened again.
+    /// `None` before it is opened, and after an error that leaves `redb` unusable until it is
+    /// opened again.
     database: Mutex<Option<Arc<Database>>>,
     /// Whether this process ever had it open.
     opened: AtomicBool,
@@ -67,15 +69,18 @@ impl EmbeddedFile {
         let at = self.path.display();
         let opened = self.opened.load(Ordering::Relaxed);
         if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)
-                .map_err(|error| OpenError::Permanent(format!("the folder of {at} cannot be made: {error}")))?;
+            fs::create_dir_all(folder).map_err(|error| {
+                OpenError::Permanent(format!("the folder of {at} cannot be made: {error}"))
+            })?;
         }
         let refused = |error| match error {
             // This process had it already: a lane has yet to let go of the instance that failed.
-            DatabaseError::DatabaseAlreadyOpen if opened => OpenError::Transient(format!("{at} is not closed yet")),
-            DatabaseError::DatabaseAlreadyOpen => {
-                OpenError::Permanent(format!("{at} is in use by another process; give each one a DATA_DIR of its own"))
+            DatabaseError::DatabaseAlreadyOpen if opened => {
+                OpenError::Transient(format!("{at} is not closed yet"))
             }
+            DatabaseError::DatabaseAlreadyOpen => OpenError::Permanent(format!(
+                "{at} is in use by another process; give each one a DATA_DIR of its own"
+            )),
             other if opened || is_full(&other) => OpenError::Transient(format!("{at}: {other}")),
             other => OpenError::Permanent(format!("{at} cannot be used as it is: {other}")),
         };
@@ -92,28 +97,36 @@ impl EmbeddedFile {
         Ok(database)
     }
 
-    /// Forgets an instance that had an error, so that the next [`EmbeddedFile::open`] reads the file anew.
+    /// Forgets an instance that had an error, so that the next [`EmbeddedFile::open`] reads the
+    /// file anew.
     fn forget(&self, broken: &Arc<Database>) {
         let mut slot = self.lock();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, broken)) {
+        if slot
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, broken))
+        {
             *slot = None;
         }
     }
 }
 
-/// Opens the file, creating it where there is none, with every page of it checked or not: a file that something else has
-/// damaged would be trusted without that, and end the process by a panic later. A check reads about 1.5 GB/s from the page
-/// cache; 10 million visits are 160 MB. The file itself stays as it is until it is accepted.
+/// Opens the file, creating it where there is none, with every page of it checked or not: a file
+/// that something else has damaged would be trusted without that, and end the process by a panic
+/// later. A check reads about 1.5 GB/s from the page cache; 10 million visits are 160 MB. The file
+/// itself stays as it is until it is accepted.
 fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
     let file = BufferedFile::open(path)?;
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(checked);
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(checked);
     Ok((builder.create_with_backend(file.clone())?, file))
 }
 
-/// Begins a transaction whose commit is synced twice, so that the newest state on the disk is always whole. With a single
-/// sync a file whose newest state is damaged could not be told from one that lost power in the middle of a commit, and
-/// `redb` would go on from the state before, without visits that were answered.
+/// Begins a transaction whose commit is synced twice, so that the newest state on the disk is
+/// always whole. With a single sync a file whose newest state is damaged could not be told from one
+/// that lost power in the middle of a commit, and `redb` would go on from the state before, without
+/// visits that were answered.
 fn begin(database: &Database) -> Result<WriteTransaction, TransactionError> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
@@ -123,11 +136,14 @@ fn begin(database: &Database) -> Result<WriteTransaction, TransactionError> {
 /// Whether the disk is full, which passes.
 fn is_full(error: &DatabaseError) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let DatabaseError::Storage(StorageError::Io(error)) = error else { return false };
+    let DatabaseError::Storage(StorageError::Io(error)) = error else {
+        return false;
+    };
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Whether all the tables in the file are of those that visitas makes; so are those of a file that has none yet.
+/// Whether all the tables in the file are of those that visitas makes; so are those of a file that
+/// has none yet.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
     let ours = [VISITS, LANES, HISTORY];
     let transaction = database.begin_read()?;
@@ -135,10 +151,14 @@ fn is_ours(database: &Database) -> Result<bool, redb::Error> {
         return Ok(false);
     }
     for table in transaction.list_tables()? {
-        let Some(known) = ours.into_iter().find(|known| known.name() == table.name()) else { return Ok(false) };
+        let Some(known) = ours.into_iter().find(|known| known.name() == table.name()) else {
+            return Ok(false);
+        };
         match transaction.open_table(known) {
             Ok(_) => {}
-            Err(TableError::TableTypeMismatch { .. } | TableError::TypeDefinitionChanged { .. }) => return Ok(false),
+            Err(
+                TableError::TableTypeMismatch { .. } | TableError::TypeDefinitionChanged { .. },
+            ) => return Ok(false),
             Err(other) => return Err(other.into()),
         }
     }
@@ -150,7 +170,8 @@ fn is_ours(database: &Database) -> Result<bool, redb::Error> {
 pub struct Embedded {
     file: Arc<EmbeddedFile>,
     database: Option<Arc<Database>>,
-    /// Distinguishes the lanes of one run; what an earlier run left under it is cleared at the first opening.
+    /// Distinguishes the lanes of one run; what an earlier run left under it is cleared at the
+    /// first opening.
     lane: u64,
     fresh: bool,
     /// The number of the last batch that is known to be committed.
@@ -161,10 +182,17 @@ impl Embedded {
     /// A client of `file` for one lane.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
         let lane = file.lanes.fetch_add(1, Ordering::Relaxed);
-        Embedded { file: Arc::clone(file), database: None, lane, fresh: true, number: 0 }
+        Embedded {
+            file: Arc::clone(file),
+            database: None,
+            lane,
+            fresh: true,
+            number: 0,
+        }
     }
 
-    /// Creates the tables, and reads what this lane committed last: the number of its batch, and the totals.
+    /// Creates the tables, and reads what this lane committed last: the number of its batch, and
+    /// the totals.
     fn prepare(&self, database: &Database) -> Result<(i64, Totals), redb::Error> {
         let transaction = begin(database)?;
         let found = {
@@ -182,12 +210,18 @@ impl Embedded {
 
     fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Totals, Failure> {
         let transaction = begin(database).map_err(Failure::before)?;
-        let totals = self.write_in(&transaction, arrivals).map_err(Failure::Before)?;
+        let totals = self
+            .write_in(&transaction, arrivals)
+            .map_err(Failure::Before)?;
         transaction.commit().map_err(Failure::Commit)?;
         Ok(totals)
     }
 
-    fn write_in(&self, transaction: &WriteTransaction, arrivals: &[SystemTime]) -> Result<Totals, redb::Error> {
+    fn write_in(
+        &self,
+        transaction: &WriteTransaction,
+        arrivals: &[SystemTime],
+    ) -> Result<Totals, redb::Error> {
         let mut visits = transaction.open_table(VISITS)?;
         let mut totals = totals(&visits)?;
         for arrival in arrivals {
@@ -195,25 +229,38 @@ impl Embedded {
             visits.insert(totals.total, microseconds(*arrival))?;
         }
         history::add(&mut transaction.open_table(HISTORY)?, arrivals)?;
-        transaction.open_table(LANES)?.insert(self.lane, self.number + 1)?;
+        transaction
+            .open_table(LANES)?
+            .insert(self.lane, self.number + 1)?;
         Ok(totals)
     }
 
     /// Reads from the file as it is.
-    fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, CommitError> {
-        let Some(database) = &self.database else { return Err(CommitError::Idle("not open".to_owned())) };
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, CommitError> {
+        let Some(database) = &self.database else {
+            return Err(CommitError::Idle("not open".to_owned()));
+        };
         let current = self.file.lock().clone();
         if current.is_none_or(|current| !Arc::ptr_eq(&current, database)) {
-            return Err(CommitError::Idle("another lane had to open the file again".to_owned()));
+            return Err(CommitError::Idle(
+                "another lane had to open the file again".to_owned(),
+            ));
         }
         work(database).map_err(|error| CommitError::Rejected(error.to_string()))
     }
 }
 
-/// The numbers of rows are never used again, so the last one is the total, whatever was deleted since.
+/// The numbers of rows are never used again, so the last one is the total, whatever was deleted
+/// since.
 fn totals(visits: &impl ReadableTable<u64, i64>) -> Result<Totals, redb::Error> {
     let total = visits.last()?.map_or(0, |(number, _)| number.value());
-    Ok(Totals { total, pruned: total.saturating_sub(visits.len()?) })
+    Ok(Totals {
+        total,
+        pruned: total.saturating_sub(visits.len()?),
+    })
 }
 
 /// Where in a transaction an error came.
@@ -242,11 +289,17 @@ impl Ledger for Embedded {
         self.fresh = false;
         let committed = number > self.number;
         self.number = number;
-        Ok(if committed { LastBatch::Committed(totals) } else { LastBatch::NotCommitted })
+        Ok(if committed {
+            LastBatch::Committed(totals)
+        } else {
+            LastBatch::NotCommitted
+        })
     }
 
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
-        let Some(database) = self.database.clone() else { return Err(CommitError::Idle("not open".to_owned())) };
+        let Some(database) = self.database.clone() else {
+            return Err(CommitError::Idle("not open".to_owned()));
+        };
         let error = match self.write(&database, arrivals) {
             Ok(totals) => {
                 self.number += 1;
@@ -289,19 +342,24 @@ const ROWS_A_STEP: usize = 5_000;
 impl EmbeddedPruner {
     /// For the file that the lanes have open.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
-        EmbeddedPruner { file: Arc::clone(file) }
+        EmbeddedPruner {
+            file: Arc::clone(file),
+        }
     }
 }
 
 impl Pruner for EmbeddedPruner {
     fn prune(&mut self, keep: Duration) -> Result<bool, String> {
-        let Some(database) = self.file.lock().clone() else { return Err("the file is not open".to_owned()) };
+        let Some(database) = self.file.lock().clone() else {
+            return Err("the file is not open".to_owned());
+        };
         let before = microseconds(SystemTime::now().checked_sub(keep).unwrap_or(UNIX_EPOCH));
         prune(&database, before).map_err(|error| error.to_string())
     }
 }
 
-/// Deletes rows from the first on, as long as they are older than that. The last one stays: its number is the total.
+/// Deletes rows from the first on, as long as they are older than that. The last one stays: its
+/// number is the total.
 fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
     let old = {
         let visits = database.begin_read()?.open_table(VISITS)?;

@@ -1,7 +1,8 @@
-//! Makes the database ready: creates what is missing, takes an existing table over, counts its rows once.
+//! Makes the database ready: creates what is missing, takes an existing table over, counts its rows
+//! once.
 //!
-//! Whoever writes to the table meanwhile is hardly held up: triggers are added under a lock that is waited for in short
-//! tries, and rows are counted beside other writers (`count`).
+//! Whoever writes to the table meanwhile is hardly held up: triggers are added under a lock that is
+//! waited for in short tries, and rows are counted beside other writers (`count`).
 
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,8 @@ struct State {
     zone: String,
 }
 
-/// Sees to it that a batch can be committed. A table that vanishes under a running process is being replaced by somebody,
-/// who must not find one in his way: it is `opened` and not made again.
+/// Sees to it that a batch can be committed. A table that vanishes under a running process is being
+/// replaced by somebody, who must not find one in his way: it is `opened` and not made again.
 pub(super) async fn prepare(session: &mut Session, opened: bool) -> Result<(), Failure> {
     let (table, state) = limited(STEP_TIMEOUT, look(session)).await?;
     if table.is_none() && opened {
@@ -65,7 +66,9 @@ pub(super) async fn prepare(session: &mut Session, opened: bool) -> Result<(), F
     if !ready {
         create_in_tries(session).await?;
     }
-    let (Some(table), Some(state)) = limited(STEP_TIMEOUT, look(session)).await? else { return Err(Failure::Missing) };
+    let (Some(table), Some(state)) = limited(STEP_TIMEOUT, look(session)).await? else {
+        return Err(Failure::Missing);
+    };
     if state.counted != Some(table.oid) {
         log::info!("counting the rows of acessos");
         let counted = count::correct(session, &table, &mut count::log_progress()).await?;
@@ -83,17 +86,32 @@ async fn look(session: &Session) -> Result<(Option<Table>, Option<State>), Failu
                 ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
             to_regproc($2) IS NOT NULL \
            FROM (SELECT to_regclass($1)::oid AS oid) AS c";
-    let names = [format!("{schema}.acessos"), format!("{schema}.visitas_state")];
+    let names = [
+        format!("{schema}.acessos"),
+        format!("{schema}.visitas_state"),
+    ];
     let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&names[0], Type::TEXT), (&names[1], Type::TEXT)];
     let row = session.client.query_typed_one(table, &params).await?;
-    let Some(oid) = row.try_get::<_, Option<u32>>(0)? else { return Ok((None, None)) };
-    let mut table = Table { oid, momento: row.try_get(1)?, zone: row.try_get(2)?, triggers: row.try_get(3)? };
+    let Some(oid) = row.try_get::<_, Option<u32>>(0)? else {
+        return Ok((None, None));
+    };
+    let mut table = Table {
+        oid,
+        momento: row.try_get(1)?,
+        zone: row.try_get(2)?,
+        triggers: row.try_get(3)?,
+    };
     if !row.try_get::<_, bool>(4)? {
         return Ok((Some(table), None));
     }
-    let row = session.client.query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[]).await?;
-    let Some(row) = row.first() else { return Ok((Some(table), None)) };
+    let row = session
+        .client
+        .query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[])
+        .await?;
+    let Some(row) = row.first() else {
+        return Ok((Some(table), None));
+    };
     let state = State {
         version: row.try_get(0)?,
         made_for: row.try_get(1)?,
@@ -126,13 +144,18 @@ async fn create_in_tries(session: &Session) -> Result<(), Failure> {
         };
         session.client.batch_execute("ROLLBACK").await?;
         // Another process makes the same just now, or something holds the table.
-        let passes = matches!(failure.code(), "55P03" | "40P01" | "23505" | "42P07" | "42710" | "XX000");
+        let passes = matches!(
+            failure.code(),
+            "55P03" | "40P01" | "23505" | "42P07" | "42710" | "XX000"
+        );
         if !passes || tries >= LOCK_TRIES {
             return Err(unfit(failure));
         }
         if failure.code() == "55P03" && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             logged = Some(Instant::now());
-            log::info!("waiting for other transactions to let go of the table acessos, to add triggers to it");
+            log::info!(
+                "waiting for other transactions to let go of the table acessos, to add triggers to it"
+            );
         }
         tokio::time::sleep(LOCK_INTERVAL).await;
     }
@@ -153,15 +176,19 @@ async fn create(session: &Session) -> Result<(), Failure> {
         .await?;
     let mut table = look(session).await?.0.ok_or(Failure::Missing)?;
     if table.momento == 0 {
-        // Rows from before stay null, since nobody knows when they came; the default is for those to come.
+        // Rows from before stay null, since nobody knows when they came; the default is for those
+        // to come.
         let add = "ADD COLUMN momento timestamptz, ALTER COLUMN momento SET DEFAULT now()";
-        client.batch_execute(&format!("ALTER TABLE {schema}.acessos {add}")).await?;
+        client
+            .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))
+            .await?;
         table.momento = Type::TIMESTAMPTZ.oid();
     }
     Ok(client.batch_execute(&script(schema, &table)).await?)
 }
 
-/// Makes all that is missing, commits a batch of one, and takes it all back: whether visits could be served.
+/// Makes all that is missing, commits a batch of one, and takes it all back: whether visits could
+/// be served.
 pub(super) async fn dry_run(session: &mut Session, writer: i64) -> Result<(), Failure> {
     let (table, state) = limited(STEP_TIMEOUT, look(session)).await?;
     let ready = match (&table, &state) {
@@ -171,7 +198,9 @@ pub(super) async fn dry_run(session: &mut Session, writer: i64) -> Result<(), Fa
     if !ready {
         limited(CREATE_TIMEOUT, create(session)).await?;
     }
-    limited(STEP_TIMEOUT, session.dry_run(writer)).await.map_err(unfit)
+    limited(STEP_TIMEOUT, session.dry_run(writer))
+        .await
+        .map_err(unfit)
 }
 
 /// Whether the schema is there as this version makes it for this table.
@@ -192,7 +221,10 @@ fn script(schema: &str, table: &Table) -> String {
     let (moment, before) = match table.has_zone() {
         Some(false) => {
             let zone = literal(&table.zone);
-            (format!("m AT TIME ZONE {zone}"), format!("(before AT TIME ZONE {zone})"))
+            (
+                format!("m AT TIME ZONE {zone}"),
+                format!("(before AT TIME ZONE {zone})"),
+            )
         }
         _ => ("m".to_owned(), "before".to_owned()),
     };
@@ -219,10 +251,13 @@ impl Table {
         }
     }
 
-    /// The minute of a row in seconds since 1970, as SQL; null for infinity, and for what is no moment.
+    /// The minute of a row in seconds since 1970, as SQL; null for infinity, and for what is no
+    /// moment.
     pub(super) fn minute(&self) -> String {
         let of = |moment: &str| {
-            format!("CASE WHEN isfinite(momento) THEN floor(date_part('epoch', {moment}) / 60)::bigint * 60 END")
+            format!(
+                "CASE WHEN isfinite(momento) THEN floor(date_part('epoch', {moment}) / 60)::bigint * 60 END"
+            )
         };
         match self.has_zone() {
             Some(true) => of("momento"),

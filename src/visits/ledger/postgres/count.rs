@@ -1,7 +1,9 @@
-//! Counts the rows of the table and compares them with the totals, in one snapshot and beside all other writers.
+//! Counts the rows of the table and compares them with the totals, in one snapshot and beside all
+//! other writers.
 //!
-//! Both are of the same moment, so their difference is what the totals lack, whatever happens later: appended to the
-//! changes, it sets them right while visits go on. An existing table is taken over the same way.
+//! Both are of the same moment, so their difference is what the totals lack, whatever happens
+//! later: appended to the changes, it sets them right while visits go on. An existing table is
+//! taken over the same way.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,22 +34,30 @@ pub(super) fn log_progress() -> impl FnMut(i64, i64) {
     move |pages, of| {
         if last.elapsed() >= PROGRESS_INTERVAL {
             last = Instant::now();
-            log::info!("counting the rows of acessos: {} %", 100 * pages / of.max(1));
+            log::info!(
+                "counting the rows of acessos: {} %",
+                100 * pages / of.max(1)
+            );
         }
     }
 }
 
-/// Counts, and with `correct` sets the totals right; for `visitas check --count` and `visitas recount`.
+/// Counts, and with `correct` sets the totals right; for `visitas check --count` and `visitas
+/// recount`.
 ///
 /// # Errors
 /// A sentence.
 pub fn recount(config: &Config, correct: bool, progress: Progress<'_>) -> Result<Counted, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let work = async {
         let mut session = Session::connect(&mut Endpoints::new(config, COUNT_TIMEOUT)).await?;
         let Some(table) = adopt::counted(&session).await? else {
-            return Err(Failure::Unfit("no total is kept there yet: start visitas once".to_owned()));
+            return Err(Failure::Unfit(
+                "no total is kept there yet: start visitas once".to_owned(),
+            ));
         };
         if correct {
             self::correct(&mut session, &table, progress).await
@@ -57,11 +67,17 @@ pub fn recount(config: &Config, correct: bool, progress: Progress<'_>) -> Result
             counted
         }
     };
-    runtime.block_on(work).map_err(|failure| failure.to_string())
+    runtime
+        .block_on(work)
+        .map_err(|failure| failure.to_string())
 }
 
 /// Counts and appends what the totals lack.
-pub(super) async fn correct(session: &mut Session, table: &Table, progress: Progress<'_>) -> Result<Counted, Failure> {
+pub(super) async fn correct(
+    session: &mut Session,
+    table: &Table,
+    progress: Progress<'_>,
+) -> Result<Counted, Failure> {
     for tries in 1.. {
         match try_correct(session, table, progress).await {
             Err(failure) if failure.code() == "40001" && tries < TRIES => {
@@ -73,31 +89,60 @@ pub(super) async fn correct(session: &mut Session, table: &Table, progress: Prog
     Err(Failure::NoRow)
 }
 
-async fn try_correct(session: &Session, table: &Table, progress: Progress<'_>) -> Result<Counted, Failure> {
+async fn try_correct(
+    session: &Session,
+    table: &Table,
+    progress: Progress<'_>,
+) -> Result<Counted, Failure> {
     let counted = count(session, table, progress).await?;
-    let (starts, visits): (Vec<i64>, Vec<i64>) =
-        counted.differences.iter().map(|(start, rows, visits)| (*start, rows - visits)).unzip();
+    let (starts, visits): (Vec<i64>, Vec<i64>) = counted
+        .differences
+        .iter()
+        .map(|(start, rows, visits)| (*start, rows - visits))
+        .unzip();
     let lacking = counted.rows - counted.total;
     let text = format!("SELECT {}.visitas_correct($1, $2, $3)", session.schema);
-    let params: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&lacking, Type::INT8), (&starts, Type::INT8_ARRAY), (&visits, Type::INT8_ARRAY)];
-    // Fails with a serialization failure where another count was quicker: its correction is not in this snapshot.
-    limited(STEP_TIMEOUT, async { Ok(session.client.query_typed(&text, &params).await?) }).await?;
-    limited(COUNT_TIMEOUT, async { Ok(session.client.batch_execute("COMMIT").await?) }).await?;
+    let params: [(&(dyn ToSql + Sync), Type); 3] = [
+        (&lacking, Type::INT8),
+        (&starts, Type::INT8_ARRAY),
+        (&visits, Type::INT8_ARRAY),
+    ];
+    // Fails with a serialization failure where another count was quicker: its correction is not in
+    // this snapshot.
+    limited(STEP_TIMEOUT, async {
+        Ok(session.client.query_typed(&text, &params).await?)
+    })
+    .await?;
+    limited(COUNT_TIMEOUT, async {
+        Ok(session.client.batch_execute("COMMIT").await?)
+    })
+    .await?;
     Ok(counted)
 }
 
 /// Begins a transaction, counts in its snapshot, and leaves it open.
-pub(super) async fn count(session: &Session, table: &Table, progress: Progress<'_>) -> Result<Counted, Failure> {
+pub(super) async fn count(
+    session: &Session,
+    table: &Table,
+    progress: Progress<'_>,
+) -> Result<Counted, Failure> {
     let (client, schema) = (&session.client, &session.schema);
-    // The lock comes before the snapshot: TRUNCATE takes rows from a snapshot that was taken before it.
+    // The lock comes before the snapshot: TRUNCATE takes rows from a snapshot that was taken before
+    // it.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp; \
          LOCK TABLE {schema}.acessos IN ACCESS SHARE MODE"
     );
-    limited(STEP_TIMEOUT, async { Ok(client.batch_execute(&begin).await?) }).await?;
-    let sums = format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
-    let row = query(session, &sums, &[]).await?.pop().ok_or(Failure::NoRow)?;
+    limited(STEP_TIMEOUT, async {
+        Ok(client.batch_execute(&begin).await?)
+    })
+    .await?;
+    let sums =
+        format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
+    let row = query(session, &sums, &[])
+        .await?
+        .pop()
+        .ok_or(Failure::NoRow)?;
     let (total, since): (i64, f64) = (row.try_get(0)?, row.try_get(1)?);
     let parts = format!(
         "SELECT {schema}.visitas_bucket(start, $1), sum(visits - pruned)::bigint \
@@ -108,13 +153,25 @@ pub(super) async fn count(session: &Session, table: &Table, progress: Progress<'
         kept.insert(row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?);
     }
     let found = rows(session, table, since, progress).await?;
-    let dated = || found.iter().filter_map(|(start, rows)| Some((start.as_ref()?, rows)));
+    let dated = || {
+        found
+            .iter()
+            .filter_map(|(start, rows)| Some((start.as_ref()?, rows)))
+    };
     let mut differences: Vec<(i64, i64, i64)> = dated()
         .map(|(start, rows)| (*start, *rows, kept.remove(start).unwrap_or(0)))
         .filter(|(_, rows, visits)| rows != visits)
         .collect();
-    differences.extend(kept.into_iter().filter(|(_, visits)| *visits != 0).map(|(start, visits)| (start, 0, visits)));
-    Ok(Counted { rows: found.values().sum(), total, differences })
+    differences.extend(
+        kept.into_iter()
+            .filter(|(_, visits)| *visits != 0)
+            .map(|(start, visits)| (start, 0, visits)),
+    );
+    Ok(Counted {
+        rows: found.values().sum(),
+        total,
+        differences,
+    })
 }
 
 /// The rows of the table by their place in the history.
@@ -128,13 +185,21 @@ async fn rows(
     let size = "WITH RECURSIVE t(oid) AS (SELECT $1::oid UNION ALL \
                 SELECT i.inhrelid FROM pg_inherits i JOIN t ON i.inhparent = t.oid) \
                 SELECT coalesce(max(pg_relation_size(oid)), 0) / current_setting('block_size')::bigint FROM t";
-    let pages: i64 = query(session, size, &[(&table.oid, Type::OID)]).await?.pop().ok_or(Failure::NoRow)?.try_get(0)?;
+    let pages: i64 = query(session, size, &[(&table.oid, Type::OID)])
+        .await?
+        .pop()
+        .ok_or(Failure::NoRow)?
+        .try_get(0)?;
     let mut found: BTreeMap<Option<i64>, i64> = BTreeMap::new();
     let mut from = 0;
     while from == 0 || from < pages {
         let to = from + PAGES_A_STEP;
         // The last step has no end: the table may have grown.
-        let end = if to < pages { format!("AND ctid < '({to},0)'") } else { String::new() };
+        let end = if to < pages {
+            format!("AND ctid < '({to},0)'")
+        } else {
+            String::new()
+        };
         let text = format!(
             "SELECT {schema}.visitas_bucket(c.minute, $1), count(*) FROM (SELECT {minute} AS minute \
                FROM {schema}.acessos WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1"
@@ -148,6 +213,13 @@ async fn rows(
     Ok(found)
 }
 
-async fn query(session: &Session, text: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Failure> {
-    limited(COUNT_TIMEOUT, async { Ok(session.client.query_typed(text, params).await?) }).await
+async fn query(
+    session: &Session,
+    text: &str,
+    params: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<Row>, Failure> {
+    limited(COUNT_TIMEOUT, async {
+        Ok(session.client.query_typed(text, params).await?)
+    })
+    .await
 }

@@ -40,9 +40,18 @@ const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
 #[cold]
 pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
     let mut checks = Vec::new();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return vec![Check::fails("PostgreSQL", error.to_string(), "free some memory and descriptors")],
+        Err(error) => {
+            return vec![Check::fails(
+                "PostgreSQL",
+                error.to_string(),
+                "free some memory and descriptors",
+            )];
+        }
     };
     let looked = runtime.block_on(async {
         let began = Instant::now();
@@ -57,7 +66,8 @@ pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
     checks
 }
 
-/// What to do when nobody answers, or not as hoped: by the SQLSTATE (PostgreSQL manual, appendix A).
+/// What to do when nobody answers, or not as hoped: by the SQLSTATE (PostgreSQL manual, appendix
+/// A).
 fn advice(failure: &Failure, reason: &str) -> &'static str {
     let says = |code: &str| failure.code() == code || reason.contains(code);
     if says("28P01") || says("28000") {
@@ -85,7 +95,10 @@ async fn look(
     let facts = row(session, FACTS).await?.ok_or(Failure::NoRow)?;
     server(&facts, began.elapsed(), connections, checks)?;
     if session.pooled {
-        checks.push(Check::fine("its sessions", "through a pooler: no settings and no named statements are used"));
+        checks.push(Check::fine(
+            "its sessions",
+            "through a pooler: no settings and no named statements are used",
+        ));
     }
     let dry_run = adopt::dry_run(session, super::random_number()).await;
     session.client.batch_execute("ROLLBACK").await?;
@@ -105,22 +118,47 @@ async fn look(
         let bytes = table(&facts, checks)?;
         total(session, bytes, checks).await?;
     } else {
-        checks.push(Check::fine("table acessos", "not there yet: the first start creates it"));
+        checks.push(Check::fine(
+            "table acessos",
+            "not there yet: the first start creates it",
+        ));
     }
     Ok(())
 }
 
 async fn row(session: &Session, text: &str) -> Result<Option<Row>, Failure> {
-    limited(TIMEOUT, async { Ok(session.client.query_typed(text, &[]).await?.into_iter().next()) }).await
+    limited(TIMEOUT, async {
+        Ok(session
+            .client
+            .query_typed(text, &[])
+            .await?
+            .into_iter()
+            .next())
+    })
+    .await
 }
 
 #[cold]
-fn server(row: &Row, took: Duration, connections: usize, checks: &mut Vec<Check>) -> Result<(), Failure> {
-    let (version, user, name): (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    checks.push(Check::fine("PostgreSQL", format!("{version}, {user} in {name}, answered in {took:.1?}")));
-    let (commit, fsync, standbys): (&str, bool, &str) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5 + 1)?);
+fn server(
+    row: &Row,
+    took: Duration,
+    connections: usize,
+    checks: &mut Vec<Check>,
+) -> Result<(), Failure> {
+    let (version, user, name): (&str, &str, &str) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    checks.push(Check::fine(
+        "PostgreSQL",
+        format!("{version}, {user} in {name}, answered in {took:.1?}"),
+    ));
+    let (commit, fsync, standbys): (&str, bool, &str) =
+        (row.try_get(3)?, row.try_get(4)?, row.try_get(5 + 1)?);
     checks.push(if !fsync {
-        Check::warns("its commits", "fsync is off", "set fsync = on: a crash of the machine can lose committed rows")
+        Check::warns(
+            "its commits",
+            "fsync is off",
+            "set fsync = on: a crash of the machine can lose committed rows",
+        )
     } else if commit == "off" {
         Check::warns(
             "its commits",
@@ -128,50 +166,72 @@ fn server(row: &Row, took: Duration, connections: usize, checks: &mut Vec<Check>
             "set it to on: a crash of the server can lose visits that were answered",
         )
     } else if standbys.is_empty() {
-        Check::fine("its commits", format!("on disk (synchronous_commit {commit}, fsync on)"))
+        Check::fine(
+            "its commits",
+            format!("on disk (synchronous_commit {commit}, fsync on)"),
+        )
     } else {
-        Check::fine("its commits", format!("on disk and on standbys (synchronous_commit {commit}: {standbys})"))
+        Check::fine(
+            "its commits",
+            format!("on disk and on standbys (synchronous_commit {commit}: {standbys})"),
+        )
     });
     let free: i64 = row.try_get(5)?;
     let found = format!("{free} free, a process takes {connections}");
-    checks.push(if usize::try_from(free).is_ok_and(|free| free >= connections) {
-        Check::fine("its connections", found)
-    } else {
-        Check::warns("its connections", found, "raise max_connections")
-    });
+    checks.push(
+        if usize::try_from(free).is_ok_and(|free| free >= connections) {
+            Check::fine("its connections", found)
+        } else {
+            Check::warns("its connections", found, "raise max_connections")
+        },
+    );
     Ok(())
 }
 
 /// Reports what [`TABLE`] gave; gives the table's size.
 #[cold]
 fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
-    const UNSEEN: &str = "run visitas check --count now and then, and visitas recount where it says so";
+    const UNSEEN: &str =
+        "run visitas check --count now and then, and visitas recount where it says so";
     let bytes: i64 = row.try_get(4)?;
     let owner: &str = row.try_get(5)?;
-    checks.push(Check::fine("table acessos", format!("there, {bytes} bytes, owned by {owner}")));
+    checks.push(Check::fine(
+        "table acessos",
+        format!("there, {bytes} bytes, owned by {owner}"),
+    ));
     if row.try_get(0)? {
-        let todo = "ALTER TABLE acessos SET LOGGED: a crash of the server empties it, and the total stays";
+        let todo =
+            "ALTER TABLE acessos SET LOGGED: a crash of the server empties it, and the total stays";
         checks.push(Check::warns("table acessos", "UNLOGGED", todo));
     }
     if let Some(disabled) = row.try_get::<_, Option<&str>>(3)? {
         let todo = "start visitas anew: it enables them and counts the rows";
-        checks.push(Check::warns("table acessos", format!("triggers switched off: {disabled}"), todo));
+        checks.push(Check::warns(
+            "table acessos",
+            format!("triggers switched off: {disabled}"),
+            todo,
+        ));
     }
     if row.try_get(1)? {
-        let found = "partitioned: rows written to a partition by its own name are not seen by the total";
+        let found =
+            "partitioned: rows written to a partition by its own name are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
     } else if row.try_get(2)? {
         let found = "inherited from: rows written to an inheriting table are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
     }
     if row.try_get(6)? {
-        let found = "replicated logically: rows that come in by a subscription are not seen by the total";
+        let found =
+            "replicated logically: rows that come in by a subscription are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
     }
     if let Some(left @ ..1_000_000) = row.try_get::<_, Option<i64>>(7)? {
-        let todo =
-            "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too (ALTER SEQUENCE ... AS bigint)";
-        checks.push(Check::warns("table acessos", format!("{left} numbers are left for its rows"), todo));
+        let todo = "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too (ALTER SEQUENCE ... AS bigint)";
+        checks.push(Check::warns(
+            "table acessos",
+            format!("{left} numbers are left for its rows"),
+            todo,
+        ));
     }
     Ok(bytes)
 }
@@ -180,12 +240,18 @@ fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
 #[cold]
 async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Result<(), Failure> {
     let Some(table) = adopt::counted(session).await? else {
-        checks.push(Check::fine("the total", "not kept yet: the first start counts the rows that are there"));
+        checks.push(Check::fine(
+            "the total",
+            "not kept yet: the first start counts the rows that are there",
+        ));
         return Ok(());
     };
     if bytes > COUNTED_BYTES {
         let totals = limited(TIMEOUT, session.peek()).await?;
-        let found = format!("{}, not compared with the rows: visitas check --count does", totals.total);
+        let found = format!(
+            "{}, not compared with the rows: visitas check --count does",
+            totals.total
+        );
         checks.push(Check::fine("the total", found));
         return Ok(());
     }
@@ -195,7 +261,10 @@ async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Re
         Ok(counted) => checks.push(counted.check()),
         // Only the owner, or who was given it, may read the rows.
         Err(failure) if failure.code() == "42501" => {
-            checks.push(Check::fine("the total", "not compared with the rows: this role may not read them"));
+            checks.push(Check::fine(
+                "the total",
+                "not compared with the rows: this role may not read them",
+            ));
         }
         Err(failure) => return Err(failure),
     }

@@ -1,4 +1,5 @@
-//! Where the server may be: each of its hosts in turn, its name looked up anew every time, and a limit on every wait.
+//! Where the server may be: each of its hosts in turn, its name looked up anew every time, and a
+//! limit on every wait.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -12,14 +13,16 @@ use tokio_postgres::config::{self, LoadBalanceHosts};
 
 use crate::visits::store::Resolver;
 
-/// Time for a name to be looked up. Short, so that a name server that is silent does not keep a lane from its next host;
-/// an answer that comes later is taken up at the next try.
+/// Time for a name to be looked up. Short, so that a name server that is silent does not keep a
+/// lane from its next host; an answer that comes later is taken up at the next try.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for a TCP connection, where the configuration has none: the kernel's own is over two minutes.
+/// Time for a TCP connection, where the configuration has none: the kernel's own is over two
+/// minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-// How soon either side finds that the other has vanished while nothing is under way (tcp(7)): a firewall that forgot
-// the connection, a machine without power. The server's side frees the lane's slot and session by that.
+// How soon either side finds that the other has vanished while nothing is under way (tcp(7)): a
+// firewall that forgot the connection, a machine without power. The server's side frees the lane's
+// slot and session by that.
 const KEEPALIVE_IDLE_S: u64 = 10;
 const KEEPALIVE_INTERVAL_S: u64 = 3;
 const KEEPALIVE_COUNT: u32 = 3;
@@ -55,7 +58,11 @@ impl fmt::Display for Host {
 impl Endpoints {
     /// The endpoints of `config`. What is sent and not acknowledged within `deadline` is lost.
     pub(super) fn new(config: &Config, deadline: Duration) -> Self {
-        Endpoints { login: login(config, deadline), hosts: places(config), resolver: Resolver::new() }
+        Endpoints {
+            login: login(config, deadline),
+            hosts: places(config),
+            resolver: Resolver::new(),
+        }
     }
 
     /// The hosts in the order they are to be tried.
@@ -90,22 +97,32 @@ impl Endpoints {
     }
 }
 
-/// The hosts of a configuration with their ports, as the library reads them: an address that is given beside a name
-/// saves looking it up, and a single port is for all.
+/// The hosts of a configuration with their ports, as the library reads them: an address that is
+/// given beside a name saves looking it up, and a single port is for all.
 fn places(config: &Config) -> Vec<Host> {
-    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let (hosts, addresses, ports) = (
+        config.get_hosts(),
+        config.get_hostaddrs(),
+        config.get_ports(),
+    );
     let place = |index: usize| {
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
         let address = |address: &IpAddr| Host::Tcp(address.to_string(), port);
-        addresses.get(index).map(address).or_else(|| match hosts.get(index)? {
-            config::Host::Tcp(name) => Some(Host::Tcp(name.clone(), port)),
-            config::Host::Unix(folder) => Some(Host::Unix(folder.clone(), port)),
-        })
+        addresses
+            .get(index)
+            .map(address)
+            .or_else(|| match hosts.get(index)? {
+                config::Host::Tcp(name) => Some(Host::Tcp(name.clone(), port)),
+                config::Host::Unix(folder) => Some(Host::Unix(folder.clone(), port)),
+            })
     };
-    (0..hosts.len().max(addresses.len())).filter_map(place).collect()
+    (0..hosts.len().max(addresses.len()))
+        .filter_map(place)
+        .collect()
 }
 
-/// The configuration without its hosts, and with a limit on every wait that the network or the server could cause.
+/// The configuration without its hosts, and with a limit on every wait that the network or the
+/// server could cause.
 fn login(config: &Config, deadline: Duration) -> Config {
     let mut login = Config::new();
     if let Some(user) = config.get_user() {
@@ -118,14 +135,26 @@ fn login(config: &Config, deadline: Duration) -> Config {
         login.dbname(name);
     }
     login.application_name(config.get_application_name().unwrap_or("visitas"));
-    login.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
+    login
+        .ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation());
     login.channel_binding(config.get_channel_binding());
     login.load_balance_hosts(config.get_load_balance_hosts());
-    login.connect_timeout(config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT));
-    // What was sent and not acknowledged for so long is lost, though the connection stands (tcp(7), TCP_USER_TIMEOUT).
+    login.connect_timeout(
+        config
+            .get_connect_timeout()
+            .copied()
+            .unwrap_or(CONNECT_TIMEOUT),
+    );
+    // What was sent and not acknowledged for so long is lost, though the connection stands (tcp(7),
+    // TCP_USER_TIMEOUT).
     login.tcp_user_timeout(deadline);
-    login.keepalives(true).keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_S));
-    login.keepalives_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S)).keepalives_retries(KEEPALIVE_COUNT);
+    login
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(KEEPALIVE_IDLE_S));
+    login
+        .keepalives_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))
+        .keepalives_retries(KEEPALIVE_COUNT);
     // None of our own: a pooler refuses what it does not know, and nothing depends on any.
     if let Some(options) = config.get_options() {
         login.options(options);
@@ -147,20 +176,37 @@ mod tests {
     fn every_host_is_tried_in_its_order_at_its_own_port() {
         let endpoints = endpoints("host=db1,/run/pg,::1 port=1,2,3 user=u");
         let tcp = |name: &str, port| Host::Tcp(name.to_owned(), port);
-        assert_eq!(endpoints.hosts(), [tcp("db1", 1), Host::Unix("/run/pg".into(), 2), tcp("::1", 3)]);
-        assert_eq!(endpoints.hosts().last().map(ToString::to_string).as_deref(), Some("[::1]:3"));
+        assert_eq!(
+            endpoints.hosts(),
+            [
+                tcp("db1", 1),
+                Host::Unix("/run/pg".into(), 2),
+                tcp("::1", 3)
+            ]
+        );
+        assert_eq!(
+            endpoints.hosts().last().map(ToString::to_string).as_deref(),
+            Some("[::1]:3")
+        );
     }
 
     #[test]
     fn an_address_beside_a_name_is_taken_and_one_port_is_for_all() {
         let endpoints = endpoints("host=db1,db2 hostaddr=10.0.0.1,10.0.0.2 port=7 user=u");
-        assert_eq!(endpoints.hosts(), [Host::Tcp("10.0.0.1".to_owned(), 7), Host::Tcp("10.0.0.2".to_owned(), 7)]);
+        assert_eq!(
+            endpoints.hosts(),
+            [
+                Host::Tcp("10.0.0.1".to_owned(), 7),
+                Host::Tcp("10.0.0.2".to_owned(), 7)
+            ]
+        );
     }
 
     #[test]
     fn a_balanced_load_begins_anywhere() {
         let endpoints = endpoints("host=a,b,c port=1 user=u load_balance_hosts=random");
-        let firsts: std::collections::BTreeSet<String> = (0..100).map(|_| endpoints.hosts()[0].to_string()).collect();
+        let firsts: std::collections::BTreeSet<String> =
+            (0..100).map(|_| endpoints.hosts()[0].to_string()).collect();
         assert_eq!(firsts.len(), 3);
     }
 
@@ -171,13 +217,22 @@ mod tests {
         let mut endpoints = endpoints(given);
         let host = endpoints.hosts().remove(0);
         let config = endpoints.config(&host).expect("no name to look up");
-        assert_eq!((config.get_user(), config.get_password()), (Some("u"), Some(&b"p"[..])));
-        assert_eq!((config.get_dbname(), config.get_application_name()), (Some("d"), Some("a")));
+        assert_eq!(
+            (config.get_user(), config.get_password()),
+            (Some("u"), Some(&b"p"[..]))
+        );
+        assert_eq!(
+            (config.get_dbname(), config.get_application_name()),
+            (Some("d"), Some("a"))
+        );
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
         let given: Config = given.parse().expect("an address");
         assert_eq!(config.get_channel_binding(), given.get_channel_binding());
         assert_eq!(config.get_ssl_mode(), given.get_ssl_mode());
-        assert_eq!((config.get_hosts(), config.get_ports()), (given.get_hosts(), given.get_ports()));
+        assert_eq!(
+            (config.get_hosts(), config.get_ports()),
+            (given.get_hosts(), given.get_ports())
+        );
         assert_eq!(config.get_options(), Some("-c geqo=off"));
     }
 }

@@ -1,9 +1,11 @@
-//! The ledger in PostgreSQL: one statement a batch, exactly once whatever happens to it, whoever stands between.
+//! The ledger in PostgreSQL: one statement a batch, exactly once whatever happens to it, whoever
+//! stands between.
 //!
-//! A lane has a *writer*: a random number under which it appends one entry per batch to `visitas_log`, numbered without a
-//! gap, in the transaction that inserts the batch's rows. A number is sent once. Only an answer without error or warning
-//! is a success, and only a definite error is a failure. After anything else the batch is **in doubt**, and the lane
-//! hands over to a new writer, in one transaction that also closes the old one:
+//! A lane has a *writer*: a random number under which it appends one entry per batch to
+//! `visitas_log`, numbered without a gap, in the transaction that inserts the batch's rows. A
+//! number is sent once. Only an answer without error or warning is a success, and only a definite
+//! error is a failure. After anything else the batch is **in doubt**, and the lane hands over to a
+//! new writer, in one transaction that also closes the old one:
 //!
 //! ```text
 //!            clean answer                    closed above n: the batch is there
@@ -12,9 +14,9 @@
 //!          └─ else ───────▶ in doubt ── hand over w → w' ──────────┴── w not known: nobody can tell
 //! ```
 //!
-//! The closing entry takes the number after the newest, and an entry needs its predecessor open, so nothing can come
-//! after it: no late message of an old session, no other try. docs/exactly-once.md explains it in full; `schema.sql` has
-//! the functions.
+//! The closing entry takes the number after the newest, and an entry needs its predecessor open, so
+//! nothing can come after it: no late message of an old session, no other try. docs/exactly-once.md
+//! explains it in full; `schema.sql` has the functions.
 
 mod adopt;
 mod count;
@@ -40,12 +42,13 @@ pub use prune::PostgresPruner;
 use session::{Failure, STEP_TIMEOUT, Session, limited};
 use writer::Writer;
 
-/// Entries of its own that a lane leaves in the log: what a person who looks for the cause of something may want to see.
+/// Entries of its own that a lane leaves in the log: what a person who looks for the cause of
+/// something may want to see.
 const ENTRIES_KEPT: i64 = 64;
 /// Entries that are dropped at once: about a millisecond's work.
 const ENTRIES_DROPPED: i64 = 512;
-/// Time between two foldings of what others changed: each change that waits costs a commit, which reads the total, some
-/// 0.1 us.
+/// Time between two foldings of what others changed: each change that waits costs a commit, which
+/// reads the total, some 0.1 us.
 const FOLD_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for maintenance, which nobody waits for but the next batch.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,12 +56,12 @@ const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {
     endpoints: Endpoints,
-    /// The connection lives on this thread's own runtime, driven only while a call waits for it: so every call has a
-    /// deadline, which the blocking client of the same library cannot give.
+    /// The connection lives on this thread's own runtime, driven only while a call waits for it: so
+    /// every call has a deadline, which the blocking client of the same library cannot give.
     runtime: Option<Runtime>,
     session: Option<Session>,
-    /// A session whose statement got no answer, which the server is to give up: else sessions that wait for a lock or for a
-    /// standby pile up there.
+    /// A session whose statement got no answer, which the server is to give up: else sessions that
+    /// wait for a lock or for a standby pile up there.
     unanswered: Option<Session>,
     /// A call takes no longer than this.
     deadline: Duration,
@@ -86,7 +89,12 @@ struct Upkeep {
 impl Postgres {
     /// A client, not yet connected. A commit is given up after `deadline`.
     pub fn new(config: &Config, deadline: Duration) -> Self {
-        let upkeep = Upkeep { kept_from: 0, unfolded: false, minute: 0, last: Instant::now() };
+        let upkeep = Upkeep {
+            kept_from: 0,
+            unfolded: false,
+            minute: 0,
+            last: Instant::now(),
+        };
         Postgres {
             endpoints: Endpoints::new(config, deadline),
             runtime: None,
@@ -101,8 +109,8 @@ impl Postgres {
         }
     }
 
-    /// Runs one statement of the session within `limit`. A session that did not answer is of no more use, as is one that was
-    /// lost.
+    /// Runs one statement of the session within `limit`. A session that did not answer is of no
+    /// more use, as is one that was lost.
     fn call<T>(
         &mut self,
         limit: Duration,
@@ -113,7 +121,9 @@ impl Postgres {
         };
         let result = runtime.block_on(async {
             if !session.is_alive().await {
-                return Err(CommitError::Idle("the server closed the connection".to_owned()));
+                return Err(CommitError::Idle(
+                    "the server closed the connection".to_owned(),
+                ));
             }
             limited(limit, work(session)).await.map_err(classify)
         });
@@ -134,7 +144,9 @@ impl Postgres {
         let mut session = Session::connect(&mut self.endpoints).await?;
         adopt::prepare(&mut session, self.opened).await?;
         limited(STEP_TIMEOUT, session.prepare()).await?;
-        limited(STEP_TIMEOUT, session.dry_run(random_number())).await.map_err(adopt::unfit)?;
+        limited(STEP_TIMEOUT, session.dry_run(random_number()))
+            .await
+            .map_err(adopt::unfit)?;
         let last = match limited(STEP_TIMEOUT, self.hand_over(&mut session)).await {
             Err(failure @ Failure::Slow(_)) => {
                 self.unanswered = Some(session);
@@ -197,13 +209,19 @@ impl Ledger for Postgres {
     }
 
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
-        let Some(writer) = &self.writer else { return Err(CommitError::Idle("no writer".to_owned())) };
+        let Some(writer) = &self.writer else {
+            return Err(CommitError::Idle("no writer".to_owned()));
+        };
         let entry = writer.entry(arrivals);
-        let result = self.call(self.deadline, async |session| session.commit(&entry, arrivals).await);
+        let result = self.call(self.deadline, async |session| {
+            session.commit(&entry, arrivals).await
+        });
         match &result {
             Ok((_, unfolded)) => {
                 self.upkeep.unfolded = *unfolded;
-                self.writer.iter_mut().for_each(|writer| writer.advance(&entry));
+                self.writer
+                    .iter_mut()
+                    .for_each(|writer| writer.advance(&entry));
             }
             // No other try of this number was ever sent: it is free for the next one.
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
@@ -222,21 +240,42 @@ impl Ledger for Postgres {
     }
 
     fn maintain(&mut self) {
-        let Some(Writer { id, number, minute, .. }) = self.writer else { return };
-        let Upkeep { kept_from, unfolded, last, minute: before } = self.upkeep;
+        let Some(Writer {
+            id, number, minute, ..
+        }) = self.writer
+        else {
+            return;
+        };
+        let Upkeep {
+            kept_from,
+            unfolded,
+            last,
+            minute: before,
+        } = self.upkeep;
         self.upkeep.minute = minute;
         let drop_to = number - ENTRIES_KEPT;
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
         let folds = unfolded && last.elapsed() >= FOLD_INTERVAL;
-        // Once a minute for what others leave behind: writers that are silent, parts of the history that are old.
+        // Once a minute for what others leave behind: writers that are silent, parts of the history
+        // that are old.
         let new_minute = before != 0 && minute != before;
         if !drops && !folds && !new_minute {
             return;
         }
         let (from, to) = (kept_from, drop_to.max(kept_from));
-        match self.call(MAINTENANCE_TIMEOUT, async |session| session.maintain(id, from, to).await) {
-            Ok(()) => self.upkeep = Upkeep { kept_from: to, unfolded: false, minute, last: Instant::now() },
-            // Nothing depends on it now: the next batch finds out what is wrong with the connection.
+        match self.call(MAINTENANCE_TIMEOUT, async |session| {
+            session.maintain(id, from, to).await
+        }) {
+            Ok(()) => {
+                self.upkeep = Upkeep {
+                    kept_from: to,
+                    unfolded: false,
+                    minute,
+                    last: Instant::now(),
+                }
+            }
+            // Nothing depends on it now: the next batch finds out what is wrong with the
+            // connection.
             Err(error) => {
                 log::debug!("maintenance failed: {error}");
                 self.upkeep.last = Instant::now();
@@ -246,7 +285,8 @@ impl Ledger for Postgres {
 
     fn close(&mut self) {
         if let (Some(Writer { id, .. }), true) = (self.writer.take(), self.session.is_some()) {
-            // Without this the next process would close it after some minutes: untidy, and harmless.
+            // Without this the next process would close it after some minutes: untidy, and
+            // harmless.
             let _ = self.call(self.deadline, async |session| session.close(id).await);
         }
         self.session = None;
@@ -267,10 +307,16 @@ fn classify(failure: Failure) -> CommitError {
         Failure::Slow(_) => return CommitError::TimedOut(text),
         _ => return CommitError::InDoubt(text),
     };
-    let Some(db) = error.as_db_error() else { return CommitError::InDoubt(text) };
-    // The server ends the session with the first two, and may have committed before. A pooler that lost its server in the
-    // middle of a commit says so in an error of its own: of class 08, or without the routine that a server's error names.
-    let ends_session = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    let Some(db) = error.as_db_error() else {
+        return CommitError::InDoubt(text);
+    };
+    // The server ends the session with the first two, and may have committed before. A pooler that
+    // lost its server in the middle of a commit says so in an error of its own: of class 08, or
+    // without the routine that a server's error names.
+    let ends_session = matches!(
+        db.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    );
     if ends_session || db.code().code().starts_with("08") || db.routine().is_none() {
         return CommitError::InDoubt(text);
     }
@@ -280,9 +326,11 @@ fn classify(failure: Failure) -> CommitError {
         // Nothing was written; the next opening takes the new table over.
         "VI002" => CommitError::Idle(text),
         "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
-        // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a statement that somebody cancelled
-        // (PostgreSQL manual, appendix A).
-        code if code.starts_with("40") || ["55P03", "57014"].contains(&code) => CommitError::Transient(text),
+        // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a
+        // statement that somebody cancelled (PostgreSQL manual, appendix A).
+        code if code.starts_with("40") || ["55P03", "57014"].contains(&code) => {
+            CommitError::Transient(text)
+        }
         _ => CommitError::Rejected(text),
     }
 }

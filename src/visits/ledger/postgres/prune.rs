@@ -1,4 +1,5 @@
-//! Deletes rows that are older than they are to be kept, some pages at a time, over a connection of its own.
+//! Deletes rows that are older than they are to be kept, some pages at a time, over a connection of
+//! its own.
 
 use std::time::Duration;
 
@@ -27,7 +28,12 @@ pub struct PostgresPruner {
 impl PostgresPruner {
     /// A client, not yet connected.
     pub fn new(config: &Config) -> Self {
-        PostgresPruner { endpoints: Endpoints::new(config, PRUNE_TIMEOUT), runtime: None, session: None, page: 0 }
+        PostgresPruner {
+            endpoints: Endpoints::new(config, PRUNE_TIMEOUT),
+            runtime: None,
+            session: None,
+            page: 0,
+        }
     }
 
     async fn step(&mut self, keep: Duration) -> Result<bool, Failure> {
@@ -43,9 +49,16 @@ impl PostgresPruner {
         );
         let keep = keep.as_secs_f64();
         let work = async {
-            let params: [(&(dyn ToSql + Sync), Type); 3] =
-                [(&page, Type::INT8), (&beyond, Type::INT8), (&keep, Type::FLOAT8)];
-            Ok(session.client.query_typed_one(&text, &params).await?.try_get::<_, i64>(1)?)
+            let params: [(&(dyn ToSql + Sync), Type); 3] = [
+                (&page, Type::INT8),
+                (&beyond, Type::INT8),
+                (&keep, Type::FLOAT8),
+            ];
+            Ok(session
+                .client
+                .query_typed_one(&text, &params)
+                .await?
+                .try_get::<_, i64>(1)?)
         };
         let pages = limited(PRUNE_TIMEOUT, work).await?;
         let more = beyond < pages;
@@ -59,7 +72,10 @@ impl Pruner for PostgresPruner {
     fn prune(&mut self, keep: Duration) -> Result<bool, String> {
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,
-            None => Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?,
+            None => Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?,
         };
         let result = runtime.block_on(self.step(keep));
         self.runtime = Some(runtime);

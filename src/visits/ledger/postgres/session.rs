@@ -1,4 +1,5 @@
-//! One connection to PostgreSQL, or to a pooler before it: how it is made, and the statements a lane runs on it.
+//! One connection to PostgreSQL, or to a pooler before it: how it is made, and the statements a
+//! lane runs on it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,30 +8,35 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncReadExt, duplex};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Socket, Statement};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Socket, Statement,
+};
 
 use super::endpoints::Endpoints;
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
 use crate::visits::ledger::Totals;
 
-/// A statement on an unused connection is preceded by a look whether the server has closed it, from this age on.
+/// A statement on an unused connection is preceded by a look whether the server has closed it, from
+/// this age on.
 const STALE_AFTER: Duration = Duration::from_millis(500);
 
-/// Time for each step of making a connection. Longer than a loaded server takes, and short enough that a lane soon
-/// tries anew, perhaps at another address.
+/// Time for each step of making a connection. Longer than a loaded server takes, and short enough
+/// that a lane soon tries anew, perhaps at another address.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time to tell a server that a statement is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
-// How soon the server finds that this process has vanished (PostgreSQL manual, "Client Connection Defaults").
+// How soon the server finds that this process has vanished (PostgreSQL manual, "Client Connection
+// Defaults").
 const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; \
      SET default_transaction_isolation = 'read committed'";
 
-/// Where the session is, and whether visits can be written there. Works in the schema where `acessos` is, wherever the
-/// search path finds it, so that all is in one place. That path may have a schema that strangers create in: every operator
-/// here and in the statements of a session is one of exactly these types, which `pg_catalog` has and which comes first.
+/// Where the session is, and whether visits can be written there. Works in the schema where
+/// `acessos` is, wherever the search path finds it, so that all is in one place. That path may have
+/// a schema that strangers create in: every operator here and in the statements of a session is one
+/// of exactly these types, which `pg_catalog` has and which comes first.
 const PLACE: &str = "SELECT pg_backend_pid(), \
      quote_ident(coalesce((SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
                             WHERE c.oid = to_regclass('acessos')::oid), current_schema())::text), \
@@ -61,7 +67,11 @@ pub(super) enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.is_closed() { Failure::Closed } else { Failure::Statement(error) }
+        if error.is_closed() {
+            Failure::Closed
+        } else {
+            Failure::Statement(error)
+        }
     }
 }
 
@@ -71,7 +81,10 @@ impl fmt::Display for Failure {
             Failure::Statement(error) => f.write_str(&describe(error)),
             Failure::Slow(limit) => write!(f, "no answer in {limit:?}"),
             Failure::Closed => f.write_str("the server closed the connection"),
-            Failure::Unsettled(warning) => write!(f, "committed, but not where commits are replicated to: {warning}"),
+            Failure::Unsettled(warning) => write!(
+                f,
+                "committed, but not where commits are replicated to: {warning}"
+            ),
             Failure::NoAddress(error) => write!(f, "{error}"),
             Failure::ReadOnly => f.write_str("the server takes no writes: a standby, or read-only"),
             Failure::Missing => f.write_str("the table acessos is missing"),
@@ -120,8 +133,8 @@ pub(super) struct Session {
 struct Call {
     text: String,
     types: &'static [Type],
-    /// Where the session is ours alone it is parsed once: that saves PostgreSQL some 25 us each time. Behind a pooler the
-    /// same name may mean another client's statement.
+    /// Where the session is ours alone it is parsed once: that saves PostgreSQL some 25 us each
+    /// time. Behind a pooler the same name may mean another client's statement.
     prepared: Option<Statement>,
 }
 
@@ -130,7 +143,11 @@ impl Call {
         let row = match &self.prepared {
             Some(statement) => client.query_one(statement, params).await?,
             None => {
-                let typed: Vec<_> = params.iter().copied().zip(self.types.iter().cloned()).collect();
+                let typed: Vec<_> = params
+                    .iter()
+                    .copied()
+                    .zip(self.types.iter().cloned())
+                    .collect();
                 client.query_typed_one(&self.text, &typed).await?
             }
         };
@@ -157,18 +174,29 @@ struct Warning {
 }
 
 impl Warning {
-    /// Notes a warning of class 01. PostgreSQL gives one when the wait for a standby was cancelled: the transaction is
-    /// committed here and perhaps nowhere else. What a trigger says by RAISE is no such warning.
+    /// Notes a warning of class 01. PostgreSQL gives one when the wait for a standby was cancelled:
+    /// the transaction is committed here and perhaps nowhere else. What a trigger says by RAISE is
+    /// no such warning.
     fn note(&self, notice: &tokio_postgres::error::DbError) {
         if notice.code().code().starts_with("01") && notice.routine() != Some("exec_stmt_raise") {
-            notice.message().clone_into(&mut self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            notice.message().clone_into(
+                &mut self
+                    .text
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            );
             self.came.store(true, Ordering::Release);
         }
     }
 
     fn take(&self) -> Option<String> {
         let came = self.came.swap(false, Ordering::AcqRel);
-        came.then(|| self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
+        came.then(|| {
+            self.text
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone()
+        })
     }
 }
 
@@ -178,7 +206,9 @@ where
     Connection<Socket, T>: Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+    while let Some(Ok(message)) =
+        std::future::poll_fn(|context| connection.poll_message(context)).await
+    {
         if let AsyncMessage::Notice(notice) = message {
             warning.note(&notice);
         }
@@ -186,11 +216,13 @@ where
 }
 
 impl Session {
-    /// Connects to the first host that can be reached, logs in and takes writes, each step within [`STEP_TIMEOUT`].
+    /// Connects to the first host that can be reached, logs in and takes writes, each step within
+    /// [`STEP_TIMEOUT`].
     pub(super) async fn connect(endpoints: &mut Endpoints) -> Result<Session, Failure> {
         let mut last = Failure::Unfit("no host is configured".to_owned());
         for host in endpoints.hosts() {
-            // On this thread, which waits for the database anyway: no runtime has to keep threads for names.
+            // On this thread, which waits for the database anyway: no runtime has to keep threads
+            // for names.
             let connected = match endpoints.config(&host) {
                 Ok(config) => limited(STEP_TIMEOUT, Session::to(&config)).await,
                 Err(error) => Err(Failure::NoAddress(error)),
@@ -213,7 +245,9 @@ impl Session {
             return Err(Failure::ReadOnly);
         }
         let Some(schema) = schema else {
-            return Err(Failure::Unfit("the search_path names no schema that is there".to_owned()));
+            return Err(Failure::Unfit(
+                "the search_path names no schema that is there".to_owned(),
+            ));
         };
         let pooled = process_id(&client).await != Some(pid);
         if !pooled {
@@ -225,14 +259,30 @@ impl Session {
             types: COMMIT_TYPES,
             prepared: None,
         };
-        let peek = Call { text: format!("SELECT * FROM {schema}.visitas_peek()"), types: &[], prepared: None };
-        Ok(Session { client, schema, pooled, warning, commit, peek, used: Instant::now() })
+        let peek = Call {
+            text: format!("SELECT * FROM {schema}.visitas_peek()"),
+            types: &[],
+            prepared: None,
+        };
+        Ok(Session {
+            client,
+            schema,
+            pooled,
+            warning,
+            commit,
+            peek,
+            used: Instant::now(),
+        })
     }
 
     /// Has the server parse what a lane runs for each batch, where that is worth it.
     pub(super) async fn prepare(&mut self) -> Result<(), Failure> {
         if !self.pooled {
-            self.commit.prepared = Some(self.client.prepare_typed(&self.commit.text, self.commit.types).await?);
+            self.commit.prepared = Some(
+                self.client
+                    .prepare_typed(&self.commit.text, self.commit.types)
+                    .await?,
+            );
         }
         Ok(())
     }
@@ -247,12 +297,33 @@ impl Session {
         !self.client.is_closed()
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals with them, and whether
-    /// changes wait to be folded.
-    pub(super) async fn commit(&mut self, entry: &Entry, arrivals: &[SystemTime]) -> Result<(Totals, bool), Failure> {
-        let Entry { writer, number, before, minute, minute_visits, past, past_visits, .. } = entry;
-        let params: [&(dyn ToSql + Sync); 8] =
-            [writer, number, before, &arrivals, minute, minute_visits, past, past_visits];
+    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals
+    /// with them, and whether changes wait to be folded.
+    pub(super) async fn commit(
+        &mut self,
+        entry: &Entry,
+        arrivals: &[SystemTime],
+    ) -> Result<(Totals, bool), Failure> {
+        let Entry {
+            writer,
+            number,
+            before,
+            minute,
+            minute_visits,
+            past,
+            past_visits,
+            ..
+        } = entry;
+        let params: [&(dyn ToSql + Sync); 8] = [
+            writer,
+            number,
+            before,
+            &arrivals,
+            minute,
+            minute_visits,
+            past,
+            past_visits,
+        ];
         self.warning.take();
         let row = self.commit.run(&self.client, &params).await?;
         self.settled()?;
@@ -262,16 +333,20 @@ impl Session {
         }
     }
 
-    /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of the old one's closing entry,
-    /// if it is known, and the totals.
+    /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of
+    /// the old one's closing entry, if it is known, and the totals.
     pub(super) async fn hand_over(
         &mut self,
         new: i64,
         old: Option<i64>,
         stray: Option<i64>,
     ) -> Result<(Option<i64>, Totals), Failure> {
-        let text = format!("SELECT * FROM {}.visitas_hand_over($1, $2, $3)", self.schema);
-        let params: [(&(dyn ToSql + Sync), Type); 3] = [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
+        let text = format!(
+            "SELECT * FROM {}.visitas_hand_over($1, $2, $3)",
+            self.schema
+        );
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
         self.warning.take();
         let row = self.client.query_typed_one(&text, &params).await?;
         self.settled()?;
@@ -281,7 +356,9 @@ impl Session {
     /// The last statement's commit came without PostgreSQL's warning.
     fn settled(&mut self) -> Result<(), Failure> {
         self.used = Instant::now();
-        self.warning.take().map_or(Ok(()), |warning| Err(Failure::Unsettled(warning)))
+        self.warning
+            .take()
+            .map_or(Ok(()), |warning| Err(Failure::Unsettled(warning)))
     }
 
     /// The totals as they stand.
@@ -295,16 +372,27 @@ impl Session {
     pub(super) async fn history(&mut self, since: [i64; 3]) -> Result<Vec<Bucket>, Failure> {
         let text = format!("SELECT * FROM {}.visitas_history($1, $2)", self.schema);
         let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
-        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
+        let params: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
         let rows = self.client.query_typed(&text, &params).await?;
         self.used = Instant::now();
         rows.iter().map(bucket).collect()
     }
 
-    /// Drops the writer's entries `from` and up to `to`, closes silent writers, and folds what was appended.
-    pub(super) async fn maintain(&mut self, writer: i64, from: i64, to: i64) -> Result<(), Failure> {
+    /// Drops the writer's entries `from` and up to `to`, closes silent writers, and folds what was
+    /// appended.
+    pub(super) async fn maintain(
+        &mut self,
+        writer: i64,
+        from: i64,
+        to: i64,
+    ) -> Result<(), Failure> {
         let text = format!("SELECT {}.visitas_maintain($1, $2, $3)", self.schema);
-        let params: [(&(dyn ToSql + Sync), Type); 3] = [(&writer, Type::INT8), (&from, Type::INT8), (&to, Type::INT8)];
+        let params: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&writer, Type::INT8),
+            (&from, Type::INT8),
+            (&to, Type::INT8),
+        ];
         self.client.query_typed(&text, &params).await?;
         self.used = Instant::now();
         Ok(())
@@ -313,12 +401,15 @@ impl Session {
     /// Closes the writer for good.
     pub(super) async fn close(&mut self, writer: i64) -> Result<(), Failure> {
         let text = format!("SELECT {}.visitas_close($1)", self.schema);
-        self.client.query_typed(&text, &[(&writer, Type::INT8)]).await?;
+        self.client
+            .query_typed(&text, &[(&writer, Type::INT8)])
+            .await?;
         Ok(())
     }
 
-    /// Commits a batch of one, and takes it back: whatever would keep the next batch from being committed (a table
-    /// that is missing, a server that is read-only, a right that was revoked) is found here.
+    /// Commits a batch of one, and takes it back: whatever would keep the next batch from being
+    /// committed (a table that is missing, a server that is read-only, a right that was revoked) is
+    /// found here.
     pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
         let schema = &self.schema;
         let script = format!(
@@ -331,16 +422,24 @@ impl Session {
 
     /// Tells the server to give up the statement that got no answer.
     pub(super) async fn cancel(&self) {
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.client.cancel_token().cancel_query(NoTls)).await;
+        let _ = tokio::time::timeout(
+            CANCEL_TIMEOUT,
+            self.client.cancel_token().cancel_query(NoTls),
+        )
+        .await;
     }
 }
 
-/// The server's process that the login was answered for. A pooler answers with a number of its own making, so a session of
-/// another process says that one stands between. The library tells the number in a request to cancel alone
-/// (PostgreSQL manual, "Message Formats": CancelRequest).
+/// The server's process that the login was answered for. A pooler answers with a number of its own
+/// making, so a session of another process says that one stands between. The library tells the
+/// number in a request to cancel alone (PostgreSQL manual, "Message Formats": CancelRequest).
 async fn process_id(client: &Client) -> Option<i32> {
     let (ours, mut theirs) = duplex(64);
-    client.cancel_token().cancel_query_raw(ours, NoTls).await.ok()?;
+    client
+        .cancel_token()
+        .cancel_query_raw(ours, NoTls)
+        .await
+        .ok()?;
     let mut request = [0; 16];
     theirs.read_exact(&mut request).await.ok()?;
     Some(i32::from_be_bytes(request[8..12].try_into().ok()?))
@@ -352,16 +451,31 @@ fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
 
 /// Neither is below 0, but for rows that were taken from the table behind the triggers' back.
 fn counts(total: i64, pruned: i64) -> Totals {
-    Totals { total: u64::try_from(total).unwrap_or(0), pruned: u64::try_from(pruned).unwrap_or(0) }
+    Totals {
+        total: u64::try_from(total).unwrap_or(0),
+        pruned: u64::try_from(pruned).unwrap_or(0),
+    }
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {
     let seconds: i64 = row.try_get(0)?;
-    let step = Step::ALL.into_iter().find(|step| step.seconds() == seconds).ok_or(Failure::NoRow)?;
-    Ok(Bucket { step, start: row.try_get(1)?, visits: row.try_get(2)? })
+    let step = Step::ALL
+        .into_iter()
+        .find(|step| step.seconds() == seconds)
+        .ok_or(Failure::NoRow)?;
+    Ok(Bucket {
+        step,
+        start: row.try_get(1)?,
+        visits: row.try_get(2)?,
+    })
 }
 
 /// Gives a step up after that time.
-pub(super) async fn limited<T>(limit: Duration, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(limit, step).await.unwrap_or(Err(Failure::Slow(limit)))
+pub(super) async fn limited<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(limit, step)
+        .await
+        .unwrap_or(Err(Failure::Slow(limit)))
 }

@@ -1,4 +1,5 @@
-//! A writer: one lane's identity in the log, with the running totals that its next entry carries on.
+//! A writer: one lane's identity in the log, with the running totals that its next entry carries
+//! on.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -35,16 +36,35 @@ pub(super) struct Entry {
 
 impl Writer {
     pub(super) fn new(id: i64) -> Self {
-        Writer { id, number: 1, total: 0, minute: 0, minute_visits: 0 }
+        Writer {
+            id,
+            number: 1,
+            total: 0,
+            minute: 0,
+            minute_visits: 0,
+        }
     }
 
     /// The entry that these arrivals make next; without any it changes no number.
     pub(super) fn entry(&self, arrivals: &[SystemTime]) -> Entry {
         let (minute, minute_visits) = (self.minute, self.minute_visits);
         let visits = arrivals.len() as i64;
-        let entry = Entry { writer: self.id, number: self.number, before: self.total, visits, ..Entry::default() };
-        if arrivals.iter().all(|arrival| Step::Minute.start_of(*arrival) == minute) {
-            return Entry { minute, minute_visits: minute_visits + visits, ..entry };
+        let entry = Entry {
+            writer: self.id,
+            number: self.number,
+            before: self.total,
+            visits,
+            ..Entry::default()
+        };
+        if arrivals
+            .iter()
+            .all(|arrival| Step::Minute.start_of(*arrival) == minute)
+        {
+            return Entry {
+                minute,
+                minute_visits: minute_visits + visits,
+                ..entry
+            };
         }
         let mut minutes = BTreeMap::new();
         if minute_visits > 0 {
@@ -53,10 +73,17 @@ impl Writer {
         for arrival in arrivals {
             *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
         }
-        // A clock that was set back must not reopen a minute for each visit: the latest stays the current one.
+        // A clock that was set back must not reopen a minute for each visit: the latest stays the
+        // current one.
         let (minute, minute_visits) = minutes.pop_last().unwrap_or((minute, minute_visits));
         let (past, past_visits) = minutes.into_iter().unzip();
-        Entry { minute, minute_visits, past, past_visits, ..entry }
+        Entry {
+            minute,
+            minute_visits,
+            past,
+            past_visits,
+            ..entry
+        }
     }
 
     /// The entry is in the log.
@@ -81,12 +108,23 @@ mod tests {
     fn totals_run_on_and_minutes_that_are_over_are_told_once() {
         let mut writer = Writer::new(7);
         let first = writer.entry(&[at(60), at(61)]);
-        assert_eq!((first.number, first.before, first.minute, first.minute_visits), (1, 0, 60, 2));
+        assert_eq!(
+            (
+                first.number,
+                first.before,
+                first.minute,
+                first.minute_visits
+            ),
+            (1, 0, 60, 2)
+        );
         assert!(first.past.is_empty());
         writer.advance(&first);
         let second = writer.entry(&[at(119), at(125), at(300)]);
         assert_eq!((second.number, second.before, second.visits), (2, 2, 3));
-        assert_eq!((second.past, second.past_visits), (vec![60, 120], vec![3, 1]));
+        assert_eq!(
+            (second.past, second.past_visits),
+            (vec![60, 120], vec![3, 1])
+        );
         assert_eq!((second.minute, second.minute_visits), (300, 1));
     }
 
@@ -95,7 +133,15 @@ mod tests {
         let mut writer = Writer::new(7);
         writer.advance(&writer.entry(&[at(60)]));
         let empty = writer.entry(&[]);
-        assert_eq!((empty.before, empty.visits, empty.minute, empty.minute_visits), (1, 0, 60, 1));
+        assert_eq!(
+            (
+                empty.before,
+                empty.visits,
+                empty.minute,
+                empty.minute_visits
+            ),
+            (1, 0, 60, 1)
+        );
     }
 
     #[test]
