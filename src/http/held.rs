@@ -1,33 +1,31 @@
-//! The memory that connections may hold while they wait: unfinished heads, and answers that are not
-//! taken.
+//! The memory that connections hold while they wait: unfinished heads, and answers not yet taken.
 //!
-//! A connection that has nothing to wait for with holds nothing, so the price of this is paid by
-//! those alone that make the server wait. Beyond three quarters of the budget the clock has the
-//! oldest of them evicted; beyond all of it a connection is refused instead of waited for.
+//! An idle connection holds nothing, so only those that make the server wait pay for this. Above
+//! three quarters of the limit the clock evicts the oldest holders. Above the limit a connection is
+//! refused instead of waited for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The bytes that waiting connections hold, and may.
+/// Bytes held by all waiting connections, and their limit.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct HeldMemory {
     limit: usize,
     held: AtomicUsize,
-    /// Bytes that the kernel holds for connections, where that is taken from the same limit.
+    /// Bytes of socket buffers, where the kernel takes them out of the same limit.
     kernel: AtomicUsize,
     scarce: AtomicBool,
 }
 
-/// Bytes that one connection holds while it waits.
+/// The bytes that one connection holds while it waits; dropping this gives them back.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
-    budget: &'a Budget,
+pub(super) struct Hold<'a> {
+    memory: &'a HeldMemory,
     bytes: usize,
 }
 
-impl Budget {
-    /// A budget of that many bytes.
-    pub(super) fn new(limit: usize) -> Budget {
-        Budget {
+impl HeldMemory {
+    pub(super) fn new(limit: usize) -> HeldMemory {
+        HeldMemory {
             limit,
             held: AtomicUsize::new(0),
             kernel: AtomicUsize::new(0),
@@ -35,35 +33,31 @@ impl Budget {
         }
     }
 
-    /// Takes that many bytes until the guard is dropped; `None` where they are not there.
-    pub(super) fn hold(&self, bytes: usize) -> Option<Held<'_>> {
+    /// Holds that many bytes; `None` where the limit does not allow it.
+    pub(super) fn hold(&self, bytes: usize) -> Option<Hold<'_>> {
+        let hold = Hold {
+            memory: self,
+            bytes,
+        };
         if bytes == 0 {
-            return Some(Held {
-                budget: self,
-                bytes: 0,
-            });
+            return Some(hold);
         }
         let held = self.held.fetch_add(bytes, Ordering::Relaxed)
             + bytes
             + self.kernel.load(Ordering::Relaxed);
-        let guard = Held {
-            budget: self,
-            bytes,
-        };
-        if held > self.limit / 4 * 3 {
+        if self.is_above_threshold(held) {
             self.scarce.store(true, Ordering::Relaxed);
         }
-        (held <= self.limit).then_some(guard)
+        (held <= self.limit).then_some(hold)
     }
 
-    /// Whether connections have to go, since the last call.
+    /// Whether connections must be evicted, because of now or of any moment since the last call.
     pub(super) fn take_scarce(&self) -> bool {
-        self.scarce.swap(false, Ordering::Relaxed) || self.is_scarce()
+        self.scarce.swap(false, Ordering::Relaxed) || self.is_above_threshold(self.held())
     }
 
-    /// Whether more than three quarters are held.
-    pub(super) fn is_scarce(&self) -> bool {
-        self.held() > self.limit / 4 * 3
+    fn is_above_threshold(&self, held: usize) -> bool {
+        held > self.limit / 4 * 3
     }
 
     /// Bytes held now.
@@ -71,16 +65,15 @@ impl Budget {
         self.held.load(Ordering::Relaxed) + self.kernel.load(Ordering::Relaxed)
     }
 
-    /// Tells what the kernel holds now.
     pub(super) fn set_kernel(&self, bytes: usize) {
         self.kernel.store(bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -91,17 +84,17 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_given_back() {
-        let budget = Budget::new(100);
-        let first = budget.hold(70);
-        assert!(first.is_some() && !budget.take_scarce());
-        assert!(budget.hold(31).is_none(), "beyond the limit");
-        assert!(budget.take_scarce(), "that it was asked for is known");
-        let second = budget.hold(30);
-        assert!(second.is_some() && budget.is_scarce());
+        let memory = HeldMemory::new(100);
+        let first = memory.hold(70);
+        assert!(first.is_some() && !memory.take_scarce());
+        assert!(memory.hold(31).is_none(), "beyond the limit");
+        assert!(memory.take_scarce(), "the refused attempt is remembered");
+        let second = memory.hold(30);
+        assert!(second.is_some() && memory.take_scarce());
         drop((first, second));
-        assert_eq!(budget.held(), 0);
-        assert!(budget.hold(0).is_some());
-        budget.set_kernel(80);
-        assert!(budget.hold(21).is_none() && budget.is_scarce());
+        assert_eq!(memory.held(), 0);
+        assert!(memory.hold(0).is_some());
+        memory.set_kernel(80);
+        assert!(memory.hold(21).is_none() && memory.take_scarce());
     }
 }

@@ -1,48 +1,48 @@
-//! The brake on visits: a bucket of tokens for each address, in a table that does not grow.
+//! The rate limit on visits: a token bucket per address, in a table of fixed size.
 //!
-//! A bucket is one number, the time at which it will be full again (the generic cell rate
-//! algorithm, ITU-T I.371): a visit moves it on by the time of one token, and is refused where it
-//! would be further ahead than a whole bucket.
+//! A bucket is one number, the time when it will be full again (the generic cell rate algorithm,
+//! ITU-T I.371). A visit moves that time on by one token, and is refused where it would move more
+//! than a whole bucket ahead.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Buckets that share a lock: addresses whose numbers begin alike.
+/// Buckets that share a lock.
 const WAYS: usize = 16;
 /// Sets of buckets, a power of two: 65,536 buckets in all, 1 MB.
 const SETS: usize = 4096;
-/// The coarse clock counts milliseconds, a bucket microseconds: a token may take less than one.
+/// The coarse clock counts milliseconds, a bucket microseconds: a token may take less than 1 ms.
 const MICROSECONDS: u64 = 1000;
 
-/// Who may visit how often.
 #[derive(Debug)]
-pub(super) struct Brake {
-    /// Microseconds that one visit takes, and that a whole bucket takes to fill.
+pub(super) struct RateLimit {
+    /// Microseconds that one token takes to fill.
     token: u64,
+    /// Microseconds that a whole bucket takes to fill.
     whole: u64,
     sets: Box<[Mutex<[Bucket; WAYS]>]>,
-    /// Nobody outside can know which addresses share a set.
+    /// Hides which addresses share a set.
     secret: RandomState,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
-    /// A hash of the address. With 64 bits two addresses hardly ever share one.
+    /// A hash of the address. Two addresses hardly ever share one of 64 bits.
     who: u64,
-    /// When it is full again. A bucket that is full is as good as none.
+    /// When it is full again. A full bucket is as good as none.
     full_at: u64,
 }
 
-impl Brake {
-    /// A brake that lets an address make that many visits in that time.
-    pub(super) fn new(visits: u32, time: Duration) -> Brake {
+impl RateLimit {
+    /// Lets an address make `visits` visits in `time`.
+    pub(super) fn new(visits: u32, time: Duration) -> RateLimit {
         let whole = u64::try_from(time.as_micros())
             .unwrap_or(u64::MAX / 4)
             .max(1);
         let sets = (0..SETS).map(|_| Mutex::default()).collect();
-        Brake {
+        RateLimit {
             token: (whole / u64::from(visits)).max(1),
             whole,
             sets,
@@ -53,7 +53,7 @@ impl Brake {
     /// Takes a token for a visit by that address.
     ///
     /// # Errors
-    /// The time after which there will be one.
+    /// The time until there is one.
     pub(super) fn take(&self, address: IpAddr, now_ms: u64) -> Result<(), Duration> {
         let who = self.secret.hash_one(share(address));
         let now = now_ms * MICROSECONDS;
@@ -61,7 +61,7 @@ impl Brake {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let known = set.iter().position(|bucket| bucket.who == who);
-        // In a full set the fullest bucket goes: it is the one whose loss lets the least through.
+        // In a full set the fullest bucket goes: its loss lets the fewest visits through.
         let fullest = || {
             set.iter()
                 .enumerate()
@@ -78,11 +78,11 @@ impl Brake {
     }
 }
 
-/// Who shares a bucket: an IPv6 client has a whole /64 to choose its address from (RFC 7421).
+/// What shares a bucket: an IPv6 client chooses its address from a whole /64 (RFC 7421).
 fn share(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits()),
-        // Outside of what IPv4 has.
+        // Above every IPv4 address.
         IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
     }
 }
@@ -99,48 +99,48 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_at_once_and_fills_with_time() {
-        let brake = Brake::new(60, Duration::from_secs(60));
+        let limit = RateLimit::new(60, Duration::from_secs(60));
         for _ in 0..60 {
-            assert_eq!(brake.take(v4(1), 5000), Ok(()));
+            assert_eq!(limit.take(v4(1), 5000), Ok(()));
         }
-        assert_eq!(brake.take(v4(1), 5000), Err(Duration::from_secs(1)));
-        assert_eq!(brake.take(v4(2), 5000), Ok(()), "another address");
-        assert_eq!(brake.take(v4(1), 5500), Err(Duration::from_millis(500)));
-        assert_eq!(brake.take(v4(1), 6000), Ok(()));
-        assert!(brake.take(v4(1), 6000).is_err());
+        assert_eq!(limit.take(v4(1), 5000), Err(Duration::from_secs(1)));
+        assert_eq!(limit.take(v4(2), 5000), Ok(()), "another address");
+        assert_eq!(limit.take(v4(1), 5500), Err(Duration::from_millis(500)));
+        assert_eq!(limit.take(v4(1), 6000), Ok(()));
+        assert!(limit.take(v4(1), 6000).is_err());
         for _ in 0..60 {
             assert_eq!(
-                brake.take(v4(1), 70_000),
+                limit.take(v4(1), 70_000),
                 Ok(()),
                 "full again, and no fuller"
             );
         }
-        assert!(brake.take(v4(1), 70_000).is_err());
+        assert!(limit.take(v4(1), 70_000).is_err());
     }
 
     #[test]
     fn a_network_of_ipv6_shares_a_bucket() {
-        let brake = Brake::new(2, Duration::from_secs(60));
+        let limit = RateLimit::new(2, Duration::from_secs(60));
         let v6 = |network: u128, host: u128| {
             IpAddr::from(Ipv6Addr::from(0x2001_0db8 << 96 | network << 64 | host))
         };
-        assert_eq!(brake.take(v6(1, 1), 1), Ok(()));
-        assert_eq!(brake.take(v6(1, 2), 1), Ok(()));
-        assert!(brake.take(v6(1, 3), 1).is_err());
-        assert_eq!(brake.take(v6(2, 3), 1), Ok(()));
+        assert_eq!(limit.take(v6(1, 1), 1), Ok(()));
+        assert_eq!(limit.take(v6(1, 2), 1), Ok(()));
+        assert!(limit.take(v6(1, 3), 1).is_err());
+        assert_eq!(limit.take(v6(2, 3), 1), Ok(()));
     }
 
     #[test]
     fn many_addresses_take_no_more_room_and_leave_an_empty_bucket_empty() {
-        let brake = Brake::new(10, Duration::from_secs(3600));
+        let limit = RateLimit::new(10, Duration::from_secs(3600));
         for _ in 0..10 {
-            assert_eq!(brake.take(v4(0), 1), Ok(()));
+            assert_eq!(limit.take(v4(0), 1), Ok(()));
         }
         for number in 1..200_000 {
-            assert_eq!(brake.take(v4(number), 1), Ok(()));
+            assert_eq!(limit.take(v4(number), 1), Ok(()));
         }
         assert!(
-            brake.take(v4(0), 1).is_err(),
+            limit.take(v4(0), 1).is_err(),
             "it was not pushed out by those that made one visit"
         );
     }

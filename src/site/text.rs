@@ -1,4 +1,4 @@
-//! Numbers as a language writes them, times in UTC, and text that goes into XML or JSON.
+//! Numbers as a language writes them, times in UTC, and text inside XML or JSON.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::negotiation::Language;
 use crate::logging;
 
-/// The number in groups of three: `1.234` in Portuguese, `1,234` in English.
+/// Appends `1.234` in Portuguese, `1,234` in English.
 pub(super) fn grouped(number: impl itoa::Integer, language: Language, into: &mut Vec<u8>) {
     let separator = match language {
         Language::Portuguese => b'.',
@@ -31,7 +31,7 @@ pub(super) fn utc(unix_s: i64) -> String {
     time + "Z"
 }
 
-/// Appends `text` so that it is text in XML and in an attribute, without what XML cannot hold.
+/// Appends `text` for XML and its attributes. What XML cannot hold becomes U+FFFD.
 pub(super) fn escape_xml(text: &str, into: &mut String) {
     for c in text.chars() {
         match c {
