@@ -56,6 +56,8 @@ const METRICS: &[Metric] = &[
         |site, out| out.histogram(site.measures.times())),
     metric(HISTOGRAM, "visitas_commit_seconds", "Time from taking a batch to its commit.",
         |site, out| out.histogram(site.visits.stats().commit_seconds.cumulative())),
+    metric(HISTOGRAM, "visitas_increment_seconds", "Time of an increment of the counter, one per batch.",
+        |site, out| out.histogram(site.visits.stats().increment_seconds.cumulative())),
     metric(HISTOGRAM, "visitas_batch_visits", "Visits committed together.",
         |site, out| out.histogram(site.visits.stats().batch_visits.cumulative())),
     metric(GAUGE, "visitas_queue_length", "Visits that wait for a commit.",

@@ -125,7 +125,8 @@ pub(super) fn start(
 fn part_ready(shared: &Shared) {
     if shared.startup.ready() {
         shared.admit();
-        shared.startup.report(Event::Ready);
+        let schema = shared.startup.schema.get().cloned();
+        shared.startup.report(Event::Ready(schema));
     }
 }
 
@@ -140,6 +141,9 @@ impl Lane {
     /// Serves batches until the queue is closed and empty.
     fn run(mut self) {
         if self.connect() {
+            if let Some(schema) = self.ledger.schema() {
+                let _ = self.shared.startup.schema.set(schema.to_owned());
+            }
             part_ready(&self.shared);
             self.shared.startup.wait();
             self.serve();

@@ -2,7 +2,7 @@
 //! counter once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::visits::Event;
@@ -14,6 +14,7 @@ pub(in crate::visits) struct Startup {
     missing: Mutex<usize>,
     all_ready: Condvar,
     begun: AtomicBool,
+    pub(super) schema: OnceLock<String>,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -29,6 +30,7 @@ impl Startup {
             missing: Mutex::new(parts),
             all_ready: Condvar::new(),
             begun: AtomicBool::new(false),
+            schema: OnceLock::new(),
             on_event,
         }
     }

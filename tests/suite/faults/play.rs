@@ -182,11 +182,22 @@ impl Play {
             .zip(marks)
             .map(|(visitas, mark)| visitas.stderr().since(mark))
             .collect();
-        let totals = web.iter().map(|visitas| visitas.stats().total).collect();
+        let totals = web.iter().map(total_now).collect();
         let counted = redis.map(|redis| redis.counter().unwrap_or(0));
         let held = rows.look(&form, rows_gone, web);
         Account::new(form, seconds, faults, tally, held, totals, counted, log)
     }
+}
+
+/// The total as soon as it is told: right after the last fault a connection may still be replaced.
+fn total_now(visitas: &Visitas) -> u64 {
+    let mut total = None;
+    within(RECOVERY_LIMIT, "the total", || {
+        let response = visitas.get("/stats");
+        total = (response.status == 200).then(|| response.fields().total);
+        total.is_some()
+    });
+    total.expect("as awaited")
 }
 
 /// A different number at each call, from 0 to `below` - 1, for whatever is to happen at no
