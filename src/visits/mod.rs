@@ -58,7 +58,8 @@ pub struct Options {
 /// What the lanes report.
 #[derive(Debug)]
 pub enum Event {
-    /// Every lane has reached the ledger: visits are taken. In a database, the schema with the rows.
+    /// Every lane has reached the ledger: visits are taken. In a database, the schema with the
+    /// rows.
     Ready(Option<String>),
     /// The ledger could not be reached in the allowed attempts, or never can be; the sentence says
     /// why.

@@ -24,6 +24,7 @@ mod diagnose;
 mod endpoints;
 mod prune;
 mod session;
+mod table;
 mod writer;
 
 use std::hash::{BuildHasher, RandomState};

@@ -1,17 +1,18 @@
--- What visitas keeps in the database beside acessos. Nothing here is updated on the way of a visit: lanes and triggers
--- only append, and maintenance folds what they appended now and then. docs/exactly-once.md has the protocol.
+-- What visitas keeps in the database beside acessos. Nothing here is updated on the way of a visit:
+-- lanes and triggers only append, and maintenance folds what they appended now and then.
+-- docs/exactly-once.md has the protocol.
 --
--- visitas_writers  lanes whose running totals are part of the total
--- visitas_log      one row per batch, with its writer's running totals; the key is the fence and the idempotency key
+-- visitas_writers  lanes whose running totals are part of the total visitas_log      one row per
+-- batch, with its writer's running totals; the key is the fence and the idempotency key
 -- visitas_closed   writers that will never append again; their entries go after a week
 -- visitas_changes  what triggers, closed writers, recounts and pruning add; waits here to be folded
--- visitas_base     the folded total: the newest row counts
--- visitas_history  folded visits by minute (a day), hour (a week) and day
--- visitas_schema   the version of all this, and which table acessos was when it was made and counted
+-- visitas_base     the folded total: the newest row counts visitas_history  folded visits by minute
+-- (a day), hour (a week) and day visitas_schema   the version of all this, and which table acessos
+-- was when it was made and counted
 --
--- The program puts in: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its oid; @moment@ how
--- the moment m is stored in momento; @minute@ the minute of momento, null where it is no moment.
--- The column counter is '' for all visits.
+-- The program puts in: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@
+-- its oid; @moment@ how the moment m is stored in momento; @minute@ the minute of momento, null
+-- where it is no moment. The column counter is '' for all visits.
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_schema (
     version integer NOT NULL,
@@ -79,7 +80,8 @@ SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed
        SELECT * FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = w.writer
         ORDER BY g.number DESC LIMIT 1) AS l;
 
--- One row. Changes older than the horizon are gone, so the scan starts there and meets no dead versions.
+-- One row. Changes older than the horizon are gone, so the scan starts there and meets no dead
+-- versions.
 CREATE OR REPLACE VIEW @schema@.visitas_sums AS
 SELECT (b.total + c.total + w.total)::bigint AS total, (b.pruned + c.pruned)::bigint AS pruned, c.unfolded
   FROM (SELECT * FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
@@ -99,8 +101,8 @@ SELECT c.start, c.visits, c.pruned
 UNION ALL
 SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits <> 0;
 
--- Where a minute is kept: minutes for a day, hours for a week, days for ever. Anybody asks for an hour of minutes and two
--- days of hours; the rest is room for clocks that differ.
+-- Where a minute is kept: minutes for a day, hours for a week, days for ever. Anybody asks for an
+-- hour of minutes and two days of hours; the rest is room for clocks that differ.
 CREATE OR REPLACE FUNCTION @schema@.visitas_bucket(minute bigint, now double precision) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN minute >= now - 86400 THEN minute
@@ -116,10 +118,11 @@ RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_c
     SELECT version, made_for, counted, momento, zone FROM @schema@.visitas_schema
 $$;
 
--- What holds for the rest of a transaction: the mark by which triggers know it; a limit for the wait at a key; that
--- PostgreSQL's warning about a cancelled wait for a standby is told, which comes in the commit, when a function's own SET
--- is over; and that the log is read by its index, however small it was when the plan was made. With a stricter isolation
--- level a statement would see what was there before it waited, which proves nothing.
+-- What holds for the rest of a transaction: the mark by which triggers know it; a limit for the
+-- wait at a key; that PostgreSQL's warning about a cancelled wait for a standby is told, which
+-- comes in the commit, when a function's own SET is over; and that the log is read by its index,
+-- however small it was when the plan was made. With a stricter isolation level a statement would
+-- see what was there before it waited, which proves nothing.
 CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -136,14 +139,17 @@ BEGIN
 END
 $$;
 
--- One batch, one transaction: its entry, then its rows. The key lets a number in once: the insert comes first and waits
--- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
--- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
+-- One batch, one transaction: its entry, then its rows. The key lets a number in once: the insert
+-- comes first and waits for whoever has the number in flight; the entry before is looked for after
+-- that, by a later snapshot. The other way round a message that comes late could find its
+-- predecessor, wait, and meet a free key once both were trimmed.
 --
--- Gives the total with the batch, how many of it were deleted for their age, and 1 where changes wait to be folded.
+-- Gives the total with the batch, how many of it were deleted for their age, and 1 where changes
+-- wait to be folded.
 --
--- This runs for every batch, so it has no search_path of its own, which costs some 10 us. Every function and every operator
--- is named in full instead: whatever path the caller has, nothing of his runs with the owner's rights.
+-- This runs for every batch, so it has no search_path of its own, which costs some 10 us. Every
+-- function and every operator is named in full instead: whatever path the caller has, nothing of
+-- his runs with the owner's rights.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
     p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[]) RETURNS bigint[]
@@ -173,7 +179,8 @@ BEGIN
         INSERT INTO @schema@.visitas_changes (start, visits)
         SELECT p_past[i], p_past_visits[i] FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
     END IF;
-    -- One statement, so one snapshot: what others fold or close meanwhile is in one place or the other.
+    -- One statement, so one snapshot: what others fold or close meanwhile is in one place or the
+    -- other.
     SELECT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
                       AND g.writer OPERATOR(pg_catalog.=) p_writer
                       AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
@@ -200,9 +207,10 @@ BEGIN
 END
 $$;
 
--- Closes a writer, so that nothing can be appended to it any more: the number after its newest entry is taken, its total
--- goes to the changes. Gives the number of the closing entry, null where the writer is not known (any more). Raises
--- unique_violation where a commit of that writer came in between: call again.
+-- Closes a writer, so that nothing can be appended to it any more: the number after its newest
+-- entry is taken, its total goes to the changes. Gives the number of the closing entry, null where
+-- the writer is not known (any more). Raises unique_violation where a commit of that writer came in
+-- between: call again.
 CREATE OR REPLACE FUNCTION @schema@.visitas_close(p_writer bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms' AS $$
 DECLARE
@@ -212,7 +220,8 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'a writer is closed in the isolation level READ COMMITTED' USING ERRCODE = 'VI004';
     END IF;
-    -- The lock against others who close it: only one of them deletes the row, and only that one adds the total.
+    -- The lock against others who close it: only one of them deletes the row, and only that one
+    -- adds the total.
     DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
     ours := FOUND;
     SELECT * INTO last FROM @schema@.visitas_log g
@@ -234,10 +243,11 @@ BEGIN
 END
 $$;
 
--- Registers a new writer in the transaction that closes the lane's old one, and a stray one whose own hand-over was in
--- doubt. So wherever the new writer is known, on whichever server, the old one is closed: a batch of the old one that is
--- in doubt is there if the closing entry has a greater number, and else never will be. A commit of this without a warning
--- is as durable as the server makes commits, and so is all that it saw.
+-- Registers a new writer in the transaction that closes the lane's old one, and a stray one whose
+-- own hand-over was in doubt. So wherever the new writer is known, on whichever server, the old one
+-- is closed: a batch of the old one that is in doubt is there if the closing entry has a greater
+-- number, and else never will be. A commit of this without a warning is as durable as the server
+-- makes commits, and so is all that it saw.
 CREATE OR REPLACE FUNCTION @schema@.visitas_hand_over(
     p_new bigint, p_old bigint, p_stray bigint, OUT closed bigint, OUT total bigint, OUT pruned bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -280,8 +290,9 @@ BEGIN
 END
 $$;
 
--- Moves finished changes to the base and the history. With p_all also those that a restored dump brought along, whose
--- transaction numbers are of another server. Under the lock on visitas_base, so that one folds at a time.
+-- Moves finished changes to the base and the history. With p_all also those that a restored dump
+-- brought along, whose transaction numbers are of another server. Under the lock on visitas_base,
+-- so that one folds at a time.
 CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
@@ -325,16 +336,18 @@ BEGIN
 END
 $$;
 
--- What a lane does after its answers, now and then: drops its own old entries, lowest first, closes writers that were
--- silent for long, and folds. Where another session is at the shared part, that part is left to it.
+-- What a lane does after its answers, now and then: drops its own old entries, lowest first, closes
+-- writers that were silent for long, and folds. Where another session is at the shared part, that
+-- part is left to it.
 CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     silent bigint;
 BEGIN
-    -- Nothing here must survive a crash: what was undone is done again. Neither disk nor standby is waited for, which would
-    -- hold up the lane's next batch; the commit of that one waits for all before it.
+    -- Nothing here must survive a crash: what was undone is done again. Neither disk nor standby is
+    -- waited for, which would hold up the lane's next batch; the commit of that one waits for all
+    -- before it.
     PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM @schema@.visitas_log g
      WHERE g.counter = '' AND g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
@@ -352,8 +365,8 @@ BEGIN
             NULL; -- It is not silent any more.
         END;
     END LOOP;
-    -- A message of a closed writer may still be in the network: without its predecessor it is refused all the same, but
-    -- a lane that asks whether its batch is there must find it.
+    -- A message of a closed writer may still be in the network: without its predecessor it is
+    -- refused all the same, but a lane that asks whether its batch is there must find it.
     DELETE FROM @schema@.visitas_log g USING @schema@.visitas_closed c
      WHERE g.counter = '' AND g.writer = c.writer AND c.at < now() - interval '7 days';
     DELETE FROM @schema@.visitas_closed c WHERE c.at < now() - interval '7 days';
@@ -361,8 +374,9 @@ BEGIN
 END
 $$;
 
--- Deletes the rows in those pages that are older than so many seconds by this server's clock, and keeps their number. Rows
--- that others have locked wait for the next time, so nobody waits and nothing deadlocks. Gives the number deleted.
+-- Deletes the rows in those pages that are older than so many seconds by this server's clock, and
+-- keeps their number. Rows that others have locked wait for the next time, so nobody waits and
+-- nothing deadlocks. Gives the number deleted.
 CREATE OR REPLACE FUNCTION @schema@.visitas_prune(p_first bigint, p_beyond bigint, p_keep double precision)
 RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
@@ -386,7 +400,8 @@ BEGIN
 END
 $$;
 
--- Takes a partition's rows over into the pruned part. The caller drops or detaches it in the same transaction:
+-- Takes a partition's rows over into the pruned part. The caller drops or detaches it in the same
+-- transaction:
 --     BEGIN; SELECT visitas_retire('acessos_2025'); DROP TABLE acessos_2025; COMMIT;
 CREATE OR REPLACE FUNCTION @schema@.visitas_retire(p_partition regclass) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -423,8 +438,9 @@ BEGIN
 END
 $$;
 
--- Counts what foreign statements change, one appended row per statement and bucket. It runs as the owner, so that a role
--- that may only write to acessos is counted too, and names everything in full, so that nobody can put his own in between.
+-- Counts what foreign statements change, one appended row per statement and bucket. It runs as the
+-- owner, so that a role that may only write to acessos is counted too, and names everything in
+-- full, so that nobody can put his own in between.
 CREATE OR REPLACE FUNCTION @schema@.visitas_count() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -452,7 +468,8 @@ BEGIN
                 SELECT @minute@, 1 FROM changed) AS c
          WHERE c.minute IS NOT NULL GROUP BY 1 HAVING sum(c.sign) <> 0;
     ELSE
-        -- Nobody else can write to the table now, but an old snapshot would not show what was written before.
+        -- Nobody else can write to the table now, but an old snapshot would not show what was
+        -- written before.
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'TRUNCATE of acessos needs the isolation level READ COMMITTED, so that visitas can count it'
                 USING ERRCODE = 'feature_not_supported', HINT = 'Or use DELETE.';
