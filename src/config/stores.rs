@@ -1,4 +1,4 @@
-//! Which ledger and which counter the environment asks for, and how they are reached.
+//! Which ledger and which counter the environment names, and where they are.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -133,7 +133,7 @@ fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
     let url = match session_attrs(url) {
         Ok(url) => url,
         Err(word) => {
-            let takes = "any, read-write or primary: visits are written, so a standby is passed over anyway";
+            let takes = "any, read-write or primary: visits need a server that takes writes";
             return refuse(&format!("target_session_attrs={word}"), takes);
         }
     };

@@ -86,7 +86,8 @@ impl Badge {
              <g text-anchor=\"middle\" font-family=\"Verdana,DejaVu Sans,Geneva,sans-serif\" \
              font-size=\"11\">\
              <text x=\"{}\" y=\"14\" fill=\"#fff\" textLength=\"{left}\">{label}</text>\
-             <text x=\"{}\" y=\"14\" fill=\"{ink}\" textLength=\"{right}\">{total}</text></g></svg>",
+             <text x=\"{}\" y=\"14\" fill=\"{ink}\" textLength=\"{right}\">{total}</text>\
+             </g></svg>",
             self.colour,
             label_box / 2,
             label_box + total_box / 2,

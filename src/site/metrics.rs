@@ -35,6 +35,8 @@ const fn metric(
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 const HISTOGRAM: &str = "histogram";
+/// Labels of the two stores.
+const PARTS: [&str; 2] = ["ledger", "counter"];
 
 /// Every metric. Those of the process have the names of Prometheus' own client libraries.
 #[rustfmt::skip] // Two lines each: name and meaning, then the value.
@@ -48,7 +50,7 @@ const METRICS: &[Metric] = &[
     metric(GAUGE, "visitas_counted_visits", "The counter's newest number that was shown.",
         |site, out| site.measures.newest().and_then(|count| count.cache).iter()
             .for_each(|cache| out.value(*cache as f64))),
-    metric(COUNTER, "visitas_http_responses_total", "Responses, by kind of request and status code.",
+    metric(COUNTER, "visitas_http_responses_total", "Responses, by kind of request and status.",
         |site, out| for (kind, status, count) in site.front.answers() {
             out.sample(&format!("{{kind=\"{kind}\",code=\"{}\"}}", status.code()), count as f64);
         }),
@@ -56,7 +58,7 @@ const METRICS: &[Metric] = &[
         |site, out| out.histogram(site.measures.times())),
     metric(HISTOGRAM, "visitas_commit_seconds", "Time from taking a batch to its commit.",
         |site, out| out.histogram(site.visits.stats().commit_seconds.cumulative())),
-    metric(HISTOGRAM, "visitas_increment_seconds", "Time of an increment of the counter, one per batch.",
+    metric(HISTOGRAM, "visitas_increment_seconds", "Time of the counter's increment for a batch.",
         |site, out| out.histogram(site.visits.stats().increment_seconds.cumulative())),
     metric(HISTOGRAM, "visitas_batch_visits", "Visits committed together.",
         |site, out| out.histogram(site.visits.stats().batch_visits.cumulative())),
@@ -90,11 +92,11 @@ const METRICS: &[Metric] = &[
         "Connections closed to make room for others, by phase.",
         |site, out| out.by("doing", site.front.evictions())),
     metric(GAUGE, "visitas_store_up", "1 while the store can be used.",
-        |site, out| for (part, (name, state)) in ["ledger", "counter"].iter().zip(site.visits.store_states()) {
-            let up = u8::from(state == StoreState::Up);
+        |site, out| for ((name, state), part) in site.visits.store_states().iter().zip(PARTS) {
+            let up = u8::from(*state == StoreState::Up);
             out.sample(&format!("{{part=\"{part}\",store=\"{name}\"}}"), f64::from(up));
         }),
-    metric(COUNTER, "visitas_log_lines_dropped_total", "Log lines dropped: standard error was too slow.",
+    metric(COUNTER, "visitas_log_lines_dropped_total", "Log lines that nobody read fast enough.",
         |_, out| out.value(logging::dropped() as f64)),
     metric(GAUGE, "visitas_ready", "1 while visits are accepted.",
         |site, out| out.value(f64::from(u8::from(site.is_ready())))),
