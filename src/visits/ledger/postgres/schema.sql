@@ -132,7 +132,8 @@ $$;
 -- - a limit for the wait at a key;
 -- - PostgreSQL's warning about a cancelled wait for a standby, which comes in the commit, when a
 --   function's own SET is over;
--- - the log is read by its index, however small it was when the plan was made.
+-- - the log is read by its index, however small it was when the plan was made;
+-- - no jit: a scan without an index then seems to cost 10^10, and would be compiled in 20 ms.
 -- A stricter isolation level would show what was there before a wait, which proves nothing.
 CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
@@ -147,7 +148,8 @@ BEGIN
         pg_catalog.set_config('lock_timeout', '700ms', true),
         pg_catalog.set_config('client_min_messages', 'warning', true),
         pg_catalog.set_config('enable_seqscan', 'off', true),
-        pg_catalog.set_config('enable_bitmapscan', 'off', true));
+        pg_catalog.set_config('enable_bitmapscan', 'off', true),
+        pg_catalog.set_config('jit', 'off', true));
 END
 $$;
 
@@ -283,7 +285,7 @@ $$;
 -- The total, and how many of it were deleted for their age.
 CREATE OR REPLACE FUNCTION @schema@.visitas_peek(OUT total bigint, OUT pruned bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
     SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
 END
@@ -313,7 +315,7 @@ $$;
 -- transaction numbers are another server's. The caller holds the lock on visitas_base.
 CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     last record;
     here pg_snapshot := pg_current_snapshot();
@@ -363,7 +365,7 @@ $$;
 CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     silent bigint;
 BEGIN
