@@ -12,7 +12,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
 use crate::http::Access;
-pub(crate) use lines::rfc3339;
+pub(crate) use lines::{escape_json, rfc3339};
 
 /// Bytes that may wait to be written. Further lines are dropped and counted, so neither memory
 /// grows without bound nor a visit waits for a full pipe.

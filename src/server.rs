@@ -58,72 +58,20 @@ enum Event {
 pub fn run(config: &Config) -> Result<(), RunError> {
     let (sender, events) = mpsc::channel();
     // Before anything else: the kernel ignores the signals of process 1 until they are handled.
-    watch_signals(sender.clone())
-        .map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
+    watch_signals(sender.clone())?;
     clock::set(Duration::ZERO);
     capacity::prepare();
     workers::start(config.workers);
 
     check_folder(config)?;
-    let listener = bind("PORT", config.listen)?;
-    let ops_listener = config
+    let (listener, address) = bind("PORT", config.listen)?;
+    let ops = config
         .ops
         .map(|address| bind("OPS_PORT", address))
         .transpose()?;
-    let address = listener.local_addr().unwrap_or(config.listen);
-    let ops_address = ops_listener
-        .as_ref()
-        .and_then(|listener| listener.local_addr().ok());
-    let ops = ops_address.map_or(String::new(), |address| {
-        format!(", /metrics and health on http://{address}")
-    });
-    log::info!(
-        "listening on http://{address}{ops}; connecting to the ledger ({}) and the counter ({})",
-        config.ledger,
-        config.counter
-    );
-
-    let failed = |error: io::Error| RunError(format!("a thread cannot be started: {error}"));
-    let on_event = move |event| {
-        // A stopping process no longer receives.
-        let _ = sender.send(Event::Visits(event));
-    };
-    let visits = Arc::new(
-        Visits::start(&options::visits(config), &options::stores(config), on_event)
-            .map_err(failed)?,
-    );
-    // After all threads, which take their part of the memory.
-    let capacity = checked_capacity(config)?;
-    let front = Arc::new(http::Stats::new(config.workers));
-    let settings = options::site(config, capacity);
-    let site = Arc::new(Site::new(
-        Arc::clone(&visits),
-        Arc::clone(&front),
-        options::store_names(config),
-        settings,
-    ));
-    let server = Arc::new(
-        Server::start(
-            listener,
-            options::http(config, capacity),
-            Arc::clone(&site),
-            front,
-        )
-        .map_err(failed)?,
-    );
-    let ops = ops_listener
-        .map(|listener| start_ops(listener, config, capacity, &site))
-        .transpose()
-        .map_err(failed)?;
-    start_measuring(Arc::clone(&site), Arc::clone(&server)).map_err(failed)?;
-    start_clock(
-        Arc::clone(&visits),
-        Arc::clone(&site),
-        Arc::clone(&server),
-        ops,
-    )
-    .map_err(failed)?;
-
+    let (ops_listener, ops_address) = ops.unzip();
+    log_listening(config, address, ops_address);
+    let parts = Parts::start(config, listener, ops_listener, sender)?;
     loop {
         match events.recv() {
             Ok(Event::Visits(visits::Event::Ready(schema))) => {
@@ -133,17 +81,119 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             Ok(Event::Stop) | Err(_) => break,
         }
     }
-    drain(config, &events, &site, &server);
+    drain(config, &events, &parts);
     // Before the begin every lane still waits for the others.
-    if visits.has_begun() {
-        visits.close(Instant::now() + CLOSE_TIMEOUT);
+    if parts.visits.has_begun() {
+        parts.visits.close(Instant::now() + CLOSE_TIMEOUT);
     }
     Ok(())
 }
 
-fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    http::bind(address)
-        .map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))
+/// The parts that serve.
+struct Parts {
+    visits: Arc<Visits>,
+    site: Arc<Site>,
+    server: Arc<Server<Site>>,
+}
+
+impl Parts {
+    fn start(
+        config: &Config,
+        listener: TcpListener,
+        ops_listener: Option<TcpListener>,
+        sender: mpsc::Sender<Event>,
+    ) -> Result<Parts, RunError> {
+        let on_event = move |event| {
+            // A stopping process no longer receives.
+            let _ = sender.send(Event::Visits(event));
+        };
+        let (options, stores) = (options::visits(config), options::stores(config));
+        let visits = Visits::start(&options, &stores, on_event).map_err(no_thread)?;
+        let visits = Arc::new(visits);
+        // After all threads, which take their part of the memory.
+        let capacity = checked_capacity(config)?;
+        let front = Arc::new(http::Stats::new(config.workers));
+        let site = Arc::new(Site::new(
+            Arc::clone(&visits),
+            Arc::clone(&front),
+            options::store_names(config),
+            options::site(config, capacity),
+        ));
+        let options = options::http(config, capacity);
+        let server = Server::start(listener, options, Arc::clone(&site), front);
+        let server = Arc::new(server.map_err(no_thread)?);
+        let ops = ops_listener
+            .map(|listener| start_ops(listener, config, capacity, &site))
+            .transpose()
+            .map_err(no_thread)?;
+        let parts = Parts {
+            visits,
+            site,
+            server,
+        };
+        parts.measure()?;
+        parts.keep_time(ops)?;
+        Ok(parts)
+    }
+
+    /// Starts the clock, whose ticks enforce every deadline.
+    fn keep_time(&self, ops: Option<Server<Ops>>) -> Result<(), RunError> {
+        let (visits, site) = (Arc::clone(&self.visits), Arc::clone(&self.site));
+        let server = Arc::clone(&self.server);
+        let tick = move |now| {
+            visits.tick(now);
+            site.tick();
+            server.tick();
+            ops.iter().for_each(Server::tick);
+            logging::flush();
+        };
+        start_thread("clock", move || clock::run(tick))
+    }
+
+    /// Reads what the system says of this process on its own thread: it may take long.
+    fn measure(&self) -> Result<(), RunError> {
+        let (site, server) = (Arc::clone(&self.site), Arc::clone(&self.server));
+        start_thread("measure", move || {
+            for round in 0_u32.. {
+                server.set_kernel_bytes(capacity::socket_bytes());
+                if round % PROCESS_EVERY == 0 {
+                    site.measure();
+                }
+                thread::sleep(MEASURE_INTERVAL);
+            }
+        })
+    }
+}
+
+fn start_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<(), RunError> {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(no_thread)
+}
+
+fn no_thread(error: io::Error) -> RunError {
+    RunError(format!("a thread cannot be started: {error}"))
+}
+
+/// Returns the address too: a port of 0 becomes any free one.
+fn bind(variable: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let listener = http::bind(address)
+        .map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))?;
+    let bound = listener.local_addr().unwrap_or(address);
+    Ok((listener, bound))
+}
+
+fn log_listening(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
+    let ops = ops.map_or(String::new(), |address| {
+        format!(", /metrics and health on http://{address}")
+    });
+    log::info!(
+        "listening on http://{address}{ops}; connecting to the ledger ({}) and the counter ({})",
+        config.ledger,
+        config.counter
+    );
 }
 
 /// Fails early where the store's folder cannot be written to: often it is another user's mount.
@@ -167,8 +217,9 @@ fn check_folder(config: &Config) -> Result<(), RunError> {
 
 /// Lets every connection finish its request, at most for `DRAIN_TIMEOUT`. A second signal drains
 /// now.
-fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &Server<Site>) {
-    site.drain();
+fn drain(config: &Config, events: &mpsc::Receiver<Event>, parts: &Parts) {
+    let server = &parts.server;
+    parts.site.drain();
     if !config.drain_delay.is_zero() {
         log::info!(
             "stopping: /readyz says so; connections are accepted for another {:?}",
@@ -217,18 +268,16 @@ fn announce(config: &Config, schema: Option<&str>, address: SocketAddr, ops: Opt
     let _ = io::stdout().lock().write_all(line.as_bytes());
 }
 
-fn watch_signals(sender: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for _ in signals.forever() {
-                if sender.send(Event::Stop).is_err() {
-                    return;
-                }
+fn watch_signals(sender: mpsc::Sender<Event>) -> Result<(), RunError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| RunError(format!("signals cannot be watched: {error}")))?;
+    start_thread("signals", move || {
+        for _ in signals.forever() {
+            if sender.send(Event::Stop).is_err() {
+                return;
             }
-        })?;
-    Ok(())
+        }
+    })
 }
 
 /// Serves health and metrics on `OPS_PORT` until the end, so that a drain can be watched.
@@ -246,42 +295,6 @@ fn start_ops(
     };
     let stats = Arc::new(http::Stats::new(config.workers));
     Server::start(listener, options, Arc::new(Ops(Arc::clone(site))), stats)
-}
-
-fn start_clock(
-    visits: Arc<Visits>,
-    site: Arc<Site>,
-    server: Arc<Server<Site>>,
-    ops: Option<Server<Ops>>,
-) -> io::Result<()> {
-    let tick = move |now| {
-        visits.tick(now);
-        site.tick();
-        server.tick();
-        ops.iter().for_each(Server::tick);
-        logging::flush();
-    };
-    thread::Builder::new()
-        .name("clock".to_owned())
-        .spawn(move || clock::run(tick))?;
-    Ok(())
-}
-
-/// Reads what the system says of this process on its own thread: it may take long.
-fn start_measuring(site: Arc<Site>, server: Arc<Server<Site>>) -> io::Result<()> {
-    let measure = move || {
-        for round in 0_u32.. {
-            server.set_kernel_bytes(capacity::socket_bytes());
-            if round % PROCESS_EVERY == 0 {
-                site.measure();
-            }
-            thread::sleep(MEASURE_INTERVAL);
-        }
-    };
-    thread::Builder::new()
-        .name("measure".to_owned())
-        .spawn(measure)?;
-    Ok(())
 }
 
 /// The capacity; a warning where it is less than configured.

@@ -166,7 +166,7 @@ fn escape_text(text: &str, into: &mut String) {
 }
 
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7).
-fn escape_json(text: &str, into: &mut String) {
+pub(crate) fn escape_json(text: &str, into: &mut String) {
     if is_plain(text) {
         return into.push_str(text);
     }

@@ -1,6 +1,5 @@
 //! Numbers as a language writes them, times in UTC, and text inside XML or JSON.
 
-use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::negotiation::Language;
@@ -49,16 +48,7 @@ pub(super) fn escape_xml(text: &str, into: &mut String) {
 /// Appends `text` as a JSON string, with its quotes.
 pub(super) fn json_string(text: &str, into: &mut String) {
     into.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => into.extend(['\\', c]),
-            c if c < ' ' => {
-                // Writing to a String cannot fail.
-                let _ = write!(into, "\\u{:04x}", u32::from(c));
-            }
-            c => into.push(c),
-        }
-    }
+    logging::escape_json(text, into);
     into.push('"');
 }
 
@@ -95,6 +85,6 @@ mod tests {
         escape_xml("<a b='\"&\u{1}", &mut xml);
         assert_eq!(xml, "&lt;a b=&#39;&quot;&amp;\u{fffd}");
         json_string("a\"\\\n", &mut json);
-        assert_eq!(json, "\"a\\\"\\\\\\u000a\"");
+        assert_eq!(json, "\"a\\\"\\\\\\n\"");
     }
 }
