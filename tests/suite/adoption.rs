@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::support::{Cluster, Database, Settings};
+use crate::support::{Cluster, Database, LIMIT, Settings, within};
 
 fn database_with(sql: &str) -> Database<'static> {
     let database = Cluster::shared().database();
@@ -13,16 +13,6 @@ fn database_with(sql: &str) -> Database<'static> {
         .batch_execute(sql)
         .expect("the table from before");
     database
-}
-
-/// The number that a query gives.
-#[track_caller]
-fn number(database: &Database<'_>, query: &str) -> i64 {
-    database
-        .superuser()
-        .query_one(query, &[])
-        .expect(query)
-        .get(0)
 }
 
 #[test]
@@ -38,32 +28,20 @@ fn a_table_without_moments_gets_them_for_new_rows_only() {
     }
     assert_eq!(database.rows(), 1005);
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE momento IS NULL AND id <= 1000"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE momento IS NULL AND id <= 1000"),
         1000
     );
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE momento IS NOT NULL AND id > 1000"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE momento IS NOT NULL AND id > 1000"),
         5
     );
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE pagina = '/' || id"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE pagina = '/' || id"),
         1000,
         "the other columns"
     );
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE pagina = '/' AND quando IS NOT NULL"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE pagina = '/' AND quando IS NOT NULL"),
         5
     );
     // Whoever else writes to it goes on as before, and is counted.
@@ -83,17 +61,11 @@ fn a_table_with_moments_keeps_them() {
     let visitas = Settings::new().postgres(&database).start();
     assert_eq!(visitas.visit().total, 21);
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE momento = '2001-02-03 04:05:06+00'"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE momento = '2001-02-03 04:05:06+00'"),
         20
     );
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 minute'"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE momento > now() - interval '1 minute'"),
         1
     );
 }
@@ -136,7 +108,7 @@ fn a_partitioned_table_is_taken_and_partitions_may_come_and_go() {
     sql.batch_execute("DELETE FROM acessos WHERE id IN (2, 12)")
         .expect("a row less in each");
     assert_eq!((visitas.visit().total, database.rows()), (15, 15));
-    let old = u64::try_from(number(&database, "SELECT count(*) FROM acessos_1")).expect("a count");
+    let old = u64::try_from(database.number("SELECT count(*) FROM acessos_1")).expect("a count");
     assert!(old > 5, "{old} rows in the old partition");
     // No trigger sees this, so whoever does it says so (docs/scaling.md): the visits stay, their
     // rows go.
@@ -183,9 +155,7 @@ fn rows_that_come_during_adoption_are_counted() {
             }
             inserted
         });
-        crate::support::within(std::time::Duration::from_secs(5), "the first rows", || {
-            database.rows() > 30
-        });
+        within(LIMIT, "the first rows", || database.rows() > 30);
         let visitas = Settings::new().postgres(&database).start();
         visitas.visit();
         stop.store(true, Ordering::Relaxed);
@@ -210,10 +180,7 @@ fn a_table_that_cannot_take_a_visit_is_refused_and_left_alone() {
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
     assert_eq!(ended.stdout, "");
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE visitor IN ('ana', 'bia')"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE visitor IN ('ana', 'bia')"),
         2
     );
     assert_eq!(database.rows(), 2, "a trial row was left behind");

@@ -8,7 +8,7 @@ use crate::support::ports::free_port;
 use crate::support::postgres::{PASSWORD, USER};
 use crate::support::process::send_signal;
 use crate::support::shell::Shell;
-use crate::support::{Cluster, Redis, Settings, Stop, run};
+use crate::support::{Cluster, LIMIT, Redis, Settings, Stop, scratch, within};
 
 const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const DATABASE: &str = "desafio3_db";
@@ -26,8 +26,8 @@ fn goes_on(url: &str, rows: u64) {
         .set("CONNECT_ATTEMPTS", 30)
         .set("CONNECT_INTERVAL", "200ms");
     let visitas = settings.start();
-    assert_eq!(visitas.stats().total, rows, "{}", visitas.said());
-    assert_eq!(visitas.visit().total, rows + 1, "{}", visitas.said());
+    assert_eq!(visitas.stats().total, rows, "{}", visitas.output());
+    assert_eq!(visitas.visit().total, rows + 1, "{}", visitas.output());
     let counted = Settings::new()
         .set("DATABASE_URL", url)
         .argument("check")
@@ -123,15 +123,11 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
     sql.batch_execute("SELECT pg_switch_wal()")
         .expect("the log's last piece");
     visitas.visit();
-    crate::support::within(
-        std::time::Duration::from_secs(30),
-        "the log to be archived",
-        || {
-            let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) FROM pg_ls_archive_statusdir() \
+    within(LIMIT, "the log to be archived", || {
+        let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) FROM pg_ls_archive_statusdir() \
                         WHERE name LIKE '%.ready') = 0 FROM pg_stat_archiver";
-            sql.query_one(archived, &[]).expect("the archiver").get(0)
-        },
-    );
+        sql.query_one(archived, &[]).expect("the archiver").get(0)
+    });
     let port = free_port();
     let base = std::fs::read_dir(&backups)
         .expect("the backups")
@@ -147,7 +143,7 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
         .set("PGPORT", port);
     let server = Restored { data: restored };
     shell.run(restore);
-    run::watch(server.pid(), "QUIT");
+    scratch::watch(server.pid(), "QUIT");
     goes_on(&url(port, DATABASE), 4);
 }
 
@@ -171,7 +167,7 @@ impl Drop for Restored {
         let pid = self.pid();
         if pid > 1 {
             send_signal(pid, "QUIT");
-            run::forget(pid);
+            scratch::forget(pid);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Cable, Cluster, Crowd, Load, Proxy, Settings, Visitas, machine, skipped, within,
+    Clients, Cluster, LIMIT, Load, Proxy, Settings, VethPair, Visitas, machine, skipped, within,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -13,7 +13,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const LATE_AT_MOST: Duration = Duration::from_millis(100);
 /// A refusal that waits for nothing.
 const AT_ONCE: Duration = Duration::from_millis(10);
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings() -> Settings {
     Settings::new().set(
@@ -75,19 +74,19 @@ fn one_wait_then_refusals_at_once(visitas: &Visitas, begin: impl Fn(), end: impl
     }
     within(LIMIT, "a visit", || visitas.try_visit().status == 200);
     begin();
-    let crowd = Crowd {
+    let clients = Clients {
         ports: vec![visitas.port()],
-        visitors: 24,
+        count: 24,
         pause: Duration::ZERO,
-        keep_numbers: false,
+        keep_counts: false,
     };
-    let load = Load::of(&crowd);
+    let load = Load::of(&clients);
     std::thread::sleep(Duration::from_secs(1));
     let before = size(visitas);
     std::thread::sleep(Duration::from_secs(2));
     let after = size(visitas);
-    let tally = load.stop();
-    assert!(tally.refused > 500 && tally.ok() == 0, "{tally:?}");
+    let outcomes = load.stop();
+    assert!(outcomes.refused > 500 && outcomes.ok() == 0, "{outcomes:?}");
     assert!(
         after[0] <= before[0] + 512,
         "memory grew from {} to {} KiB",
@@ -105,17 +104,17 @@ fn one_wait_then_refusals_at_once(visitas: &Visitas, begin: impl Fn(), end: impl
 
 #[test]
 fn every_packet_is_dropped() {
-    let cable = match Cable::new() {
-        Ok(cable) => cable,
+    let veth = match VethPair::new() {
+        Ok(veth) => veth,
         Err(why) => return skipped("a network that drops packets", &why),
     };
     let _machine = machine();
-    let cluster = Cluster::behind(&cable);
+    let cluster = Cluster::behind(&veth);
     let visitas = settings().postgres(&cluster.default_database()).start();
     one_wait_then_refusals_at_once(
         &visitas,
-        || cable.drop_packets(true),
-        || cable.drop_packets(false),
+        || veth.drop_packets(true),
+        || veth.drop_packets(false),
     );
 }
 

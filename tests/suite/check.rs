@@ -1,6 +1,6 @@
 //! `visitas check`: what it finds, what it says to do, its exit code; and that it changes nothing.
 
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::server::Ended;
 use crate::support::{Cluster, Redis, Settings};
 
@@ -145,7 +145,7 @@ fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
         says,
         serves,
         "{case}: {ended:?}\nand a start: {}",
-        visitas.said()
+        visitas.output()
     );
     ended
 }

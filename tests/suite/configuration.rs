@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::server::Ended;
 use crate::support::{Cluster, Redis, Settings};
 

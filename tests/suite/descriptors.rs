@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::metrics::metrics;
 use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::process::cpu_time;
-use crate::support::{Client, Cluster, Settings, Visitas, machine, within};
+use crate::support::{Client, Cluster, LIMIT, Settings, Visitas, machine, within};
 
 const PRLIMIT: &str = "/usr/bin/prlimit";
 
@@ -70,7 +70,7 @@ fn fewer_connections_than_configured_are_said_at_start() {
     assert!(
         lines_about(&enough.stderr().all(), "connections are served").is_empty(),
         "{}",
-        enough.said()
+        enough.output()
     );
 }
 
@@ -87,7 +87,7 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     assert!(
         lines_about(&visitas.stderr().all(), "connections are served").is_empty(),
         "{}",
-        visitas.said()
+        visitas.output()
     );
 }
 
@@ -109,7 +109,7 @@ fn where_they_are_scarce_idle_connections_make_room() {
         let mut client = visitas.connect();
         let response = client
             .try_visit()
-            .unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.said()));
+            .unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.output()));
         assert_eq!(response.status, 200, "client {number}: {response:?}");
         clients.push(client);
     }
@@ -161,7 +161,7 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     // Somebody comes: the one idle for the longest goes.
     // One may have become free meanwhile, if a store's connection was let go.
     let mut newcomers: Vec<Client> = Vec::new();
-    within(ANSWER_LIMIT, "the first to go", || {
+    within(LIMIT, "the first to go", || {
         newcomers.push(visitas.connect());
         assert_eq!(
             newcomers
@@ -183,7 +183,7 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     // Nobody is idle, and some come: they wait.
     let most = 20_000.min(hard_limit(&visitas));
     allow(&visitas, most);
-    let (mut watcher, held) = (database.superuser(), database.hold());
+    let (mut watcher, lock) = (database.superuser(), database.lock_table());
     let mut busy: Vec<Client> = clients.drain(20..).collect();
     // More than the first may have made room.
     busy.retain_mut(|client| client.try_request("GET", "/livez", &[]).is_ok());
@@ -191,11 +191,11 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     assert!(visits > 10, "only {visits} stayed");
     let visit = request("GET", "/", &[("Accept", "application/json")]);
     busy[0].send(&visit);
-    within(ANSWER_LIMIT, "the first to be committed", || {
+    within(LIMIT, "the first to be committed", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     busy[1..].iter_mut().for_each(|client| client.send(&visit));
-    within(ANSWER_LIMIT, "the others to wait", || {
+    within(LIMIT, "the others to wait", || {
         crate::metrics::queued(&visitas) == (visits - 1) as f64
     });
     allow(&visitas, 4);
@@ -217,14 +217,14 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
         spent <= Duration::from_millis(100),
         "{spent:?} of processor time in 2 s of nothing to do"
     );
-    held.release();
+    lock.release();
     busy.iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200, "those who are there are served"));
     allow(&visitas, most);
     for client in &mut waiting {
         let answer = client
             .try_read(false)
-            .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+            .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.output()));
         assert_eq!(answer.status, 200);
     }
     assert_eq!(
@@ -238,11 +238,9 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
         1,
         "{lines:#?}"
     );
-    within(
-        ANSWER_LIMIT,
-        "all but the busy and the waiting to be gone",
-        || metrics(&visitas).sum("visitas_connections") <= 33.0,
-    );
+    within(LIMIT, "all but the busy and the waiting to be gone", || {
+        metrics(&visitas).sum("visitas_connections") <= 33.0
+    });
 }
 
 fn hard_limit(visitas: &Visitas) -> usize {
@@ -269,7 +267,7 @@ fn too_little_memory_for_the_stacks_is_said_and_survived() {
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..3000 {
         let mut client = visitas.connect();
-        assert_eq!(client.get("/livez").status, 200, "{}", visitas.said());
+        assert_eq!(client.get("/livez").status, 200, "{}", visitas.output());
         clients.push(client);
     }
     assert_eq!(visitas.visit().total, 1);

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::postgres::{Client as Sql, Error};
 
-use crate::guests::Ends;
+use crate::other_writers::Ends;
 use crate::support::audit::count;
 use crate::support::ports::free_port;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Crowd, Database, Load, Settings, Stop, Visitas, machine};
+use crate::support::{Clients, Cluster, Database, LIMIT, Load, Settings, Stop, Visitas, machine};
 
-const LIMIT: Duration = Duration::from_secs(30);
 const WRITERS: u64 = 5;
 /// Errors that writers cause each other, or the faults do: a connection lost, a statement
 /// cancelled, a row or the table locked for long, two that changed the same row, a prepared
@@ -337,7 +336,7 @@ fn visits_go_on(processes: &[Visitas]) {
         within_value(LIMIT, "visits to go on", || {
             match visitas.try_visit().status {
                 200 => Ok(()),
-                status => Err((status, visitas.said())),
+                status => Err((status, visitas.output())),
             }
         });
     }
@@ -385,11 +384,11 @@ fn total_and_history_are_the_rows_whatever_happens() {
     let mut processes = vec![settings().start(), settings().start()];
     let ports = processes.iter().map(Visitas::port).collect();
     let pause = Duration::from_millis(2);
-    let load = Load::of(&Crowd {
+    let load = Load::of(&Clients {
         ports,
-        visitors: 6,
+        count: 6,
         pause,
-        keep_numbers: false,
+        keep_counts: false,
     });
 
     let field = Field {
@@ -454,23 +453,23 @@ fn total_and_history_are_the_rows_whatever_happens() {
         }
         drop(end);
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     field.end_prepared(&mut random);
     visits_go_on(&processes);
     let done = field.done.into_inner().expect("the counts");
-    let account = format!("seed {seed}: {tally:?}\nwriters: {done:?}\nfaults: {faults:?}");
+    let account = format!("seed {seed}: {outcomes:?}\nwriters: {done:?}\nfaults: {faults:?}");
     println!("{account}");
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
     let said = || {
         processes
             .iter()
-            .map(Visitas::said)
+            .map(Visitas::output)
             .collect::<Vec<_>>()
             .join("\n")
     };
     assert!(
-        tally.ok() > 100 && done.values().sum::<u64>() > 20,
+        outcomes.ok() > 100 && done.values().sum::<u64>() > 20,
         "too little for this to mean anything: {account}\n{}",
         said()
     );
@@ -478,7 +477,12 @@ fn total_and_history_are_the_rows_whatever_happens() {
     assert!(found.is_empty(), "{found:#?}\n{account}\n{}", said());
     let rows = database.rows();
     for visitas in &processes {
-        assert_eq!(visitas.stats().total, rows, "{account}\n{}", visitas.said());
+        assert_eq!(
+            visitas.stats().total,
+            rows,
+            "{account}\n{}",
+            visitas.output()
+        );
         crate::history::is_exact(visitas, &database);
     }
     let counted = count(Settings::new().postgres(&database));

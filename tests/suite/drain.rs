@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Cluster, Load, Settings, machine, skipped, wait, within};
-
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::support::{Client, Cluster, LIMIT, Load, Settings, machine, skipped, wait, within};
 
 fn visit() -> String {
     request("GET", "/", &[("Accept", "application/json")])
@@ -21,7 +19,7 @@ fn accepted_visits_are_finished(signal: &str) {
         .set("WORKERS", 1)
         .start();
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut idle: Vec<Client> = (0..5).map(|_| visitas.connect()).collect();
     idle.iter_mut()
         .for_each(|client| assert_eq!(client.get("/livez").status, 200));
@@ -59,10 +57,10 @@ fn accepted_visits_are_finished(signal: &str) {
     assert!(
         visitas.is_running(),
         "visits still wait: {}",
-        visitas.said()
+        visitas.output()
     );
 
-    held.release();
+    lock.release();
     for client in &mut waiting {
         let response = client.read();
         assert_eq!(response.status, 200, "{response:?}");
@@ -100,9 +98,9 @@ fn under_load(settings: Settings, rows: impl FnOnce(Settings) -> u64) {
         "the drain took {:?}",
         start.elapsed()
     );
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert_eq!(
-        (tally.refused, tally.others.len()),
+        (outcomes.refused, outcomes.others.len()),
         (0, 0),
         "every accepted visit is a 200"
     );
@@ -111,9 +109,9 @@ fn under_load(settings: Settings, rows: impl FnOnce(Settings) -> u64) {
     let rows = rows(visitas.into_settings());
     assert_eq!(
         rows,
-        tally.ok(),
+        outcomes.ok(),
         "rows and answers, with {} unanswered",
-        tally.unanswered
+        outcomes.unanswered
     );
 }
 
@@ -137,7 +135,7 @@ fn a_commit_that_never_ends_does_not_keep_it() {
         .set("REQUEST_TIMEOUT", "30s");
     let mut visitas = settings.start();
     let mut watcher = database.superuser();
-    let _held = database.hold();
+    let _lock = database.lock_table();
     let mut client = visitas.connect();
     client.send(visit());
     within(LIMIT, "the commit to wait", || {
@@ -187,7 +185,7 @@ fn a_second_signal_does_no_harm() {
     let database = Cluster::shared().database();
     let mut visitas = Settings::new().postgres(&database).start();
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut client = visitas.connect();
     client.send(visit());
     within(LIMIT, "the commit to wait", || {
@@ -199,7 +197,7 @@ fn a_second_signal_does_no_harm() {
         Client::try_connect(port).is_err()
     });
     visitas.signal("TERM");
-    held.release();
+    lock.release();
     assert_eq!(client.read().status, 200);
     assert_eq!(visitas.wait_end().code, Some(0));
 }
@@ -232,8 +230,12 @@ fn a_second_signal_is_faster_and_as_exact() {
         "it took {:?}",
         start.elapsed()
     );
-    let tally = load.stop();
-    assert_eq!(database.rows(), tally.ok(), "rows are answers: {tally:?}");
+    let outcomes = load.stop();
+    assert_eq!(
+        database.rows(),
+        outcomes.ok(),
+        "rows are answers: {outcomes:?}"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
-use crate::support::run::Folder;
-use crate::support::{Load, Settings, SmallDisk, Visitas, machine, skipped, within};
+use crate::support::scratch::Folder;
+use crate::support::{LIMIT, Load, Settings, SmallDisk, Visitas, machine, skipped, within};
 
 /// Settings over a store in that folder.
 fn over(folder: &Folder) -> Settings {
@@ -78,14 +78,12 @@ fn no_answered_visit_is_lost_by_a_crash() {
             "{total} after {least} answered and {most} sent"
         );
         let load = Load::start(visitas.port(), 8);
-        within(Duration::from_secs(20), "some visits", || {
-            visitas.stats().total > total + 50
-        });
+        within(LIMIT, "some visits", || visitas.stats().total > total + 50);
         visitas.kill();
-        let tally = load.stop();
-        least = total + tally.ok();
-        most = least + tally.unsure();
-        assert!(tally.ok() > 0);
+        let outcomes = load.stop();
+        least = total + outcomes.ok();
+        most = least + outcomes.unsure();
+        assert!(outcomes.ok() > 0);
     }
     let total = over(&folder).start().stats().total;
     assert!(

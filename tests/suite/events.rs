@@ -5,9 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Settings, Visitas, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::support::{LIMIT, Settings, Visitas, machine, within};
 
 /// One listener: what it was told so far.
 struct Listener {

@@ -2,13 +2,12 @@
 //! commit.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use crate::outages::check_account;
+use crate::outages::check_rows;
 use crate::support::client::request;
-use crate::support::{Cluster, Load, Proxy, Redis, Response, Settings, Stop, Way, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(15);
+use crate::support::{
+    Cluster, Direction, LIMIT, Load, Proxy, Redis, Response, Settings, Stop, machine, within,
+};
 
 /// Bytes after which the connection is cut. A commit's exchange is shorter than the last of them,
 /// so every message of it is cut in its middle and between it and the next, and so is the first one
@@ -20,7 +19,7 @@ fn offsets() -> impl Iterator<Item = usize> {
 /// Visits one after the other while the connection to the database is cut once at each offset that
 /// way.
 #[track_caller]
-fn cut_at_every_offset(way: Way) {
+fn cut_at_every_offset(direction: Direction) {
     let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
@@ -32,14 +31,14 @@ fn cut_at_every_offset(way: Way) {
     let mut totals = BTreeSet::new();
     let (mut ok, mut unsure) = (0, 0);
     for (cuts, offset) in offsets().enumerate() {
-        proxy.cut_after(way, offset);
+        proxy.cut_after(direction, offset);
         let mut visits = 0;
         while proxy.cuts() == cuts {
             visits += 1;
             assert!(visits <= 50, "{offset} bytes did not go by in 50 visits");
             let response = client
                 .try_visit()
-                .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+                .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.output()));
             if response.status == 200 {
                 ok += 1;
                 let total = response.counts().total;
@@ -52,7 +51,7 @@ fn cut_at_every_offset(way: Way) {
                 unsure += 1;
             }
         }
-        check_account(&database, &visitas, ok, unsure);
+        check_rows(&database, &visitas, ok, unsure);
     }
     let metrics = crate::metrics::metrics(&visitas);
     assert!(
@@ -67,18 +66,18 @@ fn cut_at_every_offset(way: Way) {
 
 #[test]
 fn cut_on_the_way_to_the_database() {
-    cut_at_every_offset(Way::ToServer);
+    cut_at_every_offset(Direction::ToServer);
 }
 
 #[test]
 fn cut_on_the_way_back() {
-    cut_at_every_offset(Way::ToClient);
+    cut_at_every_offset(Direction::ToClient);
 }
 
 /// A lane's connection dies in a commit, and before it can connect again another process starts,
 /// for which that lane's place is free. The lane still has to find out what became of its batch.
 #[track_caller]
-fn another_process_comes_in_between(way: Way, offset: usize) {
+fn another_process_comes_in_between(direction: Direction, offset: usize) {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
     let settings = Settings::new()
@@ -90,7 +89,7 @@ fn another_process_comes_in_between(way: Way, offset: usize) {
     let mut client = cut_off.connect();
     assert_eq!(client.try_visit().expect("an answer").counts().total, 1);
     proxy.refuse(true);
-    proxy.cut_after(way, offset);
+    proxy.cut_after(direction, offset);
     client.send(request("GET", "/", &[("Accept", "application/json")]));
     within(LIMIT, "the cut", || proxy.cuts() == 1);
     let other = Settings::new()
@@ -104,21 +103,21 @@ fn another_process_comes_in_between(way: Way, offset: usize) {
     assert!(
         [2, 3].contains(&client.read().counts().total),
         "{}",
-        cut_off.said()
+        cut_off.output()
     );
-    assert_eq!(database.rows(), 3, "{}", cut_off.said());
+    assert_eq!(database.rows(), 3, "{}", cut_off.output());
     assert_eq!((cut_off.stats().total, other.stats().total), (3, 3));
     assert_eq!((cut_off.visit().total, other.visit().total), (4, 5));
 }
 
 #[test]
 fn another_process_takes_the_place_of_a_committed_batch() {
-    another_process_comes_in_between(Way::ToClient, 0);
+    another_process_comes_in_between(Direction::ToClient, 0);
 }
 
 #[test]
 fn another_process_takes_the_place_of_a_batch_that_is_not_committed() {
-    another_process_comes_in_between(Way::ToServer, 10);
+    another_process_comes_in_between(Direction::ToServer, 10);
 }
 
 /// The first answer is lost, and then the connection that is to find out is cut at one place after
@@ -142,12 +141,12 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
     let (mut client, mut rows, mut again) = (cut_off.connect(), 0, 0);
     for place in (0..3600).step_by(150) {
         let cuts = proxy.cuts();
-        proxy.cut_after(Way::ToClient, 0);
+        proxy.cut_after(Direction::ToClient, 0);
         client.send(request("GET", "/", &[("Accept", "application/json")]));
         within(LIMIT, "the first cut", || proxy.cuts() > cuts);
-        proxy.cut_after(Way::ToClient, place);
+        proxy.cut_after(Direction::ToClient, place);
         other.visit();
-        assert_eq!(client.read().status, 200, "{}", cut_off.said());
+        assert_eq!(client.read().status, 200, "{}", cut_off.output());
         again += usize::from(proxy.cuts() > cuts + 1);
         proxy.heal();
         rows += 2;
@@ -155,7 +154,7 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
             database.rows(),
             rows,
             "cut {place} bytes later\n{}",
-            cut_off.said()
+            cut_off.output()
         );
         assert_eq!(
             (cut_off.stats().total, other.stats().total),
@@ -179,10 +178,10 @@ fn cut_again_and_again_under_load() {
         .start();
     let load = Load::start(visitas.port(), 16);
     for cut in 0..40 {
-        let way = if cut % 2 == 0 {
-            Way::ToServer
+        let direction = if cut % 2 == 0 {
+            Direction::ToServer
         } else {
-            Way::ToClient
+            Direction::ToClient
         };
         // Not before visits are committed again: most cuts are for them, not for a handshake.
         within(LIMIT, "visits between two cuts", || {
@@ -192,7 +191,7 @@ fn cut_again_and_again_under_load() {
             before.is_some() && after > before
         });
         // Different places in different messages; nothing is special about these numbers.
-        proxy.cut_after(way, cut * 37 % 211);
+        proxy.cut_after(direction, cut * 37 % 211);
         within(LIMIT, "the cut", || proxy.cuts() > cut);
     }
     within(LIMIT, "the database to be reached again", || {
@@ -202,13 +201,13 @@ fn cut_again_and_again_under_load() {
     within(LIMIT, "visits after the last cut", || {
         visitas.stats().total > before + 50
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
         "only 200 and 503: {:?}",
-        tally.others
+        outcomes.others
     );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
@@ -229,13 +228,13 @@ fn every_session_ended_by_an_administrator_under_load() {
             database.terminate_sessions() > 0
         });
     }
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
         "only 200 and 503: {:?}",
-        tally.others
+        outcomes.others
     );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
@@ -247,7 +246,7 @@ fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
         .start();
     let mut watcher = database.superuser();
     for visit in 1..=3 {
-        let held = database.hold();
+        let lock = database.lock_table();
         let mut client = visitas.connect();
         client.send(request("GET", "/", &[("Accept", "application/json")]));
         within(LIMIT, "the commit to wait", || {
@@ -257,7 +256,7 @@ fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
         within(LIMIT, "the commit to be tried again", || {
             database.sessions_waiting(&mut watcher) == 1
         });
-        held.release();
+        lock.release();
         assert_eq!(client.read().counts().total, visit);
         assert_eq!(database.rows(), visit);
     }
@@ -285,13 +284,13 @@ fn the_server_crashes_again_and_again() {
             visitas.get("/stats").status == 200
         });
     }
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
         "only 200 and 503: {:?}",
-        tally.others
+        outcomes.others
     );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
@@ -301,7 +300,7 @@ fn visitas_is_killed_again_and_again() {
     let (mut ok, mut unsure) = (0, 0);
     for _ in 0..4 {
         let visitas = Settings::new().postgres(&database).start();
-        check_account(&database, &visitas, ok, unsure);
+        check_rows(&database, &visitas, ok, unsure);
         assert_eq!(
             visitas.stats().cache,
             Some(0),
@@ -311,12 +310,12 @@ fn visitas_is_killed_again_and_again() {
         let load = Load::start(visitas.port(), 8);
         within(LIMIT, "visits", || visitas.stats().total > before + 50);
         visitas.kill();
-        let tally = load.stop();
-        ok += tally.ok();
-        unsure += tally.unsure();
+        let outcomes = load.stop();
+        ok += outcomes.ok();
+        unsure += outcomes.unsure();
     }
     let visitas = Settings::new().postgres(&database).start();
-    check_account(&database, &visitas, ok, unsure);
+    check_rows(&database, &visitas, ok, unsure);
 }
 
 #[test]
@@ -345,13 +344,13 @@ fn an_increment_is_never_repeated() {
         }
         counts.cache.is_some()
     };
-    let places = [Way::ToServer, Way::ToClient]
+    let places = [Direction::ToServer, Direction::ToClient]
         .into_iter()
-        .flat_map(|way| (0..=60).step_by(4).map(move |at| (way, at)));
-    for (cuts, (way, offset)) in places.enumerate() {
+        .flat_map(|direction| (0..=60).step_by(4).map(move |at| (direction, at)));
+    for (cuts, (direction, offset)) in places.enumerate() {
         // Not before Redis is used again: the cut is for an increment, not for a handshake.
         within(LIMIT, "a counted visit", &mut visit);
-        proxy.cut_after(way, offset);
+        proxy.cut_after(direction, offset);
         within(LIMIT, "the cut", || {
             visit();
             proxy.cuts() > cuts

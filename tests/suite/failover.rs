@@ -6,10 +6,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::support::load::Tally;
+use crate::support::audit::TABLE;
+use crate::support::load::Outcomes;
 use crate::support::postgres::DEFAULT_NAME;
-use crate::support::rows::{Rows, TABLE};
-use crate::support::{Crowd, Load, Patroni, Settings, Visitas, machine, within};
+use crate::support::rows::Rows;
+use crate::support::{Clients, Load, Patroni, Settings, Visitas, machine, within};
 
 const PROCESSES: usize = 3;
 /// Of each process.
@@ -100,11 +101,11 @@ impl Web {
         };
         let processes: Vec<Visitas> = (0..PROCESSES).map(start).collect();
         let load = |visitas: &Visitas| {
-            Load::of(&Crowd {
+            Load::of(&Clients {
                 ports: vec![visitas.port()],
-                visitors: VISITORS,
+                count: VISITORS,
                 pause: PAUSE,
-                keep_numbers: true,
+                keep_counts: true,
             })
         };
         let loads = processes.iter().map(load).collect();
@@ -122,9 +123,12 @@ impl Web {
         });
     }
 
-    fn stop(self) -> (Vec<Visitas>, Tally) {
-        let tallies = self.loads.into_iter().map(Load::stop);
-        (self.processes, tallies.fold(Tally::default(), Tally::merge))
+    fn stop(self) -> (Vec<Visitas>, Outcomes) {
+        let all_outcomes = self.loads.into_iter().map(Load::stop);
+        (
+            self.processes,
+            all_outcomes.fold(Outcomes::default(), Outcomes::merge),
+        )
     }
 }
 
@@ -164,16 +168,16 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> F
 fn account(patroni: &Patroni, web: Web) -> u64 {
     let (leader, _) = patroni.leader_and_standby();
     web.visits_go_on(LIMIT);
-    let (processes, tally) = web.stop();
+    let (processes, outcomes) = web.stop();
     let rows = Rows::of(&mut leader.superuser(DEFAULT_NAME));
-    let lost = rows.lost(&tally);
+    let lost = rows.lost(&outcomes);
     println!(
         "\n200: {}, 503: {}, rows: {}, lost: {lost}, twice: {}, longest wait: {} ms",
-        tally.ok(),
-        tally.refused,
+        outcomes.ok(),
+        outcomes.refused,
         rows.count(),
         rows.twice,
-        tally.longest.as_millis()
+        outcomes.longest.as_millis()
     );
     assert_eq!(rows.twice, 0, "rows are there twice");
     for visitas in &processes {
@@ -181,7 +185,7 @@ fn account(patroni: &Patroni, web: Web) -> u64 {
             visitas.stats().total,
             rows.count(),
             "the total\n{}",
-            visitas.said()
+            visitas.output()
         );
     }
     let check = Settings::new()
@@ -191,13 +195,13 @@ fn account(patroni: &Patroni, web: Web) -> u64 {
         .run();
     assert_eq!(check.code, Some(0), "{check:?}");
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {tally:?}"
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
+        "only 200 and 503: {outcomes:?}"
     );
     assert!(
-        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        outcomes.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "a visit waited {:?}",
-        tally.longest
+        outcomes.longest
     );
     lost
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::ports::free_port;
-use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, audit, clock, machine, within};
+use crate::support::scratch::Folder;
+use crate::support::{
+    Cluster, Database, LIMIT, Load, Settings, Visitas, audit, clock, machine, within,
+};
 
-const LIMIT: Duration = Duration::from_secs(20);
 const STEPS: [(&str, &str, usize); 3] = [
     ("minute", "1 minute", 60),
     ("hour", "1 hour", 48),
@@ -19,7 +20,7 @@ const STEPS: [(&str, &str, usize); 3] = [
 #[track_caller]
 pub fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
     let response = visitas.get(&format!("/history?by={by}"));
-    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
+    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.output());
     let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     let point = |point: &serde_json::Value| {
         (
@@ -78,7 +79,7 @@ pub fn is_exact(visitas: &Visitas, database: &Database<'_>) {
         if let Some((shown, there)) = last {
             panic!(
                 "by {by}: shown {shown:?}, there {there:?}\n{}",
-                visitas.said()
+                visitas.output()
             );
         }
     }

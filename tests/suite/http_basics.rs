@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Settings, machine};
+use crate::support::{LIMIT, Settings, machine, within};
 
 #[test]
 fn a_connection_is_kept() {
@@ -161,9 +161,7 @@ fn the_date_goes_on() {
             .to_owned()
     };
     let first = date();
-    crate::support::within(Duration::from_secs(3), "the next second", || {
-        date() != first
-    });
+    within(LIMIT, "the next second", || date() != first);
 }
 
 #[test]
@@ -286,7 +284,7 @@ fn a_client_that_goes_away_does_no_harm() {
     // The unread visits may be counted or not; the server goes on and its numbers are right.
     let first = visitas.visit().total;
     assert!((1..=51).contains(&first), "{first}");
-    crate::support::within(Duration::from_secs(5), "every visit to be settled", || {
+    within(LIMIT, "every visit to be settled", || {
         let (stats, metrics) = (visitas.stats().total, crate::metrics::metrics(&visitas));
         (metrics.sum("visitas_visits_total") - stats as f64).abs() < 0.5
     });

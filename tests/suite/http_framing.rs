@@ -15,7 +15,7 @@ fn is_refused(visitas: &Visitas, sent: impl AsRef<[u8]>, statuses: &[u16]) {
     let _ = client.try_send(&sent);
     let response = client
         .try_read(false)
-        .unwrap_or_else(|why| panic!("{shown:?}: {why:?}\n{}", visitas.said()));
+        .unwrap_or_else(|why| panic!("{shown:?}: {why:?}\n{}", visitas.output()));
     assert!(
         statuses.contains(&response.status),
         "{shown:?}: {response:?}"

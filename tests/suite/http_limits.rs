@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Settings, Visitas, machine, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, machine, within};
 
 const LINE: usize = 8 * 1024;
 const FIELDS: usize = 32 * 1024;
@@ -198,7 +198,7 @@ fn a_client_that_reads_nothing_is_given_up() {
             std::thread::spawn(move || (client.try_send(&many).is_err(), client))
         })
         .collect();
-    within(Duration::from_secs(5), "all of them to be given up", || {
+    within(LIMIT, "all of them to be given up", || {
         open_connections(&visitas) <= before
     });
     // What was on its way is dropped, and the client told so.
@@ -216,11 +216,9 @@ fn a_client_that_never_closes_is_let_go() {
     let mut client = visitas.connect();
     client.send(request("GET", "/livez", &[("Connection", "close")]));
     assert_eq!(client.read().status, 200);
-    within(
-        Duration::from_secs(4),
-        "the connection to be let go",
-        || open_connections(&visitas) <= before,
-    );
+    within(LIMIT, "the connection to be let go", || {
+        open_connections(&visitas) <= before
+    });
 }
 
 /// One client has a thousand requests waiting, while another has one after the other: whether any
@@ -238,11 +236,11 @@ fn is_overtaken(visitas: &Visitas) -> bool {
                 assert_eq!(modest.request("HEAD", "/one", &[]).status, 404);
             }
         });
-        within(ANSWER_LIMIT, "the modest one", || {
+        within(LIMIT, "the modest one", || {
             visitas.stderr().mark() > mark + 5
         });
         greedy.send("HEAD /many HTTP/1.1\r\nHost:\r\n\r\n".repeat(MANY));
-        within(ANSWER_LIMIT, "all", || {
+        within(LIMIT, "all", || {
             visitas
                 .stderr()
                 .since(mark)

@@ -1,7 +1,7 @@
 //! What a client sends never reaches a page, a header or a log line as anything but text.
 
 use crate::support::client::ANSWER_LIMIT;
-use crate::support::{Settings, within};
+use crate::support::{LIMIT, Settings, within};
 
 /// Found in every request below, wherever a client can put it.
 const CANARY: &str = "kanarienvogel";
@@ -73,7 +73,7 @@ fn nothing_a_client_sends_makes_a_log_line() {
         }
         visitas.get("/the-last-one");
         let is_last = |line: &String| line.contains("/the-last-one");
-        within(ANSWER_LIMIT, "the last line", || {
+        within(LIMIT, "the last line", || {
             visitas.stderr().since(mark).iter().any(is_last)
         });
         let lines = visitas.stderr().since(mark);

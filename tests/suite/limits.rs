@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::metrics::queued;
-use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Cluster, Settings, machine, within};
+use crate::support::client::request;
+use crate::support::{Client, Cluster, LIMIT, Settings, machine, within};
 
 fn visit() -> String {
     request("GET", "/", &[("Accept", "application/json")])
@@ -19,17 +19,17 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
         .set("MAX_QUEUE", 3)
         .start();
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut waiting = vec![visitas.connect()];
     waiting[0].send(visit());
-    within(ANSWER_LIMIT, "the first commit to wait", || {
+    within(LIMIT, "the first commit to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     for number in 1..=3 {
         let mut client = visitas.connect();
         client.send(visit());
         waiting.push(client);
-        within(ANSWER_LIMIT, "the visit to queue", || {
+        within(LIMIT, "the visit to queue", || {
             queued(&visitas) >= f64::from(number)
         });
     }
@@ -42,7 +42,7 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
         "refused after {:?}",
         start.elapsed()
     );
-    held.release();
+    lock.release();
     waiting
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));
@@ -58,7 +58,7 @@ fn a_visit_waits_no_longer_than_its_deadline() {
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "600ms")
         .start();
-    let held = database.hold();
+    let lock = database.lock_table();
     let start = Instant::now();
     let mut waiting: Vec<Client> = (0..8).map(|_| visitas.connect()).collect();
     waiting.iter_mut().for_each(|client| client.send(visit()));
@@ -76,13 +76,11 @@ fn a_visit_waits_no_longer_than_its_deadline() {
         took < Duration::from_millis(1000),
         "given up after {took:?}"
     );
-    held.release();
+    lock.release();
     // Their rows may be there or not; what is there is counted.
-    within(ANSWER_LIMIT, "visits again", || {
-        visitas.try_visit().status == 200
-    });
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
     let mut watcher = database.superuser();
-    within(ANSWER_LIMIT, "the last commit", || {
+    within(LIMIT, "the last commit", || {
         database.sessions_waiting(&mut watcher) == 0
     });
     let rows = database.rows();
@@ -98,7 +96,7 @@ fn a_lock_on_the_table_for_longer_than_the_deadline_leaves_nothing_stuck() {
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "200ms")
         .start();
-    let held = database.hold();
+    let lock = database.lock_table();
     for _ in 0..8 {
         let start = Instant::now();
         assert_eq!(visitas.try_visit().status, 503);
@@ -109,10 +107,8 @@ fn a_lock_on_the_table_for_longer_than_the_deadline_leaves_nothing_stuck() {
         );
     }
     assert_eq!(visitas.get("/livez").status, 200);
-    held.release();
-    within(Duration::from_secs(3), "visits again", || {
-        visitas.try_visit().status == 200
-    });
+    lock.release();
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
 }

@@ -1,8 +1,6 @@
 //! Log lines go to stderr: text or JSON, one a request where asked for, and never a password.
 
-use crate::support::{Cluster, Redis, Settings, within};
-
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+use crate::support::{Cluster, LIMIT, Redis, Settings, within};
 
 #[test]
 fn a_request_is_a_line_only_where_asked_for() {

@@ -5,11 +5,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::metrics::metrics;
-use crate::support::client::ANSWER_LIMIT;
-use crate::support::{Settings, Visitas, machine, skipped, within};
+use crate::support::{LIMIT, Settings, Visitas, machine, skipped, within};
 
 /// A memory cgroup of the test's own, of version 1 or 2. Removed when dropped.
 struct Group(PathBuf);
@@ -73,11 +71,11 @@ fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
                 answer.status,
                 200,
                 "beside {number} heads: {answer:?}\n{}",
-                visitas.said()
+                visitas.output()
             );
         }
     }
-    assert!(visitas.is_running(), "{}", visitas.said());
+    assert!(visitas.is_running(), "{}", visitas.output());
     assert_eq!(visitas.get("/livez").status, 200);
     let told: Vec<String> = slow.iter_mut().filter_map(status).collect();
     assert!(
@@ -91,7 +89,7 @@ fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
         "{told:?}"
     );
     drop(slow);
-    within(ANSWER_LIMIT, "all to be gone", || {
+    within(LIMIT, "all to be gone", || {
         metrics(visitas).sum("visitas_connections") <= 2.0
     });
     assert_eq!(visitas.try_visit().status, 200);
@@ -126,7 +124,7 @@ fn unfinished_heads_beyond_the_cgroup_are_survived() {
     is_survived(&mut visitas, 3000, 39_000);
     visitas.signal("KILL");
     visitas.wait_end();
-    within(Duration::from_secs(5), "the cgroup to be empty", || {
+    within(LIMIT, "the cgroup to be empty", || {
         fs::read_to_string(group.0.join("cgroup.procs")).is_ok_and(|pids| pids.trim().is_empty())
     });
 }

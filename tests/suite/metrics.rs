@@ -2,7 +2,7 @@
 
 use crate::support::load::visits_at_once;
 use crate::support::prometheus::Metrics;
-use crate::support::{Cluster, Redis, Settings, Visitas, within};
+use crate::support::{Cluster, LIMIT, Redis, Settings, Visitas, within};
 
 #[track_caller]
 pub fn metrics(visitas: &Visitas) -> Metrics {
@@ -113,12 +113,11 @@ fn connections_are_those_that_are_open() {
     kept.iter_mut()
         .for_each(|client| drop(client.get("/livez")));
     // Connections of earlier readings may not be gone yet.
-    let limit = std::time::Duration::from_secs(5);
-    within(limit, "five connections and the one that asks", || {
+    within(LIMIT, "five connections and the one that asks", || {
         open() == 6.0
     });
     drop(kept);
-    within(limit, "the one that asks", || open() == 1.0);
+    within(LIMIT, "the one that asks", || open() == 1.0);
 }
 
 #[test]
@@ -136,7 +135,7 @@ fn reconnects_are_counted() {
     };
     let before = reconnects();
     assert!(database.terminate_sessions() > 0);
-    within(std::time::Duration::from_secs(10), "a reconnect", || {
+    within(LIMIT, "a reconnect", || {
         visitas.visit().total > 0 && reconnects() > before
     });
 }

@@ -7,7 +7,8 @@ use crate::support::client::request;
 use crate::support::html::Page;
 use crate::support::wait::within_value;
 use crate::support::{
-    Cluster, Database, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine, within,
+    Cluster, Database, LIMIT, Load, Proxy, Redis, Response, Settings, Stop, Visitas, machine,
+    within,
 };
 
 /// From a store's return to the first visit that uses it again, as the contract has it.
@@ -16,7 +17,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// What a deadline may be missed by: the clock that enforces it ticks, and the answer has to be
 /// sent and read.
 const LATE_AT_MOST: Duration = Duration::from_millis(300);
-const LIMIT: Duration = Duration::from_secs(10);
 
 fn settings() -> Settings {
     Settings::new().set(
@@ -81,7 +81,7 @@ fn back_within_a_second(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) 
             start.elapsed() <= BACK_LIMIT,
             "not back after {:?}: {response:?}\n{}",
             start.elapsed(),
-            visitas.said()
+            visitas.output()
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -158,18 +158,18 @@ fn outage_under_load(how: Stop) {
     within(LIMIT, "visits again", || {
         visitas.stats().total > before + 100
     });
-    let tally = load.stop();
-    check_account(&database, &visitas, tally.ok() + 1, tally.unsure());
+    let outcomes = load.stop();
+    check_rows(&database, &visitas, outcomes.ok() + 1, outcomes.unsure());
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {tally:?}"
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
+        "only 200 and 503: {outcomes:?}"
     );
     says_once_away_and_once_back(&visitas, mark, "postgres");
 }
 
 /// Every 200 has its row, and no visit has two.
 #[track_caller]
-pub fn check_account(database: &Database<'_>, visitas: &Visitas, ok: u64, unsure: u64) {
+pub fn check_rows(database: &Database<'_>, visitas: &Visitas, ok: u64, unsure: u64) {
     let rows = database.rows();
     assert!(
         (ok..=ok + unsure).contains(&rows),
@@ -205,7 +205,7 @@ fn a_network_that_swallows_everything_is_an_outage_too() {
     assert_eq!(visitas.visit().total, 1);
     // The server never learns that those sessions are over: it still runs them, with all their
     // locks.
-    proxy.swallow_links();
+    proxy.swallow_connections();
     let (first, time) = timed(|| visitas.try_visit());
     // A lane that gives its connection up in time may repeat the visit over a new one.
     assert!(matches!(first.status, 200 | 503), "{first:?}");
@@ -355,14 +355,14 @@ fn redis_stops_under_load() {
     within(LIMIT, "visits with the cache", || {
         visitas.stats().total > before + 100
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert_eq!(
-        tally.unsure(),
+        outcomes.unsure(),
         0,
-        "no visit is refused without the cache: {tally:?}"
+        "no visit is refused without the cache: {outcomes:?}"
     );
     let rows = database.rows();
-    assert!(rows > tally.ok(), "{rows} rows");
+    assert!(rows > outcomes.ok(), "{rows} rows");
     assert_eq!(visitas.stats().total, rows);
     assert!(
         redis

@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::support::html::Page;
-use crate::support::{Redis, Settings, Visitas, within};
+use crate::support::{LIMIT, Redis, Settings, Visitas, within};
 
 #[track_caller]
 fn page(visitas: &Visitas, accept_language: Option<&str>) -> Page {
@@ -235,11 +235,9 @@ fn it_says_that_the_cache_is_unavailable() {
     let visitas = Settings::new().redis(&redis).start();
     assert_eq!(visitas.visit().cache, Some(1));
     redis.stop();
-    within(
-        std::time::Duration::from_secs(5),
-        "a visit without the cache",
-        || visitas.visit().cache.is_none(),
-    );
+    within(LIMIT, "a visit without the cache", || {
+        visitas.visit().cache.is_none()
+    });
     for (accepted, word) in [(None, "indispon"), (Some("en"), "unavailable")] {
         let before = visitas.stats().total;
         let page = page(&visitas, accepted);

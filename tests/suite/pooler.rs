@@ -9,10 +9,8 @@ use crate::support::load::visits_at_once;
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
 use crate::support::{
-    Cluster, Crowd, Database, Load, PgBouncer, Settings, Visitas, machine, within,
+    Clients, Cluster, Database, LIMIT, Load, PgBouncer, Settings, Visitas, machine, within,
 };
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// As it ships it refuses what it does not know of a client's start; people who run it tell it to
 /// ignore these.
@@ -68,15 +66,15 @@ fn stays_exact(mode: Mode, more: &str) {
     // What a process has to find out about the way to its database costs it one answer at most.
     let mut told = 0;
     for visitas in &both {
-        let tally = visits_at_once(&[visitas.port()], 12, 5);
+        let outcomes = visits_at_once(&[visitas.port()], 12, 5);
         assert!(
-            tally.unsure() <= 1,
-            "{mode:?} {more:?}: {tally:?}\n{}",
-            visitas.said()
+            outcomes.unsure() <= 1,
+            "{mode:?} {more:?}: {outcomes:?}\n{}",
+            visitas.output()
         );
-        told += tally.ok();
+        told += outcomes.ok();
     }
-    let load = Load::of(&crowd(&both));
+    let load = Load::of(&clients(&both));
     for _ in 0..5 {
         visits_go_on(&both);
         within(LIMIT, "a session to end", || {
@@ -84,22 +82,22 @@ fn stays_exact(mode: Mode, more: &str) {
         });
     }
     visits_go_on(&both);
-    let mut tally = load.stop();
+    let mut outcomes = load.stop();
     assert!(
-        tally.ok() > 100,
-        "too few visits for this to mean anything: {tally:?}"
+        outcomes.ok() > 100,
+        "too few visits for this to mean anything: {outcomes:?}"
     );
-    tally.add_answered(told);
-    audit::holds(&database, &tally, &both, settings(&database, &pooler));
+    outcomes.add_answered(told);
+    audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
 }
 
-fn crowd(processes: &[Visitas]) -> Crowd {
+fn clients(processes: &[Visitas]) -> Clients {
     let ports = processes.iter().map(Visitas::port).collect();
-    Crowd {
+    Clients {
         ports,
-        visitors: 16,
+        count: 16,
         pause: Duration::ZERO,
-        keep_numbers: false,
+        keep_counts: false,
     }
 }
 
@@ -133,15 +131,15 @@ fn a_pooler_that_restarts_costs_no_row() {
         };
         database.prepare();
         let both = two(|| settings(&database, &pooler).set("REQUEST_TIMEOUT", "2s"));
-        let load = Load::of(&crowd(&both));
+        let load = Load::of(&clients(&both));
         for _ in 0..3 {
             visits_go_on(&both);
             pooler.stop();
             pooler.restart();
         }
         visits_go_on(&both);
-        let tally = load.stop();
-        audit::holds(&database, &tally, &both, settings(&database, &pooler));
+        let outcomes = load.stop();
+        audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
     }
 }
 
@@ -157,9 +155,9 @@ fn one_server_connection_is_enough_for_many_lanes() {
     database.prepare();
     let both = two(|| settings(&database, &pooler).set("WORKERS", 8));
     let ports: Vec<u16> = both.iter().map(Visitas::port).collect();
-    let tally = visits_at_once(&ports, 24, 20);
-    assert!(tally.unsure() <= 2, "{tally:?}");
-    audit::holds(&database, &tally, &both, settings(&database, &pooler));
+    let outcomes = visits_at_once(&ports, 24, 20);
+    assert!(outcomes.unsure() <= 2, "{outcomes:?}");
+    audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
 }
 
 #[test]
@@ -180,7 +178,7 @@ fn a_process_that_gets_no_connection_takes_none_from_another() {
     second.wait_listening();
     for visit in 1..=10 {
         assert_eq!(first.visit().total, visit);
-        assert_eq!(first.get("/history").status, 200, "{}", first.said());
+        assert_eq!(first.get("/history").status, 200, "{}", first.output());
         assert_eq!(second.try_visit().status, 503);
     }
     first.stop();
@@ -212,19 +210,19 @@ fn statements_of_two_processes_are_never_mixed_up() {
     other.visit();
     one.visit();
     other.get("/history?by=hour");
-    let load = Load::of(&crowd(&both));
+    let load = Load::of(&clients(&both));
     for round in 0..40 {
         for visitas in &both {
             let by = ["minute", "hour", "day"][round % 3];
             let history = visitas.get(&format!("/history?by={by}"));
-            assert_eq!(history.status, 200, "{history:?}\n{}", visitas.said());
-            assert!(visitas.stats().total >= 2, "{}", visitas.said());
+            assert_eq!(history.status, 200, "{history:?}\n{}", visitas.output());
+            assert!(visitas.stats().total >= 2, "{}", visitas.output());
         }
     }
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", one.said());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", one.output());
     let rows = database.rows();
-    assert_eq!(rows, tally.ok() + 2);
+    assert_eq!(rows, outcomes.ok() + 2);
     for visitas in &both {
         assert_eq!(visitas.stats().total, rows);
         crate::history::is_exact(visitas, &database);

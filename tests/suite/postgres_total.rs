@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::load::visits_at_once;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+use crate::support::{Cluster, Database, LIMIT, Load, Settings, Visitas, machine, within};
 
 #[track_caller]
 fn total_is(visitas: &Visitas, database: &Database<'_>, expected: u64) {
@@ -148,17 +148,17 @@ fn foreign_writers_and_visits_at_the_same_time() {
             (0..10).for_each(|_| sql.batch_execute("TRUNCATE acessos").expect("a truncate"));
         });
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(
-        tally.ok() > 50,
+        outcomes.ok() > 50,
         "too few visits for this to mean anything: {}",
-        tally.ok()
+        outcomes.ok()
     );
     assert_eq!(
-        tally.unsure(),
+        outcomes.unsure(),
         0,
-        "a visit was refused: {tally:?}\n{}",
-        visitas.said()
+        "a visit was refused: {outcomes:?}\n{}",
+        visitas.output()
     );
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
@@ -178,22 +178,21 @@ fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
         let now = "SELECT extract(epoch FROM clock_timestamp())::float8";
         sql.query_one(now, &[]).expect("the time").get(0)
     };
-    let held = database.hold();
+    let lock = database.lock_table();
     let before = clock();
     // The first visit's commit waits for the table; the second waits behind it in the lane.
     let (mut first, mut second) = (visitas.connect(), visitas.connect());
     let visit = crate::support::client::request("GET", "/", &[("Accept", "application/json")]);
     first.send(&visit);
-    let limit = Duration::from_secs(4);
-    within(limit, "the first visit's commit to wait", || {
+    within(LIMIT, "the first visit's commit to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     second.send(&visit);
-    within(limit, "the second visit to queue", || {
+    within(LIMIT, "the second visit to queue", || {
         crate::metrics::queued(&visitas) >= 1.0
     });
     let arrived = clock();
-    held.release();
+    lock.release();
     assert_eq!(
         (first.read().counts().total, second.read().counts().total),
         (1, 2)
@@ -272,7 +271,7 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
         let count = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename = 'user_app'), \
             (SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = $1)";
         let mut same_since: Option<(i64, std::time::Instant)> = None;
-        within_value(Duration::from_secs(20), "the sessions to end", || {
+        within_value(LIMIT, "the sessions to end", || {
             let row = watcher
                 .query_one(count, &[&database.name])
                 .expect("statistics");
@@ -296,7 +295,7 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
     let before = pages();
     let mut client = visitas.connect();
     for _ in 0..visits {
-        within(Duration::from_secs(20), "a visit", || {
+        within(LIMIT, "a visit", || {
             client
                 .try_visit()
                 .is_ok_and(|response| response.status == 200)
@@ -340,23 +339,17 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
     sql.batch_execute("CALL singles(20000)")
         .expect("20,000 rows of another's");
     let mut watcher = database.superuser();
-    within_value(
-        Duration::from_secs(20),
-        "what they appended to be folded",
-        || {
-            within(Duration::from_secs(20), "a visit", || {
-                visitas.try_visit().status == 200
-            });
-            match watcher
-                .query_one("SELECT count(*) FROM visitas_changes", &[])
-                .expect("changes")
-                .get::<_, i64>(0)
-            {
-                0..300 => Ok(()),
-                left => Err(left),
-            }
-        },
-    );
+    within_value(LIMIT, "what they appended to be folded", || {
+        within(LIMIT, "a visit", || visitas.try_visit().status == 200);
+        match watcher
+            .query_one("SELECT count(*) FROM visitas_changes", &[])
+            .expect("changes")
+            .get::<_, i64>(0)
+        {
+            0..300 => Ok(()),
+            left => Err(left),
+        }
+    });
     let total = pages_of_a_total(&database);
     assert!(
         total <= 2 * before.0 + 20,
@@ -399,7 +392,7 @@ fn a_total_costs_the_same_with_many_rows_as_with_none() {
     visitas.stop();
     // Ended sessions have reported.
     let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'user_app'";
-    within(Duration::from_secs(5), "the sessions to end", || {
+    within(LIMIT, "the sessions to end", || {
         sql.query_one(idle, &[]).expect("sessions").get::<_, i64>(0) == 0
     });
     assert_eq!(

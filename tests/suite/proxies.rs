@@ -2,15 +2,14 @@
 //! another's request. Slow: `scripts/test-clients` installs them and runs this.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::support::client::request;
 use crate::support::load::visits_at_once;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::tools::tool;
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 /// A proxy in front of a visitas.
 struct Behind {
@@ -71,9 +70,7 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
         Command::new(program_path).args(arguments).arg(file),
         "TERM",
     );
-    within(Duration::from_secs(10), program, || {
-        Client::try_connect(port).is_ok()
-    });
+    within(LIMIT, program, || Client::try_connect(port).is_ok());
     Some(Behind {
         visitas,
         port,
@@ -86,9 +83,9 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
 /// kind.
 fn nothing_is_lost_or_mixed(behind: Option<Behind>) {
     let Some(behind) = behind else { return };
-    let tally = visits_at_once(&[behind.port], 50, 1000);
-    tally.all_ok(50_000);
-    tally.each_cache_number_once(1);
+    let outcomes = visits_at_once(&[behind.port], 50, 1000);
+    outcomes.all_ok(50_000);
+    outcomes.each_cache_number_once(1);
     assert_eq!(behind.visitas.stats().total, 50_000);
     std::thread::scope(|scope| {
         for _ in 0..20 {

@@ -3,18 +3,16 @@
 
 use std::io::{Read, Write};
 use std::process::Command;
-use std::time::Duration;
 
 use ::postgres::Client as Sql;
 
 use crate::support::audit::count;
-use crate::support::postgres::{self, PASSWORD, USER};
-use crate::support::run::Folder;
+use crate::support::postgres::{PASSWORD, USER};
+use crate::support::programs;
+use crate::support::scratch::Folder;
 use crate::support::{
-    Cluster, Database, Load, Settings, Stop, Visitas, machine, skipped, tools, within,
+    Cluster, Database, LIMIT, Load, Settings, Stop, Visitas, machine, skipped, tools, within,
 };
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings(database: &Database<'_>) -> Settings {
     Settings::new().postgres(database)
@@ -24,7 +22,7 @@ fn settings(database: &Database<'_>) -> Settings {
 #[track_caller]
 fn is_right(visitas: &Visitas, database: &Database<'_>) {
     let rows = database.rows();
-    assert_eq!(visitas.stats().total, rows, "{}", visitas.said());
+    assert_eq!(visitas.stats().total, rows, "{}", visitas.output());
     crate::history::is_exact(visitas, database);
     let counted = count(settings(database));
     assert_eq!(counted.code, Some(0), "{counted:?}");
@@ -71,12 +69,12 @@ fn is_mended(visitas: &Visitas, database: &Database<'_>) {
     );
     let before = visitas.stats().total;
     within(LIMIT, "visits", || visitas.stats().total > before + 20);
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert_eq!(
-        tally.unsure(),
+        outcomes.unsure(),
         0,
-        "visits go on: {tally:?}\n{}",
-        visitas.said()
+        "visits go on: {outcomes:?}\n{}",
+        visitas.output()
     );
     is_right(visitas, database);
     // A second one has nothing to do.
@@ -242,7 +240,7 @@ fn a_recount_beside_other_writers() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     let is_over = || stop.load(std::sync::atomic::Ordering::Relaxed);
     std::thread::scope(|scope| {
-        let end = crate::guests::Ends(&stop);
+        let end = crate::other_writers::Ends(&stop);
         for statement in [
             "INSERT INTO acessos (momento) SELECT now() - interval '9 minutes' FROM generate_series(1, 3)",
             "DELETE FROM acessos WHERE id IN (SELECT id FROM acessos ORDER BY id LIMIT 5 FOR UPDATE SKIP LOCKED)",
@@ -274,8 +272,8 @@ fn a_recount_beside_other_writers() {
         }
         drop(end);
     });
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", visitas.output());
     is_right(&visitas, &database);
 }
 
@@ -316,7 +314,7 @@ fn transactions_open_across_a_recount_are_counted_once() {
 /// PostgreSQL's own programs, as the superuser: this one's standard output.
 #[track_caller]
 fn program(database: &Database<'_>, name: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut command = Command::new(postgres::program(name));
+    let mut command = Command::new(programs::program(name));
     command.args([
         "--host",
         "127.0.0.1",
@@ -358,7 +356,7 @@ fn may_dump(database: &Database<'_>) -> bool {
         )
         .expect("a version")
         .get(0);
-    let Some(program) = postgres::find_program("pg_dump") else {
+    let Some(program) = programs::find_program("pg_dump") else {
         skipped("dumps", "pg_dump is not installed");
         return false;
     };

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::support::load::Tally;
+use crate::support::audit::TABLE;
+use crate::support::load::Outcomes;
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
-use crate::support::rows::{Rows, TABLE};
+use crate::support::rows::Rows;
 use crate::support::{
-    Cluster, Crowd, Database, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within,
+    Clients, Cluster, Database, LIMIT, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,7 +21,6 @@ const LATE_AT_MOST: Duration = Duration::from_millis(1500);
 const OUTAGE: Duration = Duration::from_secs(4);
 /// From one fault within an outage to the next, in which a lane connects again and commits.
 const BETWEEN: Duration = Duration::from_millis(500);
-const LIMIT: Duration = Duration::from_secs(60);
 /// Sessions that wait for a standby do not notice that their client has gone, so their number needs
 /// a bound: those of one lane and of the history, and those of the tries that were given up.
 const SESSIONS_AT_MOST: i64 = 8;
@@ -71,11 +71,11 @@ impl Pair {
 
     fn clients(&self, visitors: usize) -> Load {
         let pause = Duration::from_millis(20);
-        Load::of(&Crowd {
+        Load::of(&Clients {
             ports: vec![self.visitas.port()],
-            visitors,
+            count: visitors,
             pause,
-            keep_numbers: true,
+            keep_counts: true,
         })
     }
 
@@ -253,7 +253,7 @@ impl Scenario {
                 during.ok(),
                 0,
                 "counted while the standby confirmed nothing: {during:?}\n{}",
-                pair.visitas.said()
+                pair.visitas.output()
             );
             answered_in_time(&during);
         }
@@ -287,13 +287,13 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
 
 /// Every 200 has its row there, no row is there twice, and the total is the number of rows.
 #[track_caller]
-fn holds(database: &Database<'_>, visitas: &Visitas, tally: &Tally) {
+fn holds(database: &Database<'_>, visitas: &Visitas, outcomes: &Outcomes) {
     let rows = Rows::of(&mut database.superuser());
-    let (lost, said) = (rows.lost(tally), visitas.said());
+    let (lost, said) = (rows.lost(outcomes), visitas.output());
     assert_eq!(
         (lost, rows.twice),
         (0, 0),
-        "of {} rows: lost, twice; {tally:?}\n{said}",
+        "of {} rows: lost, twice; {outcomes:?}\n{said}",
         rows.count()
     );
     total_is_rows(database, visitas, &rows);
@@ -305,7 +305,7 @@ fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
         visitas.stats().total,
         rows.count(),
         "the total\n{}",
-        visitas.said()
+        visitas.output()
     );
     let check = Settings::new()
         .postgres(database)
@@ -316,15 +316,15 @@ fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
 }
 
 #[track_caller]
-fn answered_in_time(tally: &Tally) {
+fn answered_in_time(outcomes: &Outcomes) {
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {tally:?}"
+        outcomes.others.is_empty() && outcomes.unanswered == 0,
+        "only 200 and 503: {outcomes:?}"
     );
     assert!(
-        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        outcomes.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "a visit waited {:?}",
-        tally.longest
+        outcomes.longest
     );
 }
 

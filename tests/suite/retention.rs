@@ -1,20 +1,16 @@
 //! `KEEP_ROWS`: old rows go in steps, their number stays. The total is rows and pruned, in every
 //! moment; days stay too.
 
-use std::time::Duration;
-
 use crate::support::audit::count;
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::support::{Cluster, Database, LIMIT, Load, Settings, Visitas, machine, within};
 
 /// Both numbers of `/stats`.
 #[track_caller]
 fn total_and_pruned(visitas: &Visitas) -> (u64, u64) {
     let response = visitas.get("/stats");
-    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
+    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.output());
     let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     let number = |name: &str| {
         json[name]
@@ -27,12 +23,12 @@ fn total_and_pruned(visitas: &Visitas) -> (u64, u64) {
 /// The total is what was ever there, the rows are what is left, and a count agrees.
 #[track_caller]
 fn is_kept(visitas: &Visitas, database: &Database<'_>, total: u64, rows: u64) {
-    assert_eq!(database.rows(), rows, "{}", visitas.said());
+    assert_eq!(database.rows(), rows, "{}", visitas.output());
     assert_eq!(
         total_and_pruned(visitas),
         (total, total - rows),
         "{}",
-        visitas.said()
+        visitas.output()
     );
     let counted = count(Settings::new().postgres(database));
     assert_eq!(counted.code, Some(0), "{counted:?}");
@@ -42,22 +38,13 @@ fn is_kept(visitas: &Visitas, database: &Database<'_>, total: u64, rows: u64) {
 #[track_caller]
 fn pruned_to(visitas: &Visitas, database: &Database<'_>, total: u64, rows: u64) {
     within_value(LIMIT, "old rows to go", || {
-        assert_eq!(total_and_pruned(visitas).0, total, "{}", visitas.said());
+        assert_eq!(total_and_pruned(visitas).0, total, "{}", visitas.output());
         match database.rows() {
             left if left == rows => Ok(()),
-            left => Err((left, visitas.said())),
+            left => Err((left, visitas.output())),
         }
     });
     is_kept(visitas, database, total, rows);
-}
-
-#[track_caller]
-fn number(database: &Database<'_>, query: &str) -> i64 {
-    database
-        .superuser()
-        .query_one(query, &[])
-        .expect(query)
-        .get(0)
 }
 
 #[test]
@@ -112,28 +99,25 @@ fn old_rows_of_others_go_in_steps() {
         .start();
     let load = Load::start(visitas.port(), 4);
     let old = "SELECT count(*) FROM acessos WHERE momento < now() - interval '24 hours 10 minutes'";
-    within_value(LIMIT, "old rows to go", || match number(&database, old) {
+    within_value(LIMIT, "old rows to go", || match database.number(old) {
         0 => Ok(()),
-        left => Err((left, visitas.said())),
+        left => Err((left, visitas.output())),
     });
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
-    let (total, rows) = (60_003 + tally.ok(), database.rows());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", visitas.output());
+    let (total, rows) = (60_003 + outcomes.ok(), database.rows());
     assert!(
-        (1400..1500).contains(&(rows - tally.ok())),
+        (1400..1500).contains(&(rows - outcomes.ok())),
         "{rows} rows, {} of visits",
-        tally.ok()
+        outcomes.ok()
     );
     assert_eq!(
-        number(
-            &database,
-            "SELECT count(*) FROM acessos WHERE momento IS NULL OR momento > now()"
-        ),
+        database.number("SELECT count(*) FROM acessos WHERE momento IS NULL OR momento > now()"),
         3
     );
     is_kept(&visitas, &database, total, rows);
-    let steps = number(&database, "SELECT count(*) FROM steps WHERE rows > 0");
-    let largest = number(&database, "SELECT max(rows) FROM steps");
+    let steps = database.number("SELECT count(*) FROM steps WHERE rows > 0");
+    let largest = database.number("SELECT max(rows) FROM steps");
     assert!(
         steps >= 4 && largest <= 20_000,
         "{steps} steps of up to {largest} rows"
@@ -143,7 +127,7 @@ fn old_rows_of_others_go_in_steps() {
         .iter()
         .map(|(_, visits)| visits)
         .sum();
-    assert_eq!(days, 60_000 + tally.ok());
+    assert_eq!(days, 60_000 + outcomes.ok());
     // Who deletes by hand takes rows away, from the total too.
     database
         .sql()
@@ -277,7 +261,8 @@ fn a_partition_is_retired_before_it_is_dropped() {
     let visitas = Settings::new().postgres(&database).start();
     assert_eq!(total_and_pruned(&visitas), (150, 0));
     let of = |partition: &str| -> u64 {
-        number(&database, &format!("SELECT count(*) FROM {partition}"))
+        database
+            .number(&format!("SELECT count(*) FROM {partition}"))
             .try_into()
             .expect("a count")
     };
@@ -304,16 +289,16 @@ fn a_partition_is_retired_before_it_is_dropped() {
         sql.batch_execute(&format!("SELECT visitas_retire('{table}')"))
             .expect_err(table);
     }
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
-    is_kept(&visitas, &database, 150 + tally.ok(), tally.ok());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", visitas.output());
+    is_kept(&visitas, &database, 150 + outcomes.ok(), outcomes.ok());
     // A day that is over keeps its visits, those of dropped rows too.
     let days: Vec<u64> = crate::history::points(&visitas, "day")
         .iter()
         .map(|(_, visits)| *visits)
         .collect();
     assert_eq!((days[85], days[86]), (old, later), "{days:?}");
-    assert_eq!(days.iter().sum::<u64>(), 150 + tally.ok());
+    assert_eq!(days.iter().sum::<u64>(), 150 + outcomes.ok());
 }
 
 /// There a row's place tells nothing, so whole partitions go instead. The process says so and
@@ -339,13 +324,11 @@ fn a_partitioned_table_is_not_pruned_row_by_row() {
     assert!(
         visitas.stderr().find(LIMIT, says).is_some(),
         "{}",
-        visitas.said()
+        visitas.output()
     );
     assert_eq!(visitas.visit().total, 201);
-    let young = number(
-        &database,
-        "SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'",
-    );
+    let young =
+        database.number("SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'");
     assert_eq!(young, 101, "young rows went");
 }
 

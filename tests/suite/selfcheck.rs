@@ -9,7 +9,7 @@ use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
 use crate::support::prometheus::Metrics;
 use crate::support::{
-    Client, Cluster, NoAnswer, Proxy, Redis, Stop, Way, html, markdown, ports, within,
+    Client, Cluster, Direction, LIMIT, NoAnswer, Proxy, Redis, Stop, html, markdown, ports, within,
 };
 
 #[test]
@@ -80,14 +80,14 @@ fn sessions_that_wait_are_seen_and_can_be_ended() {
         .batch_execute("CREATE TABLE acessos (id int)")
         .expect("a table");
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut other = database.sql();
     let waiting = thread::spawn(move || {
         other
             .batch_execute("INSERT INTO acessos VALUES (1)")
             .is_err()
     });
-    within(Duration::from_secs(5), "a session to wait", || {
+    within(LIMIT, "a session to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     assert_eq!(database.terminate_sessions(), 1);
@@ -95,7 +95,7 @@ fn sessions_that_wait_are_seen_and_can_be_ended() {
         waiting.join().expect("a session's end"),
         "the insert went through"
     );
-    held.release();
+    lock.release();
     assert_eq!(database.rows(), 0);
 }
 
@@ -216,14 +216,14 @@ fn echo() -> u16 {
 #[test]
 fn the_proxy_passes_and_cuts_where_it_was_told() {
     let proxy = Proxy::to(echo());
-    for (way, cut_at) in [
-        (Way::ToServer, 3),
-        (Way::ToClient, 3),
-        (Way::ToServer, 0),
-        (Way::ToClient, 10),
+    for (direction, cut_at) in [
+        (Direction::ToServer, 3),
+        (Direction::ToClient, 3),
+        (Direction::ToServer, 0),
+        (Direction::ToClient, 10),
     ] {
         let mut client = Client::connect(proxy.port());
-        proxy.cut_after(way, cut_at);
+        proxy.cut_after(direction, cut_at);
         let before = proxy.cuts();
         client.send("0123456789");
         let got = client.closed_within(ANSWER_LIMIT);
@@ -232,7 +232,7 @@ fn the_proxy_passes_and_cuts_where_it_was_told() {
             b"0123456789".starts_with(&got) && got.len() <= 10,
             "{got:?}"
         );
-        if way == Way::ToClient {
+        if direction == Direction::ToClient {
             assert_eq!(got.len(), cut_at);
         } else {
             assert!(got.len() <= cut_at, "{got:?}");
@@ -254,15 +254,15 @@ fn the_proxy_swallows_refuses_and_slows_down() {
     let proxy = Proxy::to(echo());
     let mut old = Client::connect(proxy.port());
     old.send("a");
-    within(ANSWER_LIMIT, "the first byte back", || {
+    within(LIMIT, "the first byte back", || {
         !old.silent_for(Duration::from_millis(10))
     });
     let mut silent = Client::connect(proxy.port());
     silent.send("x");
-    within(ANSWER_LIMIT, "the first byte back", || {
+    within(LIMIT, "the first byte back", || {
         !silent.silent_for(Duration::from_millis(10))
     });
-    proxy.swallow_links();
+    proxy.swallow_connections();
     let mut fresh = Client::connect(proxy.port());
     fresh.send("b");
     fresh.half_close();

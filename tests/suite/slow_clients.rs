@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::metrics::metrics;
 use crate::support::process::Process;
 use crate::support::tools::tool;
-use crate::support::{Client, Settings, Visitas, machine, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, machine, within};
 
 /// Visits measured at a time, with and without the slow clients in turn.
 const SLICE: Duration = Duration::from_secs(2);
@@ -89,19 +89,17 @@ fn leave_others_alone(kind: &Kind) {
             Command::new(&slowhttptest).args(*kind).args(common),
             "KILL",
         );
-        within(Duration::from_secs(10), "the slow clients", || {
+        within(LIMIT, "the slow clients", || {
             self::accepted(&visitas) - accepted > 100.0
                 && open_connections(&visitas) >= *open as f64
         });
         with.push(p99(&visitas));
         // The server ends them, not the attack's end: that is still on.
-        within(
-            Duration::from_secs(15),
-            "the slow clients to be gone",
-            || open_connections(&visitas) < 10.0,
-        );
+        within(LIMIT, "the slow clients to be gone", || {
+            open_connections(&visitas) < 10.0
+        });
         attack.end("KILL", Duration::from_secs(5));
-        within(Duration::from_secs(10), "a quiet server", || {
+        within(LIMIT, "a quiet server", || {
             open_connections(&visitas) <= 1.0
         });
     }

@@ -1,5 +1,5 @@
-//! Two PostgreSQL nodes under Patroni with one etcd, on loopback: each can be killed, frozen, or
-//! cut off from the others.
+//! Two PostgreSQL nodes under Patroni with one etcd, on loopback. Each node can be killed, frozen,
+//! or cut off.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,30 +13,28 @@ use std::time::{Duration, Instant};
 use ::postgres::{Client, Config, NoTls};
 
 use super::ports::free_port;
-use super::postgres::{
-    DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER, as_postgres, give_to_postgres,
-    program,
-};
+use super::postgres::{DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER};
 use super::process::{Process, send_signal};
+use super::programs::{as_postgres, give_to_postgres, program};
 use super::proxy::Proxy;
-use super::run;
+use super::scratch;
 use super::tools::tool;
 use super::wait::{within, within_value};
 
-/// A node that comes back is rewound or copied anew, on a machine that other programs load.
+/// A returning node is rewound or copied again, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(90);
 const END_LIMIT: Duration = Duration::from_secs(20);
-/// Between two questions.
+/// Between two requests to Patroni.
 const BETWEEN: Duration = Duration::from_millis(50);
-/// What one request to Patroni's API may take.
+/// The limit for one request to Patroni's API.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
-/// The configuration that the documentation shows.
+/// The configuration from the documents.
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/patroni.yml");
-/// Shorter waits than a real installation has, set through the API once the cluster runs.
+/// Shorter intervals than in production, set through the API.
 const SHORT_WAITS: &str = r#"{"ttl": 5, "loop_wait": 1, "retry_timeout": 2}"#;
 
-/// The two nodes. Dropped, everything is ended and removed.
+/// The two nodes. Dropped, everything is stopped and removed.
 #[derive(Debug)]
 pub struct Patroni {
     pub nodes: [Node; 2],
@@ -44,7 +42,7 @@ pub struct Patroni {
     folder: PathBuf,
 }
 
-/// One node: Patroni and the PostgreSQL that it runs.
+/// One node: Patroni and its PostgreSQL.
 #[derive(Debug)]
 pub struct Node {
     name: &'static str,
@@ -52,23 +50,23 @@ pub struct Node {
     port: u16,
     api: u16,
     patroni: Mutex<Option<Process>>,
-    /// What is frozen: the processes that were there.
+    /// The processes that [`Node::freeze`] stopped.
     frozen: Mutex<Vec<u32>>,
-    /// The postmaster that is ended should this run be killed.
+    /// The postmaster that the guardian ends when this run is killed.
     watched: Mutex<Option<u32>>,
     to_etcd: Proxy,
-    /// Patroni's API and PostgreSQL, as the other node reaches them.
+    /// For the other node: Patroni's API and PostgreSQL.
     to_api: Proxy,
     to_node: Proxy,
     to_clients: Proxy,
 }
 
 impl Patroni {
-    /// Starts both nodes, and waits until the first is the leader and the second its synchronous
-    /// standby. None, said so, where etcd or Patroni is not installed.
+    /// Starts both nodes and waits until the second is the first one's synchronous standby. `None`,
+    /// and a line about it, where etcd or Patroni is not installed.
     pub fn start() -> Option<Patroni> {
         let (etcd, patroni) = (tool("etcd")?, tool("patroni")?);
-        let folder = run::fresh_path("patroni");
+        let folder = scratch::fresh_path("patroni");
         fs::create_dir(&folder).expect("a folder for the nodes");
         let (etcd, etcd_port) = start_etcd(&etcd, &folder);
         let nodes = ["db1", "db2"].map(|name| Node::new(name, &folder, etcd_port));
@@ -87,23 +85,22 @@ impl Patroni {
         Some(all)
     }
 
-    /// The leader and the other node, where one says that it is.
+    /// The leader and the other node, if there is one leader.
     fn roles(&self) -> Result<(&Node, &Node), String> {
         let [one, other] = &self.nodes;
         match (one.is_primary(), other.is_primary()) {
             (true, false) => Ok((one, other)),
             (false, true) => Ok((other, one)),
-            leaders => Err(format!("leaders: {leaders:?}; {:#?}", self.said())),
+            leaders => Err(format!("leaders: {leaders:?}; {:#?}", self.output())),
         }
     }
 
-    /// The leader and the other node, as soon as there is a leader.
+    /// Waits for a leader; gives it and the other node.
     pub fn leader_and_standby(&self) -> (&Node, &Node) {
         within_value(LIMIT, "a leader", || self.roles())
     }
 
-    /// Waits until there is a leader and the other node streams from it; until the leader's commits
-    /// wait for that, where it is to be `synchronous`.
+    /// Waits until there is a leader with a streaming standby, synchronous or not.
     pub fn wait_whole(&self, synchronous: bool) {
         let role = if synchronous {
             "/synchronous"
@@ -115,17 +112,17 @@ impl Patroni {
             if standby.state_is(role) && leader.has_standby() {
                 Ok(())
             } else {
-                Err(format!("{:#?}", self.said()))
+                Err(format!("{:#?}", self.output()))
             }
         });
         self.nodes.iter().for_each(Node::watch);
     }
 
-    fn said(&self) -> Vec<Vec<String>> {
-        self.nodes.iter().map(Node::said).collect()
+    fn output(&self) -> Vec<Vec<String>> {
+        self.nodes.iter().map(Node::output).collect()
     }
 
-    /// The `DATABASE_URL` of a process by that name.
+    /// The `DATABASE_URL` of a process with this name.
     pub fn url(&self, web: &str) -> String {
         let [one, other] = [0, 1].map(|index| self.nodes[index].to_clients.port());
         format!(
@@ -208,7 +205,7 @@ impl Node {
     }
 
     fn start(&self, patroni: &Path) {
-        // Debian links some of PostgreSQL's programs elsewhere, not this one.
+        // Debian links some programs of PostgreSQL elsewhere, but not this one.
         let bin = program("pg_controldata");
         let at = |port: u16| format!("127.0.0.1:{port}");
         let in_folder = |name: &str| self.folder.join(name).display().to_string();
@@ -228,10 +225,10 @@ impl Node {
                 bin.parent().expect("a folder").display().to_string(),
             ),
             ("PATRONI_POSTGRESQL_PGPASS", in_folder("pgpass")),
-            // By the older API of etcd: before version 3.1 Patroni may keep an old view that it had
-            // by the newer one, for ever, after it was suspended or short of the processor.
+            // etcd's older API: with the newer one Patroni before 3.1 may keep a stale view for
+            // ever after it was frozen or starved.
             ("PATRONI_ETCD_HOSTS", at(self.to_etcd.port())),
-            // So that it goes on through the proxy and does not ask etcd for its own address.
+            // So that it stays with the proxy instead of the address that etcd gives.
             ("PATRONI_ETCD_USE_PROXIES", "true".to_owned()),
             ("PATRONI_SUPERUSER_USERNAME", SUPERUSER.to_owned()),
             ("PATRONI_SUPERUSER_PASSWORD", SUPERUSER_PASSWORD.to_owned()),
@@ -249,7 +246,7 @@ impl Node {
         );
     }
 
-    /// Starts it again after [`Node::kill`].
+    /// Starts it after [`Node::kill`].
     pub fn restart(&self) {
         self.start(&tool("patroni").expect("it was there before"));
     }
@@ -258,7 +255,7 @@ impl Node {
         self.patroni.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether Patroni says that it has the leader's lock and its PostgreSQL takes writes.
+    /// Whether Patroni holds the leader's lock and its PostgreSQL takes writes.
     fn is_primary(&self) -> bool {
         self.state_is("/primary")
     }
@@ -266,7 +263,7 @@ impl Node {
     fn state_is(&self, path: &str) -> bool {
         let is = http(self.api, "GET", path, "").is_ok_and(|(status, _)| status == 200);
         if !is {
-            // Each question takes Patroni some milliseconds of the machine that the failover needs.
+            // Each request costs CPU time that the failover needs.
             thread::sleep(BETWEEN);
         }
         is
@@ -286,15 +283,15 @@ impl Node {
         row.is_ok_and(|row| row.get(0))
     }
 
-    /// Should this run be killed, PostgreSQL is ended too.
+    /// Tells the guardian which PostgreSQL to end.
     fn watch(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let postmaster = self.postmaster();
         if *watched != postmaster {
-            watched.into_iter().for_each(run::forget);
+            watched.into_iter().for_each(scratch::forget);
             postmaster
                 .into_iter()
-                .for_each(|pid| run::watch(pid, "QUIT"));
+                .for_each(|pid| scratch::watch(pid, "QUIT"));
             *watched = postmaster;
         }
     }
@@ -305,18 +302,18 @@ impl Node {
                 .process()
                 .as_mut()
                 .is_none_or(|process| process.exit_status().is_some());
-            assert!(!ended, "Patroni does not run: {:#?}", self.said());
+            assert!(!ended, "Patroni does not run: {:#?}", self.output());
             if self.state_is(path) {
                 Ok(())
             } else {
-                Err(self.said())
+                Err(self.output())
             }
         });
         self.watch();
     }
 
-    /// The last that Patroni logged.
-    pub fn said(&self) -> Vec<String> {
+    /// Patroni's last log lines.
+    pub fn output(&self) -> Vec<String> {
         let lines = self
             .process()
             .as_ref()
@@ -325,7 +322,7 @@ impl Node {
         lines[lines.len().saturating_sub(60)..].to_vec()
     }
 
-    /// Changes the cluster's configuration: JSON that is merged into it.
+    /// Merges JSON into the cluster's configuration.
     pub fn patch_configuration(&self, json: &str) {
         within_value(LIMIT, "the cluster's configuration", || {
             match http(self.api, "PATCH", "/config", json) {
@@ -364,16 +361,16 @@ impl Node {
             .connect(NoTls)
     }
 
-    /// The postmaster's number.
+    /// The postmaster's process number.
     fn postmaster(&self) -> Option<u32> {
         let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).ok()?;
         let pid = file.lines().next()?.parse().ok()?;
-        // What a killed server left behind names nobody, or another's process.
+        // The file of a killed server names no process, or a foreign one.
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
         (directory == self.folder.join("data")).then_some(pid)
     }
 
-    /// Patroni, PostgreSQL and its sessions, those that start others first.
+    /// Patroni, PostgreSQL and its sessions, parents first.
     fn pids(&self) -> Vec<u32> {
         let patroni = self.process().as_ref().map(Process::pid);
         let mut pids: Vec<u32> = patroni.into_iter().chain(self.postmaster()).collect();
@@ -391,7 +388,7 @@ impl Node {
         pids
     }
 
-    /// Ends it as a machine's crash does.
+    /// Kills it, as a crash of the machine does.
     pub fn kill(&self) {
         self.freeze();
         self.frozen()
@@ -404,9 +401,9 @@ impl Node {
         self.watch();
     }
 
-    /// Stops all of it where it stands, as a machine that is suspended does.
+    /// Stops all its processes, as a suspended machine does.
     pub fn freeze(&self) {
-        // Until nobody is left who could start another.
+        // Until no process is left that could start another.
         loop {
             let pids = self.pids();
             let mut frozen = self.frozen();
@@ -422,7 +419,7 @@ impl Node {
         }
     }
 
-    /// Lets it go on.
+    /// Ends [`Node::freeze`].
     pub fn thaw(&self) {
         self.frozen()
             .drain(..)
@@ -433,8 +430,8 @@ impl Node {
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing passes between it and etcd or the other node, and neither learns of that; with
-    /// `clients`, nothing between it and visitas either.
+    /// Nothing passes between it and etcd or the other node any more, and with `clients` nothing
+    /// between it and visitas. No side notices.
     pub fn cut_off(&self, clients: bool) {
         [&self.to_etcd, &self.to_api, &self.to_node]
             .into_iter()
@@ -444,11 +441,11 @@ impl Node {
         }
     }
 
-    /// Lets everything pass again.
+    /// Ends [`Node::cut_off`].
     pub fn heal(&self) {
         for proxy in [&self.to_etcd, &self.to_api, &self.to_node, &self.to_clients] {
             proxy.heal();
-            // What was swallowed stays lost, so no link of that time is of use.
+            // Connections that swallowed bytes are of no use.
             proxy.cut_all();
         }
     }
@@ -470,8 +467,7 @@ impl Node {
     }
 }
 
-/// One request to a port of 127.0.0.1: the answer's status and body. HTTP/1.0, as Patroni's API
-/// speaks it.
+/// One request to Patroni's API or etcd in HTTP/1.0: the answer's status and body.
 fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;

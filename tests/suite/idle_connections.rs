@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::request;
 use crate::support::tools::{may_open, output, tool};
-use crate::support::{Settings, Visitas, machine, within};
+use crate::support::{LIMIT, Settings, Visitas, machine, within};
 
 const CROWD: usize = 10_000;
 /// What an idle connection may take of the process's memory, with all that belongs to it.
@@ -93,16 +93,14 @@ fn an_idle_connection_takes_little_whatever_it_did() {
                 .map(|_| stay(visitas.port(), &sent))
                 .collect::<Vec<_>>(),
         );
-        within(Duration::from_secs(5), "these to be gone", || {
+        within(LIMIT, "these to be gone", || {
             crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
         });
         let before = resident_bytes(&visitas);
         let crowd = crowd(&visitas, &sent);
-        within(
-            Duration::from_secs(10),
-            "all of them to be accepted",
-            || crate::metrics::metrics(&visitas).sum("visitas_connections") >= CROWD as f64,
-        );
+        within(LIMIT, "all of them to be accepted", || {
+            crate::metrics::metrics(&visitas).sum("visitas_connections") >= CROWD as f64
+        });
         let each = (resident_bytes(&visitas) - before) / crowd.len();
         println!(
             "{each} bytes for each of {CROWD} connections after {:?}",
@@ -145,7 +143,7 @@ fn a_crowd_leaves_visits_as_quick_as_they_were() {
         let crowd = crowd(&visitas, &request("GET", "/livez", &[]));
         with.push(rate(&visitas, &wrk));
         drop(crowd);
-        within(Duration::from_secs(10), "the crowd to be gone", || {
+        within(LIMIT, "the crowd to be gone", || {
             crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
         });
     }

@@ -7,10 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::run::Folder;
-use crate::support::{Cluster, Redis, Settings, Visitas, machine, skipped, within};
+use crate::support::scratch::Folder;
+use crate::support::{Cluster, LIMIT, Redis, Settings, Visitas, machine, skipped, within};
 
-const LIMIT: Duration = Duration::from_secs(20);
 const DATABASE: &str = "database.visitas.example";
 const CACHE: &str = "cache.visitas.example";
 /// The names that a process of the test sees: files of its own in place of /etc/hosts and

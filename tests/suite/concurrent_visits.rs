@@ -11,10 +11,10 @@ fn four_hundred_over_postgres_and_redis() {
     let _machine = machine();
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let visitas = Settings::new().postgres(&database).redis(&redis).start();
-    let tally = visits_at_once(&[visitas.port()], VISITORS, 1);
-    tally.all_ok(VISITS);
-    tally.each_cache_number_once(1);
-    tally.no_total_above(VISITS);
+    let outcomes = visits_at_once(&[visitas.port()], VISITORS, 1);
+    outcomes.all_ok(VISITS);
+    outcomes.each_cache_number_once(1);
+    outcomes.no_total_above(VISITS);
     assert_eq!(
         (database.rows(), redis.counter()),
         (VISITS, Some(VISITS as i64))
@@ -27,9 +27,9 @@ fn four_hundred_over_postgres_and_redis() {
 fn four_hundred_over_the_embedded_store() {
     let _machine = machine();
     let visitas = Settings::new().start();
-    let tally = visits_at_once(&[visitas.port()], VISITORS, 1);
-    tally.all_ok(VISITS);
-    tally.each_cache_number_once(1);
+    let outcomes = visits_at_once(&[visitas.port()], VISITORS, 1);
+    outcomes.all_ok(VISITS);
+    outcomes.each_cache_number_once(1);
     let stats = visitas.stats();
     assert_eq!((stats.total, stats.cache), (VISITS, Some(VISITS as i64)));
 }
@@ -39,9 +39,9 @@ fn postgres_with_the_in_process_counter() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
-    let tally = visits_at_once(&[visitas.port()], 50, 4);
-    tally.all_ok(200);
-    tally.each_cache_number_once(1);
+    let outcomes = visits_at_once(&[visitas.port()], 50, 4);
+    outcomes.all_ok(200);
+    outcomes.each_cache_number_once(1);
     assert_eq!(database.rows(), 200);
     assert_eq!(visitas.stats().cache, Some(200));
 }
@@ -51,9 +51,9 @@ fn the_embedded_store_with_redis() {
     let _machine = machine();
     let redis = Redis::start();
     let visitas = Settings::new().redis(&redis).start();
-    let tally = visits_at_once(&[visitas.port()], 50, 4);
-    tally.all_ok(200);
-    tally.each_cache_number_once(1);
+    let outcomes = visits_at_once(&[visitas.port()], 50, 4);
+    outcomes.all_ok(200);
+    outcomes.each_cache_number_once(1);
     assert_eq!((visitas.stats().total, redis.counter()), (200, Some(200)));
 }
 
@@ -63,10 +63,10 @@ fn two_processes_share_one_database_and_one_redis() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let settings = || Settings::new().postgres(&database).redis(&redis);
     let (one, other) = (settings().start(), settings().start());
-    let tally = visits_at_once(&[one.port(), other.port()], 100, 4);
-    tally.all_ok(400);
-    tally.each_cache_number_once(1);
-    tally.no_total_above(400);
+    let outcomes = visits_at_once(&[one.port(), other.port()], 100, 4);
+    outcomes.all_ok(400);
+    outcomes.each_cache_number_once(1);
+    outcomes.no_total_above(400);
     assert_eq!((database.rows(), redis.counter()), (400, Some(400)));
     assert_eq!((one.stats().total, other.stats().total), (400, 400));
 }
@@ -81,10 +81,10 @@ fn one_worker_and_many() {
             .postgres(&database)
             .set("WORKERS", workers)
             .start();
-        let tally = visits_at_once(&[visitas.port()], 40, 5);
-        tally.all_ok(200);
+        let outcomes = visits_at_once(&[visitas.port()], 40, 5);
+        outcomes.all_ok(200);
         if workers == 1 {
-            tally.each_total_once(rows + 1);
+            outcomes.each_total_once(rows + 1);
         }
         rows += 200;
         assert_eq!(

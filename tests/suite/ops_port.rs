@@ -1,9 +1,7 @@
 //! `OPS_PORT`: metrics and health on a port of their own, and then on no other.
 
-use std::time::Duration;
-
 use crate::support::ports::free_port;
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 const OPS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
@@ -80,7 +78,7 @@ fn it_says_not_ready_until_the_end_of_a_drain() {
     visitas.signal("TERM");
     let not_ready =
         || Client::try_connect(port).is_ok_and(|mut client| client.get("/readyz").status == 503);
-    within(Duration::from_secs(5), "503", not_ready);
+    within(LIMIT, "503", not_ready);
     assert_eq!(Client::connect(port).get("/livez").status, 200);
     assert_eq!(visitas.wait_end().code, Some(0));
 }

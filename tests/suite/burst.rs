@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::request;
 use crate::support::tools::may_open;
-use crate::support::{Cluster, Settings, Visitas, machine, within};
+use crate::support::{Cluster, LIMIT, Settings, Visitas, machine, within};
 
 const VISITORS: usize = 10_000;
 /// Visits that may wait, where the queue is short; and what may be under way besides (`MAX_BATCH`
 /// in inbox.rs).
 const QUEUE: usize = 1000;
 const LARGEST_BATCH: usize = 1024;
-/// For everything: connecting, visiting, and the last answer.
-const LIMIT: Duration = Duration::from_secs(60);
 
 fn connect(port: u16) -> TcpStream {
     let stream =
@@ -111,11 +109,7 @@ fn ten_thousand_visits_at_once_are_all_counted() {
     );
     // It may take a moment until ten thousand connections are closed.
     let is_quick = || usual(&visitas) <= before * 2 + Duration::from_millis(2);
-    within(
-        Duration::from_secs(10),
-        "visits to be as quick as they were",
-        is_quick,
-    );
+    within(LIMIT, "visits to be as quick as they were", is_quick);
     assert_eq!(visitas.stats().total, database.rows());
 }
 
@@ -131,7 +125,7 @@ fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
         .set("MAX_QUEUE", QUEUE)
         .set("REQUEST_TIMEOUT", "30s");
     let visitas = settings.start();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut visitors = storm(&visitas);
     // Nothing can be committed, so these are refused: all but the queue and the batch under way.
     let at_least = VISITORS - QUEUE - LARGEST_BATCH;
@@ -143,7 +137,7 @@ fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
             >= at_least
     };
     within(LIMIT, "refusals", refused);
-    held.release();
+    lock.release();
     let counted = counted(&mut visitors);
     assert!(
         (QUEUE..=QUEUE + LARGEST_BATCH).contains(&(counted as usize)),

@@ -10,25 +10,13 @@ use ::postgres::Client as Sql;
 
 use crate::support::audit::count;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::support::{Cluster, Database, LIMIT, Load, Settings, Visitas, machine, within};
 
 #[track_caller]
 fn total_is_rows(visitas: &Visitas, database: &Database<'_>) -> u64 {
     let rows = database.rows();
-    assert_eq!(visitas.stats().total, rows, "{}", visitas.said());
+    assert_eq!(visitas.stats().total, rows, "{}", visitas.output());
     rows
-}
-
-/// The number that a query gives.
-#[track_caller]
-fn number(database: &Database<'_>, query: &str) -> i64 {
-    database
-        .superuser()
-        .query_one(query, &[])
-        .expect(query)
-        .get(0)
 }
 
 /// A table of the shape of `acessos` that visitas knows nothing of.
@@ -72,10 +60,10 @@ fn writers_of_single_rows_keep_half_of_their_rate() {
         if counted >= plain / 2.0 {
             break;
         }
-        assert!(seen.len() < 4, "{seen:?}\n{}", visitas.said());
+        assert!(seen.len() < 4, "{seen:?}\n{}", visitas.output());
     }
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}");
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}");
     total_is_rows(&visitas, &database);
 }
 
@@ -233,10 +221,8 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
     let load = Load::start(visitas.port(), 8);
     let stop = AtomicBool::new(false);
     // MERGE came with PostgreSQL 15.
-    let has_merge = number(
-        &database,
-        "SELECT current_setting('server_version_num')::bigint",
-    ) >= 150_000;
+    let has_merge =
+        database.number("SELECT current_setting('server_version_num')::bigint") >= 150_000;
     let kinds: Vec<&Kind> = KINDS
         .iter()
         .filter(|kind| has_merge || !kind.name.starts_with("MERGE"))
@@ -263,9 +249,9 @@ fn no_writer_of_any_kind_fails_because_of_visits() {
             .map(|writer| writer.join().expect("a writer's account"))
             .collect()
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(errors.iter().all(BTreeMap::is_empty), "{errors:#?}");
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", visitas.output());
     total_is_rows(&visitas, &database);
     crate::history::is_exact(&visitas, &database);
 }
@@ -420,9 +406,14 @@ fn nothing_is_lent_to_the_worker(
         .batch_execute(&sql)
         .expect("operators of the worker's");
     let visitas = settings().start();
-    (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200, "{}", visitas.said()));
+    (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200, "{}", visitas.output()));
     for path in ["/history?by=minute", "/history?by=day", "/stats"] {
-        assert_eq!(visitas.get(path).status, 200, "{path}: {}", visitas.said());
+        assert_eq!(
+            visitas.get(path).status,
+            200,
+            "{path}: {}",
+            visitas.output()
+        );
     }
     visitas.stop();
     let spied = format!(
@@ -495,7 +486,12 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
         "/readyz?verbose",
         "/",
     ] {
-        assert_eq!(visitas.get(path).status, 200, "{path}: {}", visitas.said());
+        assert_eq!(
+            visitas.get(path).status,
+            200,
+            "{path}: {}",
+            visitas.output()
+        );
     }
     for arguments in [&["check"][..], &["check", "--count"], &["recount"]] {
         let settings = Settings::new().postgres(&database);
@@ -535,7 +531,7 @@ fn a_trigger_that_drops_rows_gets_no_200_for_them() {
             database.rows(),
             before + ok,
             "200s and rows\n{}",
-            visitas.said()
+            visitas.output()
         );
         assert!(ok <= most, "{ok} answered with 200");
     }
@@ -597,19 +593,17 @@ fn a_table_that_is_replaced_under_visits_loses_none() {
         )
         .expect("another table");
     within_value(LIMIT, "visits into it", || match database.rows() {
-        0..50 => Err(visitas.said()),
+        0..50 => Err(visitas.output()),
         _ => Ok(()),
     });
-    let tally = load.stop();
-    let rows = number(
-        &database,
-        "SELECT (SELECT count(*) FROM acessos) + (SELECT count(*) FROM archive)",
-    );
-    let (rows, ok) = (u64::try_from(rows).expect("a count"), tally.ok());
+    let outcomes = load.stop();
+    let rows =
+        database.number("SELECT (SELECT count(*) FROM acessos) + (SELECT count(*) FROM archive)");
+    let (rows, ok) = (u64::try_from(rows).expect("a count"), outcomes.ok());
     assert!(
-        (ok..=ok + tally.unsure()).contains(&rows),
-        "{rows} rows: {tally:?}\n{}",
-        visitas.said()
+        (ok..=ok + outcomes.unsure()).contains(&rows),
+        "{rows} rows: {outcomes:?}\n{}",
+        visitas.output()
     );
     let visitas = visitas.stop().start();
     visitas.visit();
@@ -664,14 +658,14 @@ fn adoption_does_not_queue_others_behind_its_lock() {
         assert!(
             said.is_some(),
             "it does not say what it waits for: {}",
-            visitas.said()
+            visitas.output()
         );
         assert!(
             visitas.stdout().all().is_empty(),
             "ready without its lock: {}",
-            visitas.said()
+            visitas.output()
         );
-        let before = number(&database, "SELECT count(*) FROM acessos");
+        let before = database.number("SELECT count(*) FROM acessos");
         holder
             .batch_execute("COMMIT")
             .expect("the end of the transaction");
@@ -682,7 +676,7 @@ fn adoption_does_not_queue_others_behind_its_lock() {
         assert!(
             longest < Duration::from_millis(1600),
             "a row took {longest:?}\n{}",
-            visitas.said()
+            visitas.output()
         );
         assert!(rows > 50, "{rows} rows of the other");
         let lines = visitas.stderr().all();
@@ -721,8 +715,8 @@ fn a_truncate_is_counted_or_clearly_refused() {
             "{error:?}"
         );
     }
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", visitas.said());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", visitas.output());
     assert!(total_is_rows(&visitas, &database) > 0);
     crate::history::is_exact(&visitas, &database);
     sql.batch_execute("TRUNCATE acessos").expect("a TRUNCATE");
@@ -786,7 +780,7 @@ fn the_role_that_works_needs_no_right_on_a_table() {
         let ended = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{worker}'"
         );
-        number(&database, &ended) > 0
+        database.number(&ended) > 0
     });
     assert_eq!(visitas.visit().total, 10);
     for _ in 0..50 {
@@ -794,9 +788,9 @@ fn the_role_that_works_needs_no_right_on_a_table() {
             .batch_execute("INSERT INTO site.acessos DEFAULT VALUES")
             .expect("a row of another's");
     }
-    within_value(Duration::from_secs(60), "the changes to be folded", || {
+    within_value(LIMIT, "the changes to be folded", || {
         visitas.visit();
-        match number(&database, "SELECT count(*) FROM site.visitas_changes") {
+        match database.number("SELECT count(*) FROM site.visitas_changes") {
             0..10 => Ok(()),
             left => Err(left),
         }

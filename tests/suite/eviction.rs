@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::metrics::metrics;
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Cluster, Settings, Visitas, machine, within};
+use crate::support::{Client, Cluster, LIMIT, Settings, Visitas, machine, within};
 
 const LISTEN: &str = "GET /events HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -87,15 +87,15 @@ fn who_is_served_keeps_the_place_and_only_then_is_anybody_refused() {
         .set("MAX_CONNECTIONS", 3)
         .set("WORKERS", 1)
         .start();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut served: Vec<Client> = (0..2).map(|_| visitas.connect()).collect();
     let mut watcher = database.superuser();
     served[0].send(request("GET", "/", &[("Accept", "application/json")]));
-    within(ANSWER_LIMIT, "the first to be committed", || {
+    within(LIMIT, "the first to be committed", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     served[1].send(request("GET", "/", &[("Accept", "application/json")]));
-    within(ANSWER_LIMIT, "the second to wait", || {
+    within(LIMIT, "the second to wait", || {
         crate::metrics::queued(&visitas) >= 1.0
     });
     let mut listener = visitas.connect();
@@ -104,7 +104,7 @@ fn who_is_served_keeps_the_place_and_only_then_is_anybody_refused() {
     let refused = visitas.connect().read();
     assert_eq!(refused.status, 503, "all three are served: {refused:?}");
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
-    held.release();
+    lock.release();
     served
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));
@@ -139,7 +139,7 @@ fn listeners_make_room_before_anybody_is_refused() {
         .set("WORKERS", 1)
         .start();
     let mut listener = listen(&visitas);
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut served: Vec<Client> = (0..3).map(|_| visitas.connect()).collect();
     served
         .iter_mut()
@@ -147,7 +147,7 @@ fn listeners_make_room_before_anybody_is_refused() {
     let answered = visitas.connect().get("/livez");
     assert_eq!(answered.status, 200, "{answered:?}");
     listener.closed_within(ANSWER_LIMIT);
-    held.release();
+    lock.release();
     served
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));
@@ -178,11 +178,11 @@ fn a_listener_that_takes_nothing_is_let_go_whatever_the_kernel_queues() {
         .expect("a connection");
     let mut listener: TcpStream = socket.into();
     listener.write_all(LISTEN.as_bytes()).expect("a request");
-    within(ANSWER_LIMIT, "a listener", || listeners(&visitas) == 1.0);
+    within(LIMIT, "a listener", || listeners(&visitas) == 1.0);
     // Each visit is a message: once its buffer is full the kernel here queues them, far below what
     // it may.
     let mut visitor = visitas.connect();
-    within(Duration::from_secs(40), "the listener to be gone", || {
+    within(LIMIT, "the listener to be gone", || {
         visitor.try_visit().expect("a visit");
         listeners(&visitas) == 0.0
     });

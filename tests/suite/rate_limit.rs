@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use crate::metrics::metrics;
-use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::client::request;
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 fn status(visitas: &Visitas, preface: &[u8], fields: &[(&str, &str)]) -> u16 {
     let mut client = visitas.connect();
@@ -23,7 +23,7 @@ fn allowed(visitas: &Visitas, preface: &[u8], fields: &[(&str, &str)]) -> usize 
     let visits = (0..100).take_while(|_| match status(visitas, preface, fields) {
         200 => true,
         429 => false,
-        other => panic!("{other}\n{}", visitas.said()),
+        other => panic!("{other}\n{}", visitas.output()),
     });
     visits.count()
 }
@@ -73,9 +73,7 @@ fn tokens_come_back_with_time() {
     let visitas = Settings::new().set("VISITS_PER_CLIENT", "2/500ms").start();
     let taken = allowed(&visitas, b"", &[]);
     assert!(taken >= 2, "{taken}");
-    within(ANSWER_LIMIT, "a token", || {
-        visitas.try_visit().status == 200
-    });
+    within(LIMIT, "a token", || visitas.try_visit().status == 200);
 }
 
 #[test]
@@ -188,7 +186,7 @@ fn access_line(visitas: &Visitas, mark: usize, wanted: &str) -> Value {
             .into_iter()
             .find(|line| line.contains(wanted))
     };
-    within(ANSWER_LIMIT, wanted, || found().is_some());
+    within(LIMIT, wanted, || found().is_some());
     serde_json::from_str(&found().expect("a line")).expect("JSON")
 }
 

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::load::visits_at_once;
 use crate::support::ports::free_port;
-use crate::support::{Cluster, Database, Redis, Settings, Visitas, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(15);
+use crate::support::{Cluster, Database, LIMIT, Redis, Settings, Visitas, machine, within};
 
 /// The lines about one attempt each.
 fn attempts(stderr: &str) -> Vec<&str> {
@@ -174,9 +172,9 @@ fn without_redis_it_serves_visits_and_counts_once_redis_is_there() {
         verbose.text()
     );
     assert!(
-        visitas.said().contains(&redis.port().to_string()),
+        visitas.output().contains(&redis.port().to_string()),
         "where it looked: {}",
-        visitas.said()
+        visitas.output()
     );
     redis.restart();
     within(LIMIT, "a visit to be counted", || {
@@ -193,9 +191,11 @@ fn a_key_that_is_no_number_is_said_and_visits_are_served() {
     let visitas = Settings::new().redis(&redis).start();
     assert_eq!(visitas.visit().cache, None);
     assert!(
-        visitas.said().contains("contador_cache is no number there"),
+        visitas
+            .output()
+            .contains("contador_cache is no number there"),
         "{}",
-        visitas.said()
+        visitas.output()
     );
     redis.command(&["DEL", "contador_cache"]);
     within(LIMIT, "a visit to be counted", || {
@@ -227,7 +227,7 @@ fn a_wrong_password_is_said_and_not_told() {
         )
         .start();
     assert_eq!(visitas.visit().cache, None);
-    let said = visitas.said();
+    let said = visitas.output();
     assert!(
         said.contains("WRONGPASS") && !said.contains("not-the-password"),
         "{said}"

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::support::tools::{output, tool};
-use crate::support::{Settings, Visitas, within};
+use crate::support::{LIMIT, Settings, Visitas, within};
 
 /// The visits that were counted, once none is under way.
 fn counted(visitas: &Visitas) -> u64 {
@@ -152,7 +152,7 @@ fn wrk_gets_nothing_but_pages() {
         .0;
     let requests: u64 = requests.trim().parse().expect("a number");
     // Those under way when it stopped are counted and were not awaited.
-    within(std::time::Duration::from_secs(5), "the last visits", || {
+    within(LIMIT, "the last visits", || {
         crate::metrics::queued(&visitas) == 0.0
     });
     let counted = counted(&visitas);
