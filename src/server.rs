@@ -147,7 +147,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
     loop {
         match events.recv() {
-            Ok(Event::Visits(visits::Event::Ready)) => announce(config, address, ops_address),
+            Ok(Event::Visits(visits::Event::Ready(schema))) => {
+                announce(config, schema.as_deref(), address, ops_address);
+            }
             Ok(Event::Visits(visits::Event::Failed(sentence))) => return Err(RunError(sentence)),
             Ok(Event::Stop) | Err(_) => break,
         }
@@ -219,12 +221,13 @@ fn drain(config: &Config, events: &mpsc::Receiver<Event>, site: &Site, server: &
 }
 
 /// The one line on standard output that says where it listens and what it uses.
-fn announce(config: &Config, address: SocketAddr, ops: Option<SocketAddr>) {
+fn announce(config: &Config, schema: Option<&str>, address: SocketAddr, ops: Option<SocketAddr>) {
     let workers = config.workers;
     let line = format!(
-        "visitas {} ready at http://{address}: ledger {}, counter {}, {workers} worker{}{}\n",
+        "visitas {} ready at http://{address}: ledger {}{}, counter {}, {workers} worker{}{}\n",
         env!("CARGO_PKG_VERSION"),
         config.ledger,
+        schema.map_or(String::new(), |schema| format!(" (schema {schema})")),
         config.counter,
         if workers == 1 { "" } else { "s" },
         ops.map_or(String::new(), |address| format!(

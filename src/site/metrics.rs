@@ -91,6 +91,11 @@ pub(super) fn render(facts: &Facts<'_>) -> String {
         stats.commit_seconds.cumulative(),
     );
     text.histogram(
+        "increment_seconds",
+        "Time of an increment of the counter, one for each batch.",
+        stats.increment_seconds.cumulative(),
+    );
+    text.histogram(
         "batch_visits",
         "Visits committed together.",
         stats.batch_visits.cumulative(),

@@ -61,8 +61,8 @@ pub struct Options {
 /// What the lanes tell whoever started them.
 #[derive(Debug)]
 pub enum Event {
-    /// Every lane has reached the ledger: visits are taken.
-    Ready,
+    /// Every lane has reached the ledger: visits are taken. The schema where a database has them.
+    Ready(Option<String>),
     /// The ledger could not be reached in the attempts allowed, or never can be; the sentence says
     /// which and why.
     Failed(String),

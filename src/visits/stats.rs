@@ -18,9 +18,16 @@ pub struct Stats {
     pub uncounted: AtomicU64,
     /// Seconds a commit took.
     pub commit_seconds: Histogram<12>,
+    /// Seconds an increment of the counter took, of those that were answered.
+    pub increment_seconds: Histogram<12>,
     /// Visits in a batch.
     pub batch_visits: Histogram<11>,
 }
+
+/// Bounds for what a store takes, in seconds.
+const SECONDS: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
+];
 
 impl Default for Stats {
     fn default() -> Self {
@@ -30,9 +37,8 @@ impl Default for Stats {
             ledger_reconnects: AtomicU64::new(0),
             counter_reconnects: AtomicU64::new(0),
             uncounted: AtomicU64::new(0),
-            commit_seconds: Histogram::new([
-                0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
-            ]),
+            commit_seconds: Histogram::new(SECONDS),
+            increment_seconds: Histogram::new(SECONDS),
             batch_visits: Histogram::new([
                 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
             ]),
@@ -74,7 +80,7 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
-    fn observe(&self, value: f64) {
+    pub(super) fn observe(&self, value: f64) {
         let bucket = self.bounds.iter().position(|bound| value <= *bound);
         add(bucket.map_or(&self.above, |index| &self.buckets[index]), 1);
         add(&self.sum_micro, (value * 1e6) as usize);

@@ -4,9 +4,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use crate::support::Settings;
 use crate::support::ports::free_port;
 use crate::support::server::Ended;
-use crate::support::{Redis, Settings};
 
 #[track_caller]
 fn healthcheck(port: u16) -> Ended {
@@ -47,9 +47,9 @@ fn ready_on_any_address_and_on_another_one_is_0() {
 
 #[test]
 fn not_ready_is_1() {
-    let redis = Redis::stopped();
     let visitas = Settings::new()
-        .redis(&redis)
+        .set("DB_HOST", "127.0.0.1")
+        .set("DB_PORT", 1)
         .set("CONNECT_ATTEMPTS", 0)
         .set("PORT", free_port())
         .launch();

@@ -464,3 +464,23 @@ fn it_is_a_fast_503_while_the_ledger_is_away() {
     });
     assert_eq!(sum(&visitas, "day"), 1);
 }
+
+/// A batch may hold visits of several minutes: a clock in which minutes pass in a tenth of a second.
+#[test]
+fn minutes_that_end_within_a_batch_are_counted() {
+    let database = Cluster::shared().database();
+    let visitas = match clock::faked(Settings::new().postgres(&database)) {
+        Ok(settings) => settings.set("FAKETIME", "+0 x600").start(),
+        Err(why) => return crate::support::skipped("minutes within a batch", &why),
+    };
+    let load = Load::start(visitas.port(), 32);
+    let minutes = || -> i64 {
+        let count = "SELECT count(DISTINCT date_trunc('minute', momento)) FROM acessos";
+        let row = database.superuser().query_one(count, &[]);
+        row.expect("a number").get(0)
+    };
+    within(LIMIT, "minutes to pass", || minutes() >= 20);
+    assert_eq!(load.stop().unsure(), 0, "{}", visitas.output());
+    let counted = audit::count(Settings::new().postgres(&database));
+    assert_eq!(counted.code, Some(0), "{counted:?}\n{}", visitas.output());
+}

@@ -35,6 +35,7 @@ fn every_name_has_the_prefix_and_its_unit() {
     let visitas = Settings::new().postgres(&database).redis(&redis).start();
     visitas.visit();
     let metrics = metrics(&visitas);
+    assert_eq!(metrics.count("visitas_increment_seconds"), 1.0);
     for (name, family) in &metrics.0 {
         // Those of the process have the names that every client library gives them.
         assert!(
@@ -100,6 +101,8 @@ fn visits_commits_and_answers_rise_with_the_visits() {
         "{commits} commits for 50 visits"
     );
     assert_eq!(after.count(batch), commits);
+    let increments = after.count("visitas_increment_seconds");
+    assert_eq!(increments, commits, "each batch is counted at once");
 }
 
 #[test]

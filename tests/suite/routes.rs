@@ -218,11 +218,11 @@ fn a_query_does_not_change_the_route() {
 
 #[test]
 fn a_refusal_while_starting_is_a_sentence_too() {
-    let redis = Redis::stopped();
     let port = crate::support::ports::free_port();
     let settings = Settings::new()
         .set("PORT", port)
-        .redis(&redis)
+        .set("DB_HOST", "127.0.0.1")
+        .set("DB_PORT", 1)
         .set("CONNECT_ATTEMPTS", 0);
     let visitas = settings.launch();
     visitas.wait_listening();

@@ -19,7 +19,7 @@ fn attempts(stderr: &str) -> Vec<&str> {
 fn one_line_says_where_it_listens_and_what_it_uses() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let postgres_at = format!(
-        "postgres at 127.0.0.1:{}/{}",
+        "postgres at 127.0.0.1:{}/{} (schema public)",
         database.port(),
         database.name
     );

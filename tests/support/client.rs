@@ -8,12 +8,23 @@ use std::time::{Duration, Instant};
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// An answer, with its headers in order.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     pub version: String,
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(
+            f,
+            "{} {} {:?} {body:?}",
+            self.version, self.status, self.headers
+        )
+    }
 }
 
 /// The two numbers of a visit.

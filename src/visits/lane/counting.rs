@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Instant;
 
 use crate::visits::counter::{CountError, Counter};
 use crate::visits::stats::{Stats, add};
@@ -80,6 +81,7 @@ impl Counting {
             .take()
             .or_else(|| self.connected.try_recv().ok());
         let client = self.client.as_mut()?;
+        let began = Instant::now();
         let result = if visits == 0 {
             client.read()
         } else {
@@ -89,6 +91,8 @@ impl Counting {
             Ok(number) => {
                 if visits > 0 {
                     self.store.worked(self.lane);
+                    let took = began.elapsed().as_secs_f64();
+                    self.stats.increment_seconds.observe(took);
                 }
                 Some(number)
             }

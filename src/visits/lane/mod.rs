@@ -6,7 +6,7 @@ mod delivery;
 mod queue;
 mod waiter;
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,6 +96,7 @@ pub(super) struct Startup {
     missing: Mutex<usize>,
     all: Condvar,
     begun: std::sync::atomic::AtomicBool,
+    schema: OnceLock<String>,
     tell: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -112,6 +113,7 @@ impl Startup {
             missing: Mutex::new(parts),
             all: Condvar::new(),
             begun,
+            schema: OnceLock::new(),
             tell,
         }
     }
@@ -175,7 +177,7 @@ pub(super) fn start(
 fn part_ready(shared: &Shared) {
     if shared.startup.ready() {
         shared.admit();
-        (shared.startup.tell)(Event::Ready);
+        (shared.startup.tell)(Event::Ready(shared.startup.schema.get().cloned()));
     }
 }
 
@@ -191,6 +193,9 @@ impl Lane {
     /// Reaches the ledger, then serves batches until the queue is closed and empty.
     fn run(mut self) {
         if self.reach() {
+            if let Some(schema) = self.ledger.schema() {
+                let _ = self.shared.startup.schema.set(schema.to_owned());
+            }
             part_ready(&self.shared);
             self.shared.startup.wait();
             self.serve();

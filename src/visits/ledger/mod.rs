@@ -32,6 +32,11 @@ pub trait Ledger: Send {
     /// before.
     fn open(&mut self) -> Result<LastBatch, OpenError>;
 
+    /// The schema of a database where the rows are, once it was opened; `None` for a store without.
+    fn schema(&self) -> Option<&str> {
+        None
+    }
+
     /// Commits one row for each arrival, all or none: as durable as the ledger promises when it
     /// returns.
     ///

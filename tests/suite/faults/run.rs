@@ -7,6 +7,7 @@ use super::report::{Report, Store};
 use crate::support::audit::Duplicates;
 use crate::support::load::Outcomes;
 use crate::support::ports::free_port;
+use crate::support::wait::within_value;
 use crate::support::{Clients, Load, Redis, Settings, Visitas};
 
 /// A visit's deadline. It is short so that scenarios that wait for it get several faults.
@@ -159,11 +160,7 @@ impl Run {
         let log = logs
             .map(|(visitas, mark)| visitas.stderr().since(mark))
             .collect();
-        let totals = self
-            .web
-            .iter()
-            .map(|visitas| visitas.stats().total)
-            .collect();
+        let totals = self.web.iter().map(total).collect();
         Report {
             parameters: self.parameters,
             seconds,
@@ -176,6 +173,13 @@ impl Run {
             allow: super::report::Allow::default(),
         }
     }
+}
+
+/// The total. Right after the last fault a connection may still be replaced.
+fn total(visitas: &Visitas) -> u64 {
+    within_value(RECOVERY_LIMIT, "the total", || {
+        visitas.total().ok_or_else(|| visitas.output())
+    })
 }
 
 /// A random number from 0 to `below` - 1: a moment or a place in nobody's favour.

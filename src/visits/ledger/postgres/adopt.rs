@@ -105,11 +105,13 @@ async fn look(session: &Session) -> Result<(Option<Table>, Option<State>), Failu
     if !row.try_get::<_, bool>(4)? {
         return Ok((Some(table), None));
     }
-    let row = session
+    let rows = session
         .client
         .query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[])
         .await?;
-    let Some(row) = row.first() else {
+    // Data that was restored into a schema made here brings a second row along. Neither describes
+    // what is there now.
+    let [row] = &rows[..] else {
         return Ok((Some(table), None));
     };
     let state = State {

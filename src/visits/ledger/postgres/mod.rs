@@ -208,6 +208,10 @@ impl Ledger for Postgres {
         })
     }
 
+    fn schema(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| session.schema.as_str())
+    }
+
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
         let Some(writer) = &self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));

@@ -333,6 +333,9 @@ SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     silent bigint;
 BEGIN
+    -- Nothing here must survive a crash: what was undone is done again. Neither disk nor standby is waited for, which would
+    -- hold up the lane's next batch; the commit of that one waits for all before it.
+    PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM @schema@.visitas_log g
      WHERE g.counter = '' AND g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
     BEGIN
