@@ -1,14 +1,14 @@
-//! Many visits at once: rows = total = Redis = number of 200s, and each number is given once.
+//! Many visits at once: rows, total, Redis' counter and 200s are equal, and no two visits get the
+//! same number.
 
 use crate::support::load::visits_at_once;
-use crate::support::{Cluster, Redis, Settings, machine};
+use crate::support::{Cluster, Redis, Settings};
 
 const VISITORS: usize = 400;
 const VISITS: u64 = VISITORS as u64;
 
 #[test]
 fn four_hundred_over_postgres_and_redis() {
-    let _machine = machine();
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let visitas = Settings::new().postgres(&database).redis(&redis).start();
     let outcomes = visits_at_once(&[visitas.port()], VISITORS, 1);
@@ -25,7 +25,6 @@ fn four_hundred_over_postgres_and_redis() {
 
 #[test]
 fn four_hundred_over_the_embedded_store() {
-    let _machine = machine();
     let visitas = Settings::new().start();
     let outcomes = visits_at_once(&[visitas.port()], VISITORS, 1);
     outcomes.all_ok(VISITS);
@@ -36,7 +35,6 @@ fn four_hundred_over_the_embedded_store() {
 
 #[test]
 fn postgres_with_the_in_process_counter() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let outcomes = visits_at_once(&[visitas.port()], 50, 4);
@@ -48,7 +46,6 @@ fn postgres_with_the_in_process_counter() {
 
 #[test]
 fn the_embedded_store_with_redis() {
-    let _machine = machine();
     let redis = Redis::start();
     let visitas = Settings::new().redis(&redis).start();
     let outcomes = visits_at_once(&[visitas.port()], 50, 4);
@@ -59,7 +56,6 @@ fn the_embedded_store_with_redis() {
 
 #[test]
 fn two_processes_share_one_database_and_one_redis() {
-    let _machine = machine();
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let settings = || Settings::new().postgres(&database).redis(&redis);
     let (one, other) = (settings().start(), settings().start());
@@ -73,7 +69,6 @@ fn two_processes_share_one_database_and_one_redis() {
 
 #[test]
 fn one_worker_and_many() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let mut rows = 0;
     for workers in [1, 4] {

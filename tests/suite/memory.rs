@@ -1,5 +1,5 @@
-//! The memory that the process is given is enough for it, whatever clients do: it is never killed,
-//! and never aborts.
+//! The process fits into its memory limit, whatever clients do: it is never killed and never
+//! aborts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::metrics::metrics;
 use crate::support::{LIMIT, Settings, Visitas, machine, skipped, within};
 
-/// A memory cgroup of the test's own, of version 1 or 2. Removed when dropped.
+/// A memory cgroup of version 1 or 2. Removed when dropped.
 struct Group(PathBuf);
 
 impl Group {
@@ -40,8 +40,7 @@ impl Drop for Group {
     }
 }
 
-/// Connects and sends the beginning of a head of that size. An error is no failure: it may be
-/// refused.
+/// Connects and sends an incomplete head of this size. `None` when it was refused.
 fn unfinished(visitas: &Visitas, bytes: usize) -> Option<TcpStream> {
     let mut stream =
         TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port()))).ok()?;
@@ -50,8 +49,7 @@ fn unfinished(visitas: &Visitas, bytes: usize) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// What was answered to an unfinished head: 408 to who had to go, 503 to who was refused, nothing
-/// to who waits.
+/// The answer to an incomplete head: 408 after an eviction, 503 for a refusal, none so far.
 fn status(stream: &mut TcpStream) -> Option<String> {
     stream.set_nonblocking(true).expect("a socket");
     let mut answer = [0; 12];
@@ -59,8 +57,7 @@ fn status(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[9..]).into_owned())
 }
 
-/// Far more unfinished heads than there is memory for; meanwhile visits are served, and the process
-/// lives on.
+/// More incomplete heads than fit into memory: visits are served, and the process goes on.
 fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
     let mut slow = Vec::new();
     for number in 0..heads {
@@ -77,16 +74,18 @@ fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
     }
     assert!(visitas.is_running(), "{}", visitas.output());
     assert_eq!(visitas.get("/livez").status, 200);
-    let told: Vec<String> = slow.iter_mut().filter_map(status).collect();
+    let statuses: Vec<String> = slow.iter_mut().filter_map(status).collect();
     assert!(
-        told.iter().any(|status| status == "408"),
-        "nobody had to go: {} of {} were answered",
-        told.len(),
+        statuses.iter().any(|status| status == "408"),
+        "nobody was evicted: {} of {} were answered",
+        statuses.len(),
         slow.len()
     );
     assert!(
-        told.iter().all(|status| status == "408" || status == "503"),
-        "{told:?}"
+        statuses
+            .iter()
+            .all(|status| status == "408" || status == "503"),
+        "{statuses:?}"
     );
     drop(slow);
     within(LIMIT, "all to be gone", || {

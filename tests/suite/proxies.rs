@@ -1,5 +1,5 @@
-//! Behind real proxies with kept upstream connections: no answer is lost, and none goes to
-//! another's request. Slow: `scripts/test-clients` installs them and runs this.
+//! Behind real proxies with persistent upstream connections no answer is lost, and none goes to
+//! another request. Slow: `scripts/test-clients` installs the proxies and runs this.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::support::scratch::Folder;
 use crate::support::tools::tool;
 use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
-/// A proxy in front of a visitas.
+/// A proxy in front of visitas.
 struct Behind {
     visitas: Visitas,
     port: u16,
@@ -19,8 +19,7 @@ struct Behind {
     _folder: Folder,
 }
 
-/// nginx's configuration: kept connections to the upstream, in HTTP/1.1, and bodies passed on as
-/// they come.
+/// nginx with persistent upstream connections, HTTP/1.1, and unbuffered bodies.
 const NGINX: &str = "
 daemon off; pid FOLDER/pid; error_log stderr warn; worker_processes 1;
 events { worker_connections 1024; }
@@ -39,7 +38,7 @@ http {
 }
 ";
 
-/// HAProxy's: every upstream connection may serve any client.
+/// HAProxy where every upstream connection serves any client.
 const HAPROXY: &str = "
 global
     maxconn 1000
@@ -79,8 +78,7 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
     })
 }
 
-/// 50,000 visits over 50 connections; then requests of every kind, each with an answer of its own
-/// kind.
+/// 50,000 visits over 50 connections, then requests of every kind with their different answers.
 fn nothing_is_lost_or_mixed(behind: Option<Behind>) {
     let Some(behind) = behind else { return };
     let outcomes = visits_at_once(&[behind.port], 50, 1000);

@@ -1,5 +1,5 @@
-//! A primary with a standby: no 200 before a commit is settled there, and after a failover every
-//! 200 still has its row.
+//! A primary with a standby: no 200 before the standby confirms the commit, and every 200 still has
+//! its row after a failover.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -15,18 +15,17 @@ use crate::support::{
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// What an answer may be late by, with other tests on the machine.
+/// An answer may be this late, with other tests on the machine.
 const LATE_AT_MOST: Duration = Duration::from_millis(1500);
-/// How long the standby confirms nothing: several visits' deadlines, one after the other.
+/// An outage of the standby: several deadlines in a row.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// From one fault within an outage to the next, in which a lane connects again and commits.
+/// Between two faults within an outage, so that a lane reconnects and commits.
 const BETWEEN: Duration = Duration::from_millis(500);
-/// Sessions that wait for a standby do not notice that their client has gone, so their number needs
-/// a bound: those of one lane and of the history, and those of the tries that were given up.
+/// Sessions that wait for a standby do not notice a lost client, so their number needs a bound:
+/// those of one lane and of the history, and those of timed-out attempts.
 const SESSIONS_AT_MOST: i64 = 8;
 
-/// A primary, its standby, and a process with both in its `DATABASE_URL`, the primary through a
-/// proxy.
+/// A primary behind a proxy, its standby, and a process with both in its `DATABASE_URL`.
 struct Pair {
     primary: Cluster,
     to_primary: Proxy,
@@ -38,13 +37,14 @@ struct Pair {
 fn url(ports: [u16; 2]) -> String {
     let [one, other] = ports;
     format!(
-        "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}?target_session_attrs=read-write"
+        "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}\
+         ?target_session_attrs=read-write"
     )
 }
 
 impl Pair {
-    /// Commits wait for the standby as `level`, a value of `synchronous_commit`, says; for none of
-    /// it: they do not.
+    /// Commits wait for the standby by `level`, a value of `synchronous_commit`. With `None` they
+    /// do not.
     fn start(settings: Settings, level: Option<&str>) -> Pair {
         let primary = Cluster::start();
         primary
@@ -55,7 +55,7 @@ impl Pair {
         let standby = Standby::of(&primary);
         let to_primary = Proxy::to(primary.port());
         let ports = [to_primary.port(), standby.cluster.port()];
-        // One worker, so that no two rows may have the same moment.
+        // With one worker no two rows share a moment.
         let settings = settings.set("DATABASE_URL", url(ports)).set("WORKERS", 1);
         let visitas = settings.start();
         if let Some(level) = level {
@@ -79,18 +79,8 @@ impl Pair {
         })
     }
 
-    fn visits_go_on(&self) {
-        let total = || {
-            let response = self.visitas.get("/stats");
-            (response.status == 200).then(|| response.fields().total)
-        };
-        let mut before = None;
-        within(LIMIT, "visits to go on", || {
-            let now = total();
-            before = before.or(now);
-            now.zip(before)
-                .is_some_and(|(now, before)| now > before + 20)
-        });
+    fn wait_for_visits(&self) {
+        self.visitas.wait_for_visits(20, LIMIT);
     }
 
     /// A session of the superuser on the primary.
@@ -105,26 +95,30 @@ impl Pair {
         });
     }
 
-    /// Calls that function of PostgreSQL for every session that waits for the standby, for the time
-    /// of an outage.
+    /// Calls a function of PostgreSQL for every session that waits for the standby, throughout an
+    /// outage.
     fn for_each_wait(&self, function: &str) {
         let mut watcher = self.watcher();
         let query = format!(
-            "SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = $1"
+            "SELECT {function}(pid) FROM pg_stat_activity \
+             WHERE wait_event = 'SyncRep' AND usename = $1"
         );
-        again_and_again(|| watcher.query(&query, &[&USER]).expect("the sessions").len() as i64);
+        repeat_for_an_outage(|| {
+            watcher.query(&query, &[&USER]).expect("the sessions").len() as i64
+        });
     }
 
-    /// Ends the primary as a machine's crash does, and makes the standby the primary.
+    /// Kills the primary, as a crash of the machine does, and promotes the standby.
     fn fail_over(&self) {
         self.primary.stop(Stop::KillAll);
         self.standby.promote();
     }
 }
 
-/// How many sessions of visitas there are, and those of them that wait for the standby.
+/// The number of sessions of visitas, and of those that wait for the standby.
 fn sessions(watcher: &mut Client) -> (i64, i64) {
-    let query = "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') FROM pg_stat_activity WHERE usename = $1";
+    let query = "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') \
+                 FROM pg_stat_activity WHERE usename = $1";
     let row = watcher.query_one(query, &[&USER]).expect("the sessions");
     (row.get(0), row.get(1))
 }
@@ -133,12 +127,12 @@ fn settings() -> Settings {
     Settings::new().set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs()))
 }
 
-/// What happens before the primary dies and the standby is promoted.
+/// What happens before the failover.
 struct Scenario {
     name: &'static str,
     /// The value of `synchronous_commit`.
     level: &'static str,
-    /// How the standby's outage begins, and what happens while it lasts.
+    /// The start of the standby's outage, and what happens during it.
     outage: Option<Outage>,
 }
 
@@ -192,7 +186,7 @@ fn terminate_sessions(pair: &Pair) {
 
 fn cut_connections(pair: &Pair) {
     let mut watcher = pair.watcher();
-    again_and_again(|| {
+    repeat_for_an_outage(|| {
         let (_, waiting) = sessions(&mut watcher);
         pair.to_primary.cut_all();
         waiting
@@ -207,13 +201,13 @@ fn restart_primary(pair: &Pair) {
     }
 }
 
-/// Lets an outage last that long. Nothing is waited for: the time itself is the fault.
+/// Lets an outage last that long. The time itself is the fault; nothing is awaited.
 fn last(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// A fault now and then for the time of an outage. Gives up where it hit nothing.
-fn again_and_again(mut fault: impl FnMut() -> i64) {
+/// Repeats a fault throughout an outage. Panics when it never hit a session.
+fn repeat_for_an_outage(mut fault: impl FnMut() -> i64) {
     let (began, mut hit) = (Instant::now(), 0);
     while began.elapsed() < OUTAGE {
         hit += fault();
@@ -237,7 +231,7 @@ impl Scenario {
     fn run(&self) {
         let pair = Pair::start(settings(), Some(self.level));
         let clients = pair.clients(8);
-        pair.visits_go_on();
+        pair.wait_for_visits();
         let during = self.outage.map(|(begin, fault)| {
             begin(&pair.standby);
             pair.a_commit_waits();
@@ -246,7 +240,7 @@ impl Scenario {
             during.stop()
         });
         pair.fail_over();
-        pair.visits_go_on();
+        pair.wait_for_visits();
         let all = clients.stop();
         if let Some(during) = during {
             assert_eq!(
@@ -268,7 +262,7 @@ impl Scenario {
 
 #[test]
 fn a_failover_to_a_synchronous_standby_loses_nothing() {
-    // Beside each other: mostly they wait.
+    // In parallel, since they mostly wait.
     let failed: Vec<&str> = std::thread::scope(|scope| {
         let run = |scenario: &'static Scenario| {
             let result = catch_unwind(AssertUnwindSafe(|| scenario.run()));
@@ -285,7 +279,7 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
-/// Every 200 has its row there, no row is there twice, and the total is the number of rows.
+/// Every 200 has its row, no row is there twice, and the total is the number of rows.
 #[track_caller]
 fn holds(database: &Database<'_>, visitas: &Visitas, outcomes: &Outcomes) {
     let rows = Rows::of(&mut database.superuser());
@@ -317,10 +311,7 @@ fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
 
 #[track_caller]
 fn answered_in_time(outcomes: &Outcomes) {
-    assert!(
-        outcomes.others.is_empty() && outcomes.unanswered == 0,
-        "only 200 and 503: {outcomes:?}"
-    );
+    outcomes.only_200_and_503();
     assert!(
         outcomes.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "a visit waited {:?}",
@@ -330,16 +321,16 @@ fn answered_in_time(outcomes: &Outcomes) {
 
 #[test]
 fn visits_go_on_when_the_standby_comes_back() {
-    // Many deadlines pass in an outage, and so many tries are given up.
+    // A short deadline, so that many attempts time out in an outage.
     let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "200ms"), Some("on"));
     let clients = pair.clients(8);
     let mut watcher = pair.watcher();
     let mut most = 0;
     for outage in [Standby::stall, Standby::cut_off] {
-        pair.visits_go_on();
+        pair.wait_for_visits();
         outage(&pair.standby);
         pair.a_commit_waits();
-        again_and_again(|| {
+        repeat_for_an_outage(|| {
             let (all, waiting) = sessions(&mut watcher);
             most = most.max(all);
             waiting
@@ -347,13 +338,10 @@ fn visits_go_on_when_the_standby_comes_back() {
         pair.for_each_wait("pg_cancel_backend");
         pair.standby.reconnect();
     }
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     assert!(most <= SESSIONS_AT_MOST, "{most} sessions on the primary");
-    assert!(
-        all.others.is_empty() && all.unanswered == 0,
-        "only 200 and 503: {all:?}"
-    );
+    all.only_200_and_503();
     holds(&pair.primary.default_database(), &pair.visitas, &all);
 }
 
@@ -361,11 +349,11 @@ fn visits_go_on_when_the_standby_comes_back() {
 fn a_standby_that_comes_back_in_time_costs_nobody_an_answer() {
     let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "60s"), Some("on"));
     let clients = pair.clients(8);
-    pair.visits_go_on();
+    pair.wait_for_visits();
     pair.standby.cut_off();
     pair.a_commit_waits();
     pair.standby.reconnect();
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     all.all_ok(all.ok());
     holds(&pair.primary.default_database(), &pair.visitas, &all);
@@ -376,13 +364,13 @@ fn an_asynchronous_standby_may_lack_visits_but_has_none_twice() {
     let redis = Redis::start();
     let pair = Pair::start(settings().redis(&redis), None);
     let clients = pair.clients(8);
-    pair.visits_go_on();
+    pair.wait_for_visits();
     pair.standby.stall();
-    // What is counted now is lost.
-    pair.visits_go_on();
-    pair.visits_go_on();
+    // The failover loses these visits.
+    pair.wait_for_visits();
+    pair.wait_for_visits();
     pair.fail_over();
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     let database = pair.standby.cluster.default_database();
     let rows = Rows::of(&mut database.superuser());

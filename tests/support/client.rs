@@ -178,6 +178,20 @@ impl Client {
         self.stream.write_all(bytes.as_ref())
     }
 
+    /// The same connection, for another thread.
+    pub fn duplicate(&self) -> Client {
+        Client {
+            stream: self.stream.try_clone().expect("the same connection"),
+            buffer: Vec::new(),
+            limit: self.limit,
+        }
+    }
+
+    /// Closes the connection in both directions.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Closes the sending side; answers can still be read.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("a half-close");
@@ -303,8 +317,11 @@ impl Client {
 
     /// Whether nothing comes for this long, not even the end of the connection.
     pub fn silent_for(&mut self, time: Duration) -> bool {
-        self.buffer.is_empty()
-            && matches!(self.fill(Instant::now() + time), Err(NoAnswer::Incomplete { why, .. }) if why == TIME_IS_UP)
+        let is_silence = |why: NoAnswer| match why {
+            NoAnswer::Incomplete { why, .. } => why == TIME_IS_UP,
+            _ => false,
+        };
+        self.buffer.is_empty() && self.fill(Instant::now() + time).is_err_and(is_silence)
     }
 
     /// Reads some more bytes, until `end` at most.

@@ -66,7 +66,8 @@ impl fmt::Debug for Outcomes {
         } = self;
         write!(
             f,
-            "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; {messages:#?}",
+            "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; \
+             {messages:#?}",
             self.ok()
         )
     }

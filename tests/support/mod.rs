@@ -5,6 +5,7 @@ pub mod client;
 pub mod clock;
 pub mod database;
 pub mod disk;
+pub mod history;
 pub mod html;
 pub mod load;
 pub mod markdown;

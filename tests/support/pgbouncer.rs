@@ -60,8 +60,10 @@ impl PgBouncer {
         let settings = pooler.folder.file(
             "pgbouncer.ini",
             &format!(
-                "[databases]\n* = host=127.0.0.1 port={server}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n\
+                "[databases]\n* = host=127.0.0.1 port={server}\n\n[pgbouncer]\nlisten_addr = \
+                 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = \
+                 {users}\n\
                  pool_mode = {mode}\n{more}\n"
             ),
         );

@@ -49,7 +49,8 @@ fn folders() -> Vec<PathBuf> {
     std::env::split_paths(&path).chain(debian).collect()
 }
 
-/// A command that runs as the user `postgres` when the suite runs as root, which PostgreSQL refuses.
+/// A command that runs as the user `postgres` when the suite runs as root, since PostgreSQL refuses
+/// root.
 pub(super) fn as_postgres(wrapper: &[String], program: &Path) -> Command {
     let as_user = [
         "setpriv",

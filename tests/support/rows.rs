@@ -17,8 +17,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Reads the table of [`super::audit::TABLE`]. With one worker per process no two visits share a
-    /// moment.
+    /// Reads the table of [`super::audit::TABLE`]. With one worker per process no two visits share
+    /// a moment.
     pub fn of(sql: &mut Client) -> Rows {
         let rows = sql
             .query("SELECT momento FROM acessos ORDER BY momento", &[])
@@ -66,7 +66,7 @@ impl Rows {
 }
 
 #[test]
-fn a_row_stands_only_for_an_answer_that_was_waited_for_at_its_moment() {
+fn a_row_matches_only_an_answer_awaited_at_its_moment() {
     let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let lost = |moments: &[u64], spans: &[(u64, u64)]| {
         let rows = Rows {

@@ -46,8 +46,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Any free port of 127.0.0.1, two workers, the embedded store in a fresh folder, the in-process
-    /// counter.
+    /// Any free port of 127.0.0.1, two workers, the embedded store in a fresh folder, the
+    /// in-process counter.
     pub fn new() -> Settings {
         let nothing = Settings::empty();
         nothing

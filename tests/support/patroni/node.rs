@@ -1,190 +1,50 @@
-//! Two PostgreSQL nodes under Patroni with one etcd, on loopback. Each node can be killed, frozen,
-//! or cut off.
+//! One node under Patroni: how it starts, dies, freezes, and is cut off.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ::postgres::{Client, Config, NoTls};
 
-use super::ports::free_port;
-use super::postgres::{DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER};
-use super::process::{Process, send_signal};
-use super::programs::{as_postgres, give_to_postgres, program};
-use super::proxy::Proxy;
-use super::scratch;
-use super::tools::tool;
-use super::wait::{within, within_value};
+use super::super::ports::free_port;
+use super::super::postgres::{DEFAULT_NAME, PASSWORD, SUPERUSER, SUPERUSER_PASSWORD, USER};
+use super::super::process::{Process, send_signal};
+use super::super::programs::{as_postgres, give_to_postgres, program};
+use super::super::proxy::Proxy;
+use super::super::scratch;
+use super::super::tools::tool;
+use super::super::wait::{within, within_value};
+use super::{ANSWER_LIMIT, LIMIT, http};
 
-/// A returning node is rewound or copied again, on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(90);
 const END_LIMIT: Duration = Duration::from_secs(20);
 /// Between two requests to Patroni.
 const BETWEEN: Duration = Duration::from_millis(50);
-/// The limit for one request to Patroni's API.
-const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-
 /// The configuration from the documents.
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/patroni.yml");
-/// Shorter intervals than in production, set through the API.
-const SHORT_WAITS: &str = r#"{"ttl": 5, "loop_wait": 1, "retry_timeout": 2}"#;
-
-/// The two nodes. Dropped, everything is stopped and removed.
-#[derive(Debug)]
-pub struct Patroni {
-    pub nodes: [Node; 2],
-    _etcd: Process,
-    folder: PathBuf,
-}
 
 /// One node: Patroni and its PostgreSQL.
 #[derive(Debug)]
 pub struct Node {
-    name: &'static str,
-    folder: PathBuf,
-    port: u16,
-    api: u16,
-    patroni: Mutex<Option<Process>>,
+    pub(super) name: &'static str,
+    pub(super) folder: PathBuf,
+    pub(super) port: u16,
+    pub(super) api: u16,
+    pub(super) patroni: Mutex<Option<Process>>,
     /// The processes that [`Node::freeze`] stopped.
-    frozen: Mutex<Vec<u32>>,
+    pub(super) frozen: Mutex<Vec<u32>>,
     /// The postmaster that the guardian ends when this run is killed.
-    watched: Mutex<Option<u32>>,
-    to_etcd: Proxy,
+    pub(super) watched: Mutex<Option<u32>>,
+    pub(super) to_etcd: Proxy,
     /// For the other node: Patroni's API and PostgreSQL.
-    to_api: Proxy,
-    to_node: Proxy,
-    to_clients: Proxy,
-}
-
-impl Patroni {
-    /// Starts both nodes and waits until the second is the first one's synchronous standby. `None`,
-    /// and a line about it, where etcd or Patroni is not installed.
-    pub fn start() -> Option<Patroni> {
-        let (etcd, patroni) = (tool("etcd")?, tool("patroni")?);
-        let folder = scratch::fresh_path("patroni");
-        fs::create_dir(&folder).expect("a folder for the nodes");
-        let (etcd, etcd_port) = start_etcd(&etcd, &folder);
-        let nodes = ["db1", "db2"].map(|name| Node::new(name, &folder, etcd_port));
-        let all = Patroni {
-            nodes,
-            _etcd: etcd,
-            folder,
-        };
-        let [first, second] = &all.nodes;
-        first.start(&patroni);
-        first.wait_primary();
-        first.patch_configuration(SHORT_WAITS);
-        first.make_database();
-        second.start(&patroni);
-        all.wait_whole(true);
-        Some(all)
-    }
-
-    /// The leader and the other node, if there is one leader.
-    fn roles(&self) -> Result<(&Node, &Node), String> {
-        let [one, other] = &self.nodes;
-        match (one.is_primary(), other.is_primary()) {
-            (true, false) => Ok((one, other)),
-            (false, true) => Ok((other, one)),
-            leaders => Err(format!("leaders: {leaders:?}; {:#?}", self.output())),
-        }
-    }
-
-    /// Waits for a leader; gives it and the other node.
-    pub fn leader_and_standby(&self) -> (&Node, &Node) {
-        within_value(LIMIT, "a leader", || self.roles())
-    }
-
-    /// Waits until there is a leader with a streaming standby, synchronous or not.
-    pub fn wait_whole(&self, synchronous: bool) {
-        let role = if synchronous {
-            "/synchronous"
-        } else {
-            "/replica"
-        };
-        within_value(LIMIT, "a leader and a standby", || {
-            let (leader, standby) = self.roles()?;
-            if standby.state_is(role) && leader.has_standby() {
-                Ok(())
-            } else {
-                Err(format!("{:#?}", self.output()))
-            }
-        });
-        self.nodes.iter().for_each(Node::watch);
-    }
-
-    fn output(&self) -> Vec<Vec<String>> {
-        self.nodes.iter().map(Node::output).collect()
-    }
-
-    /// The `DATABASE_URL` of a process with this name.
-    pub fn url(&self, web: &str) -> String {
-        let [one, other] = [0, 1].map(|index| self.nodes[index].to_clients.port());
-        format!(
-            "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}\
-             ?target_session_attrs=read-write&application_name={web}"
-        )
-    }
-}
-
-impl Drop for Patroni {
-    fn drop(&mut self) {
-        self.nodes.iter().for_each(Node::end);
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn start_etcd(program: &Path, folder: &Path) -> (Process, u16) {
-    let (port, peers) = (free_port(), free_port());
-    let (client_url, peer_url) = (
-        format!("http://127.0.0.1:{port}"),
-        format!("http://127.0.0.1:{peers}"),
-    );
-    let data = folder.join("etcd");
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--name",
-            "etcd",
-            "--log-level",
-            "error",
-            "--enable-v2",
-            "--data-dir",
-        ])
-        .arg(&data);
-    command.args([
-        "--listen-client-urls",
-        &client_url,
-        "--advertise-client-urls",
-        &client_url,
-    ]);
-    command.args([
-        "--listen-peer-urls",
-        &peer_url,
-        "--initial-advertise-peer-urls",
-        &peer_url,
-    ]);
-    command.args(["--initial-cluster", &format!("etcd={peer_url}")]);
-    let process = Process::start("etcd", &mut command, "TERM");
-    let said = process.stderr.clone();
-    within_value(LIMIT, "etcd's health", || {
-        let (status, body) = http(port, "GET", "/health", "").unwrap_or_default();
-        if status == 200 && body.contains("true") {
-            Ok(())
-        } else {
-            Err(format!("{status} {body}; {:?}", said.all()))
-        }
-    });
-    (process, port)
+    pub(super) to_api: Proxy,
+    pub(super) to_node: Proxy,
+    pub(super) to_clients: Proxy,
 }
 
 impl Node {
-    fn new(name: &'static str, parent: &Path, etcd_port: u16) -> Node {
+    pub(super) fn new(name: &'static str, parent: &Path, etcd_port: u16) -> Node {
         let folder = parent.join(name);
         fs::create_dir(&folder).expect("a node's folder");
         give_to_postgres(&folder);
@@ -204,7 +64,7 @@ impl Node {
         }
     }
 
-    fn start(&self, patroni: &Path) {
+    pub(super) fn start(&self, patroni: &Path) {
         // Debian links some programs of PostgreSQL elsewhere, but not this one.
         let bin = program("pg_controldata");
         let at = |port: u16| format!("127.0.0.1:{port}");
@@ -256,11 +116,11 @@ impl Node {
     }
 
     /// Whether Patroni holds the leader's lock and its PostgreSQL takes writes.
-    fn is_primary(&self) -> bool {
+    pub(super) fn is_primary(&self) -> bool {
         self.state_is("/primary")
     }
 
-    fn state_is(&self, path: &str) -> bool {
+    pub(super) fn state_is(&self, path: &str) -> bool {
         let is = http(self.api, "GET", path, "").is_ok_and(|(status, _)| status == 200);
         if !is {
             // Each request costs CPU time that the failover needs.
@@ -275,8 +135,9 @@ impl Node {
     }
 
     /// Whether a standby streams from it.
-    fn has_standby(&self) -> bool {
-        let streams = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name LIKE 'db_' AND state = 'streaming')";
+    pub(super) fn has_standby(&self) -> bool {
+        let streams = "SELECT EXISTS (SELECT FROM pg_stat_replication \
+            WHERE application_name LIKE 'db_' AND state = 'streaming')";
         let row = self
             .try_superuser(DEFAULT_NAME)
             .and_then(|mut sql| sql.query_one(streams, &[]));
@@ -284,7 +145,7 @@ impl Node {
     }
 
     /// Tells the guardian which PostgreSQL to end.
-    fn watch(&self) {
+    pub(super) fn watch(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let postmaster = self.postmaster();
         if *watched != postmaster {
@@ -332,7 +193,7 @@ impl Node {
         });
     }
 
-    fn make_database(&self) {
+    pub(super) fn make_database(&self) {
         let mut sql = self.superuser("postgres");
         sql.batch_execute(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))
             .expect("the role");
@@ -450,7 +311,7 @@ impl Node {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.thaw();
         if let Some(mut process) = self.process().take() {
             // Ends PostgreSQL too.
@@ -465,24 +326,4 @@ impl Node {
         }
         self.watch();
     }
-}
-
-/// One request to Patroni's API or etcd in HTTP/1.0: the answer's status and body.
-fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ANSWER_LIMIT)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + body).as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok((status, body.to_owned()))
 }
