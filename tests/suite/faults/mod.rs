@@ -62,8 +62,8 @@ fn short_run() {
     let scenario = |((name, scenario), topology): (&(&'static str, Scenario), Topology)| {
         let parameters = Parameters {
             name,
-            time: Duration::from_secs(10),
-            clients: 24,
+            time: Duration::from_secs(6),
+            clients: 16,
             pause: Duration::from_millis(50),
             topology,
         };
