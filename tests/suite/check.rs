@@ -113,7 +113,7 @@ fn missing_rights_are_found() {
     database
         .superuser()
         .batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY)")
-        .expect("a table of another's");
+        .expect("a foreign table");
     let ended = check(Settings::new().postgres(&database));
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let (line, next) = line(&ended, "a visit");
@@ -289,7 +289,7 @@ fn a_wrong_total_is_found() {
     database
         .superuser()
         .batch_execute(hidden)
-        .expect("rows that nobody sees");
+        .expect("hidden rows");
     let ended = check(settings());
     let (line, todo) = line(&ended, "the total");
     assert!(

@@ -157,8 +157,8 @@ fn without_descriptors_idle_connections_are_evicted_and_nothing_spins() {
         200,
         "idle for the shortest"
     );
-    // A newcomer closes the longest idle one. A descriptor may have become free, if a store's
-    // connection was closed, so the first newcomers may close nobody.
+    // A newcomer closes the longest idle one. A store's connection may have been closed, and its
+    // descriptor serves the first newcomer.
     let mut newcomers: Vec<Client> = Vec::new();
     within(LIMIT, "the first to go", || {
         newcomers.push(visitas.connect());

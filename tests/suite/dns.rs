@@ -47,7 +47,7 @@ impl Names {
             .output();
         match tried {
             Ok(output) if output.status.success() => Ok(names),
-            _ => Err("nobody may mount files of their own here".to_owned()),
+            _ => Err("no files can be mounted".to_owned()),
         }
     }
 

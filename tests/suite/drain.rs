@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::{Client, Cluster, LIMIT, Load, Settings, skipped, wait, within};
 
-/// Longer than any test waits: whatever ends earlier did not wait for it.
+/// Longer than any test waits: what ends earlier did not wait for it.
 const LONG: &str = "300s";
 /// Below the deadlines that an early end has to beat.
 const EARLY: Duration = Duration::from_secs(15);
@@ -238,10 +238,7 @@ fn it_works_as_process_1() {
         .arg("true")
         .output();
     if !allowed.is_ok_and(|output| output.status.success()) {
-        skipped(
-            "process 1",
-            "this machine lets nobody make a process namespace",
-        );
+        skipped("process 1", "no process namespace can be made");
         return;
     }
     for signal in ["TERM", "INT"] {

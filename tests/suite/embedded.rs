@@ -61,7 +61,7 @@ fn a_second_process_on_the_same_file_is_refused() {
         "one clear sentence: {ended:?}"
     );
     assert_eq!(ended.stdout, "");
-    assert_eq!(first.visit().total, 2, "the first goes on");
+    assert_eq!(first.visit().total, 2, "the first process");
 }
 
 #[test]

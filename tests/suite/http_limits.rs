@@ -212,7 +212,7 @@ fn a_client_that_never_closes_is_closed() {
     let mut client = visitas.connect();
     client.send(request("GET", "/livez", &[("Connection", "close")]));
     assert_eq!(client.read().status, 200);
-    within(LIMIT, "the connection to be let go", || {
+    within(LIMIT, "the connection to be closed", || {
         open_connections(&visitas) <= before
     });
 }

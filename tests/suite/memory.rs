@@ -57,7 +57,7 @@ fn status(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[9..]).into_owned())
 }
 
-/// More incomplete heads than fit into memory: visits are served, and the process goes on.
+/// More incomplete heads than fit into memory: visits are served, and the process survives.
 fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
     let mut slow = Vec::new();
     for number in 0..heads {

@@ -1,4 +1,4 @@
-//! `OPS_PORT`: metrics and health on a port of their own, and then on no other.
+//! `OPS_PORT`: metrics and health move to their own port.
 
 use crate::support::ports::free_port;
 use crate::support::{Client, LIMIT, Settings, Visitas, within};

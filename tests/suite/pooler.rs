@@ -184,9 +184,7 @@ fn statements_of_two_processes_are_never_mixed_up() {
     let names: String = (0..40)
         .map(|n| format!("PREPARE s{n} AS SELECT 42::bigint AS x;"))
         .collect();
-    stranger
-        .batch_execute(&names)
-        .expect("statements of another's");
+    stranger.batch_execute(&names).expect("foreign statements");
     let both = two(|| settings(&database, &pooler));
     let (one, other) = (&both[0], &both[1]);
     // Different first statements, so that a shared name would mean different things.
@@ -243,7 +241,7 @@ fn nothing_is_left_in_a_shared_connection() {
         assert!(left.is_empty(), "{left:?}");
         // So the next writer over it is counted as a foreign one.
         sql.batch_execute("INSERT INTO acessos DEFAULT VALUES")
-            .expect("a row of another's");
+            .expect("a foreign row");
         assert_eq!(visitas.stats().total, 2 * visit + 2);
     }
 }

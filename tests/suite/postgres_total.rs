@@ -42,7 +42,7 @@ fn foreign_inserts_deletes_and_truncates_are_counted() {
     let insert = "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() \
         FROM acessos LIMIT 5";
     sql.batch_execute(&format!("{insert} ON CONFLICT DO NOTHING"))
-        .expect("an insert of what is there");
+        .expect("an insert of existing rows");
     total_is(&visitas, &database, left);
     sql.batch_execute("TRUNCATE acessos").expect("a truncate");
     total_is(&visitas, &database, 0);
@@ -336,7 +336,7 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
     sql.batch_execute("SET synchronous_commit = off")
         .expect("a setting");
     sql.batch_execute("CALL singles(20000)")
-        .expect("20,000 rows of another's");
+        .expect("20,000 foreign rows");
     let mut watcher = database.superuser();
     within_value(LIMIT, "what they appended to be folded", || {
         within(LIMIT, "a visit", || visitas.try_visit().status == 200);

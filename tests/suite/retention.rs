@@ -234,7 +234,7 @@ fn pruning_does_not_disturb_other_writers() {
         "UPDATE acessos SET momento = now() WHERE id IN (7, 15000); DELETE FROM acessos \
         WHERE id = 8",
     )
-    .expect("rows of another's transaction");
+    .expect("rows of a foreign transaction");
     let visitas = Settings::new()
         .postgres(&database)
         .set("KEEP_ROWS", "1d")
@@ -340,7 +340,7 @@ fn a_partitioned_table_is_not_pruned_row_by_row() {
     assert_eq!(visitas.visit().total, 201);
     let young =
         database.number("SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'");
-    assert_eq!(young, 101, "young rows went");
+    assert_eq!(young, 101, "young rows are left");
 }
 
 #[test]

@@ -35,7 +35,7 @@ grep -o " $1/[^ ]*" /proc/mounts | while read -r disk; do umount --lazy "$disk";
 rm -rf "$1"
 "#;
 
-struct Run {
+struct Scratch {
     folder: PathBuf,
     _guardian: ChildStdin,
 }
@@ -44,9 +44,9 @@ struct Run {
     clippy::zombie_processes,
     reason = "the guardian outlives this process: that is what it is for"
 )]
-fn run() -> &'static Run {
-    static RUN: OnceLock<Run> = OnceLock::new();
-    RUN.get_or_init(|| {
+fn scratch() -> &'static Scratch {
+    static SCRATCH: OnceLock<Scratch> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("a clock after 1970")
@@ -67,7 +67,7 @@ fn run() -> &'static Run {
             .spawn()
             .expect("the guardian starts");
         let pipe = guardian.stdin.take().expect("its pipe");
-        Run {
+        Scratch {
             folder,
             _guardian: pipe,
         }
@@ -77,7 +77,7 @@ fn run() -> &'static Run {
 /// A new path inside the suite's folder.
 pub fn fresh_path(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    run()
+    scratch()
         .folder
         .join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
@@ -93,7 +93,7 @@ pub fn forget(pid: u32) {
 }
 
 fn pid_file(pid: u32) -> PathBuf {
-    run().folder.join("pids").join(pid.to_string())
+    scratch().folder.join("pids").join(pid.to_string())
 }
 
 /// A temporary folder, removed when dropped.

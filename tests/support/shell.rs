@@ -62,7 +62,7 @@ impl Shell {
             .lines()
             .filter(|line| !line.starts_with("export "))
             .collect();
-        // Into a file: a server started here keeps its output open, and nobody may wait for that.
+        // Into a file: a server started here keeps its output open, so a pipe would not end.
         let output = self.folder.path().join("output");
         let script = format!(
             "exec >>'{}' 2>&1 </dev/null\nset -eu\n{}\n",

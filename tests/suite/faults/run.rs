@@ -86,7 +86,7 @@ impl Run {
         Run::begin(parameters, settings, true)
     }
 
-    /// As [`Run::start`], for so many visits that their numbers would fill the memory.
+    /// As [`Run::start`], for more visits than the memory can hold numbers of.
     pub fn start_without_counts(parameters: &Parameters, settings: impl Fn() -> Settings) -> Run {
         Run::begin(parameters, settings, false)
     }
@@ -182,7 +182,7 @@ fn total(visitas: &Visitas) -> u64 {
     })
 }
 
-/// A random number from 0 to `below` - 1: a moment or a place in nobody's favour.
+/// A random number from 0 to `below` - 1.
 pub fn any(below: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) % below

@@ -34,7 +34,7 @@ fn adoption_does_not_queue_others_behind_its_lock() {
             while !stop.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 sql.batch_execute("INSERT INTO acessos (note) VALUES ('other')")
-                    .expect("a row of another's");
+                    .expect("a foreign row");
                 (rows, longest) = (rows + 1, longest.max(began.elapsed()));
                 thread::sleep(Duration::from_millis(2));
             }

@@ -303,7 +303,7 @@ fn the_role_that_works_needs_no_right_on_a_table() {
             "INSERT INTO site.acessos (momento) SELECT now() - interval '3 minutes' \
              FROM generate_series(1, 4)",
         )
-        .expect("rows of another's");
+        .expect("foreign rows");
     assert_eq!(total_is_rows(&visitas, &database), 9);
     for by in ["minute", "hour", "day"] {
         assert_eq!(crate::support::history::sum(&visitas, by), 9);
@@ -321,7 +321,7 @@ fn the_role_that_works_needs_no_right_on_a_table() {
     for _ in 0..50 {
         foreign
             .batch_execute("INSERT INTO site.acessos DEFAULT VALUES")
-            .expect("a row of another's");
+            .expect("a foreign row");
     }
     within_value(LIMIT, "the changes to be folded", || {
         visitas.visit();

@@ -29,7 +29,7 @@ fn is_found(visitas: &Visitas, database: &Database<'_>) {
     let (total, rows) = (visitas.stats().total, database.rows());
     assert_ne!(
         total, rows,
-        "somebody saw the rows that nobody was to see: this proves nothing"
+        "the hidden rows were counted: this proves nothing"
     );
     for _ in 0..2 {
         let found = count(settings(database));
@@ -265,7 +265,7 @@ fn a_recount_beside_other_writers() {
             database
                 .superuser()
                 .batch_execute(hidden)
-                .expect("a row that nobody sees");
+                .expect("a hidden row");
             let mended = settings(&database).argument("recount").run();
             assert_eq!(mended.code, Some(0), "{mended:?}");
             let counted = count(settings(&database));
