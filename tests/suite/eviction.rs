@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-
 use std::thread;
 use std::time::{Duration, Instant};
 

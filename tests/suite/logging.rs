@@ -66,7 +66,7 @@ fn no_line_holds_a_password() {
         .postgres(&database)
         .redis(&redis)
         .set("ACCESS_LOG", "on")
-        .set("REQUEST_TIMEOUT", "500ms")
+        .set("REQUEST_TIMEOUT", "3s")
         .start();
     visitas.visit();
     redis.stop();
