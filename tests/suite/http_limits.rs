@@ -261,8 +261,8 @@ fn a_connection_with_many_requests_yields_to_others() {
         .set("ACCESS_LOG", "on")
         .start();
     let overtaken = (0..20).filter(|_| is_overtaken(&visitas)).count();
-    // Not in every try: on a loaded machine the other client may send its next request too late.
-    assert!(overtaken >= 10, "in {overtaken} of 20 tries");
+    // Without a yield this is 0. On a loaded machine the other client may often be too late.
+    assert!(overtaken >= 3, "in {overtaken} of 20 tries");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! visitas as its users meet it: the real binary, real PostgreSQL and Redis, and a client that
 //! speaks raw HTTP/1.1.
 //!
-//! Each file covers one behaviour. `../support` starts and stops servers. Tests wait for states, not
-//! for time. `VISITAS_BIN` names another binary than Cargo's, `PG_BIN` the folder of PostgreSQL's
-//! programs.
+//! Each file covers one behaviour. `../support` starts and stops servers. Tests wait for states,
+//! not for time. `VISITAS_BIN` names another binary than Cargo's, `PG_BIN` the folder of
+//! PostgreSQL's programs.
 
 #![allow(
     clippy::unwrap_used,
