@@ -118,8 +118,9 @@ $$;
 
 -- What holds for the rest of a transaction: the mark by which triggers know it; a limit for the wait at a key; that
 -- PostgreSQL's warning about a cancelled wait for a standby is told, which comes in the commit, when a function's own SET
--- is over; and that the log is read by its index, however small it was when the plan was made. With a stricter isolation
--- level a statement would see what was there before it waited, which proves nothing.
+-- is over; and that the log is read by its index, however small it was when the plan was made. A scan that has no index
+-- then seems to cost 10^10, for which jit would compile it: 20 ms, each time. With a stricter isolation level a statement
+-- would see what was there before it waited, which proves nothing.
 CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -132,7 +133,8 @@ BEGIN
         pg_catalog.set_config('lock_timeout', '700ms', true),
         pg_catalog.set_config('client_min_messages', 'warning', true),
         pg_catalog.set_config('enable_seqscan', 'off', true),
-        pg_catalog.set_config('enable_bitmapscan', 'off', true));
+        pg_catalog.set_config('enable_bitmapscan', 'off', true),
+        pg_catalog.set_config('jit', 'off', true));
 END
 $$;
 
@@ -254,7 +256,7 @@ $$;
 -- The total as it stands, and how many of it are of rows that were deleted for their age.
 CREATE OR REPLACE FUNCTION @schema@.visitas_peek(OUT total bigint, OUT pruned bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
     SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
 END
@@ -284,7 +286,7 @@ $$;
 -- transaction numbers are of another server. Under the lock on visitas_base, so that one folds at a time.
 CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     last record;
     here pg_snapshot := pg_current_snapshot();
@@ -329,7 +331,7 @@ $$;
 -- silent for long, and folds. Where another session is at the shared part, that part is left to it.
 CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     silent bigint;
 BEGIN
