@@ -66,7 +66,11 @@ fn outlast(visitas: &Visitas, start: Instant, check: impl Fn(&Response)) {
 
 /// The first visit that `is_back` accepts.
 #[track_caller]
-fn first_visit_back(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) -> Response {
+fn first_visit_back(
+    visitas: &Visitas,
+    limit: Duration,
+    is_back: impl Fn(&Response) -> bool,
+) -> Response {
     let start = Instant::now();
     loop {
         let response = visitas.try_visit();
@@ -74,7 +78,7 @@ fn first_visit_back(visitas: &Visitas, is_back: impl Fn(&Response) -> bool) -> R
             return response;
         }
         assert!(
-            start.elapsed() <= BACK_LIMIT,
+            start.elapsed() <= limit,
             "not back after {:?}: {response:?}\n{}",
             start.elapsed(),
             visitas.output()
@@ -126,7 +130,7 @@ fn the_database_stops_and_comes_back() {
             outlast(&visitas, down, is_refusal);
         }
         cluster.restart();
-        let back = first_visit_back(&visitas, |response| response.status == 200);
+        let back = first_visit_back(&visitas, BACK_LIMIT, |response| response.status == 200);
         // Refused visits left no row.
         assert_eq!(back.counts().total, rows + 1, "after {how:?}");
         assert_eq!(visitas.get("/readyz").status, 200);
@@ -148,7 +152,7 @@ fn outage_under_load(how: Stop) {
     cluster.stop(how);
     within(LIMIT, "refusals", || visitas.try_visit().status == 503);
     cluster.restart();
-    let before = first_visit_back(&visitas, |response| response.status == 200)
+    let before = first_visit_back(&visitas, LIMIT, |response| response.status == 200)
         .counts()
         .total;
     within(LIMIT, "visits again", || {
@@ -262,8 +266,10 @@ fn redis_stops_and_comes_back_empty() {
             });
         }
         redis.restart();
-        let back =
-            first_visit_back(&visitas, |response| response.counts().cache.is_some()).counts();
+        let back = first_visit_back(&visitas, BACK_LIMIT, |response| {
+            response.counts().cache.is_some()
+        })
+        .counts();
         assert_eq!(
             back.cache,
             Some(1),
@@ -289,7 +295,10 @@ fn redis_hangs_and_goes_on() {
         assert!(time <= REQUEST_TIMEOUT + LATE_AT_MOST, "{time:?}");
     }
     redis.resume();
-    let back = first_visit_back(&visitas, |response| response.counts().cache.is_some()).counts();
+    let back = first_visit_back(&visitas, BACK_LIMIT, |response| {
+        response.counts().cache.is_some()
+    })
+    .counts();
     // Increments that were in flight may have been executed since, each at most once.
     let total = i64::try_from(back.total).expect("a total");
     assert!(
@@ -339,7 +348,9 @@ fn redis_stops_under_load() {
         visitas.visit().cache.is_none()
     });
     redis.restart();
-    first_visit_back(&visitas, |response| response.counts().cache.is_some());
+    first_visit_back(&visitas, LIMIT, |response| {
+        response.counts().cache.is_some()
+    });
     let before = visitas.stats().total;
     within(LIMIT, "visits with the cache", || {
         visitas.stats().total > before + 100
@@ -372,10 +383,13 @@ fn both_stores_stop_and_come_back() {
     is_refusal(&visitas.try_visit());
     refuses_at_once(&visitas);
     cluster.restart();
-    let back = first_visit_back(&visitas, |response| response.status == 200).counts();
+    let back = first_visit_back(&visitas, BACK_LIMIT, |response| response.status == 200).counts();
     assert_eq!((back.total, back.cache), (2, None));
     redis.restart();
-    let back = first_visit_back(&visitas, |response| response.counts().cache.is_some()).counts();
+    let back = first_visit_back(&visitas, BACK_LIMIT, |response| {
+        response.counts().cache.is_some()
+    })
+    .counts();
     assert_eq!(back.cache, Some(1));
     assert_eq!(database.rows(), back.total);
 }

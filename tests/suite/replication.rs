@@ -102,15 +102,15 @@ impl Pair {
             "SELECT {function}(pid) FROM pg_stat_activity \
              WHERE wait_event = 'SyncRep' AND usename = $1"
         );
-        self.repeat_for_an_outage(|watcher| {
+        self.repeat_for(OUTAGE, |watcher| {
             watcher.query(&query, &[&USER]).expect("the sessions");
         });
     }
 
-    /// Repeats a fault throughout an outage, each time that a commit waits for the standby.
-    fn repeat_for_an_outage(&self, mut fault: impl FnMut(&mut Client)) {
+    /// Repeats a fault for this time, always when a commit waits for the standby.
+    fn repeat_for(&self, time: Duration, mut fault: impl FnMut(&mut Client)) {
         let (began, mut watcher) = (Instant::now(), self.watcher());
-        while began.elapsed() < OUTAGE {
+        while began.elapsed() < time {
             within(LIMIT, "a commit to wait for the standby", || {
                 sessions(&mut watcher).1 > 0
             });
@@ -196,7 +196,7 @@ fn terminate_sessions(pair: &Pair) {
 }
 
 fn cut_connections(pair: &Pair) {
-    pair.repeat_for_an_outage(|_| pair.to_primary.cut_all());
+    pair.repeat_for(OUTAGE, |_| pair.to_primary.cut_all());
 }
 
 fn restart_primary(pair: &Pair) {
@@ -315,14 +315,14 @@ fn answered_in_time(outcomes: &Outcomes) {
 #[test]
 fn visits_go_on_when_the_standby_comes_back() {
     // A short deadline, so that many attempts time out in an outage.
-    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "200ms"), Some("on"));
+    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "500ms"), Some("on"));
     let clients = pair.clients(8);
     let mut most = 0;
     for outage in [Standby::stall, Standby::cut_off] {
         pair.wait_for_visits();
         outage(&pair.standby);
         pair.a_commit_waits();
-        pair.repeat_for_an_outage(|watcher| most = most.max(sessions(watcher).0));
+        pair.repeat_for(2 * OUTAGE, |watcher| most = most.max(sessions(watcher).0));
         pair.for_each_wait("pg_cancel_backend");
         pair.standby.reconnect();
     }
