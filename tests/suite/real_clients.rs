@@ -1,12 +1,12 @@
-//! Real clients, each with visits that are counted exactly. Slow: `scripts/test-clients` installs
-//! them and runs this.
+//! Real clients, whose visits are counted exactly. Slow: `scripts/test-clients` installs the
+//! clients and runs this.
 
 use std::process::Command;
 
 use crate::support::tools::{output, tool};
-use crate::support::{Settings, Visitas, within};
+use crate::support::{LIMIT, Settings, Visitas, within};
 
-/// The visits that were counted, once none is under way.
+/// The number of counted visits.
 fn counted(visitas: &Visitas) -> u64 {
     visitas.stats().total
 }
@@ -58,7 +58,7 @@ fn curl_in_every_manner() {
         post(&["--request", "OPTIONS", "--request-target", "*"]),
         "200 "
     );
-    // A proxy it is not, but the request for one is understood.
+    // It is not a proxy, but it understands a request to one.
     let proxied = [
         "--proxy",
         &url(&visitas, ""),
@@ -96,7 +96,7 @@ fn a_browser_is_one_visit() {
     }
 }
 
-/// The number after `label` in a report.
+/// The number after `label` in a program's output.
 #[track_caller]
 fn figure(report: &str, label: &str) -> u64 {
     let line = report
@@ -151,8 +151,8 @@ fn wrk_gets_nothing_but_pages() {
         .expect("a count of requests")
         .0;
     let requests: u64 = requests.trim().parse().expect("a number");
-    // Those under way when it stopped are counted and were not awaited.
-    within(std::time::Duration::from_secs(5), "the last visits", || {
+    // wrk does not await the visits that are in flight at its end, but they are counted.
+    within(LIMIT, "the last visits", || {
         crate::metrics::queued(&visitas) == 0.0
     });
     let counted = counted(&visitas);
@@ -197,24 +197,32 @@ try:
 except ImportError:
     sys.exit("python3-requests is not installed")
 port = int(sys.argv[1])
-c = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+json = {"Accept": "application/json"}
+def ask(status, *arguments, **named):
+    connection.request(*arguments, **named)
+    answer = connection.getresponse()
+    assert answer.status == status, answer.status
+    return answer.read()
 for _ in range(100):
-    c.request("GET", "/", headers={"Accept": "application/json"}); r = c.getresponse(); assert r.status == 200, r.status; r.read()
-    c.request("HEAD", "/"); r = c.getresponse(); assert r.status == 200 and r.read() == b""
-    c.request("POST", "/", body=b"x" * 3000); r = c.getresponse(); assert r.status == 405; r.read()
-    c.request("PUT", "/", body=iter([b"GET / HTTP/1.1\r\n", b"Host: x\r\n\r\n"]), encode_chunked=True,
-              headers={"Transfer-Encoding": "chunked"}); r = c.getresponse(); assert r.status == 405; r.read()
-s = requests.Session()
+    ask(200, "GET", "/", headers=json)
+    assert ask(200, "HEAD", "/") == b""
+    ask(405, "POST", "/", body=b"x" * 3000)
+    smuggled = iter([b"GET / HTTP/1.1\r\n", b"Host: x\r\n\r\n"])
+    ask(405, "PUT", "/", body=smuggled, encode_chunked=True,
+        headers={"Transfer-Encoding": "chunked"})
+url = f"http://127.0.0.1:{port}/"
+session = requests.Session()
 for n in range(100):
-    r = s.get(f"http://127.0.0.1:{port}/", headers={"Accept": "application/json"}, timeout=20)
-    assert r.status_code == 200 and r.json()["total"] == 101 + n, r.text
-    assert s.post(f"http://127.0.0.1:{port}/", data=iter([b"a", b"b"]), timeout=20).status_code == 405
+    answer = session.get(url, headers=json, timeout=20)
+    assert answer.status_code == 200 and answer.json()["total"] == 101 + n, answer.text
+    assert session.post(url, data=iter([b"a", b"b"]), timeout=20).status_code == 405
 "#;
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn python_by_its_own_client_and_by_requests() {
-    // Debian's own Python, for which its packages are.
+    // Debian's Python, which has its packages.
     let python = "/usr/bin/python3";
     if tool("python3").is_none() {
         return;
@@ -234,7 +242,8 @@ const visit = async () => {
 const numbers = [];
 for (let n = 0; n < 100; n++) numbers.push(await visit());
 for (let n = 0; n < 5; n++) numbers.push(...await Promise.all(Array.from({ length: 100 }, visit)));
-if (new Set(numbers).size !== 600 || Math.max(...numbers) !== 600) throw new Error("not 600 numbers");
+const distinct = new Set(numbers).size;
+if (distinct !== 600 || Math.max(...numbers) !== 600) throw new Error("not 600 numbers");
 const post = await fetch(base + "/", { method: "POST", body: new Blob(["x".repeat(3000)]) });
 if (post.status !== 405) throw new Error(post.status);
 const head = await fetch(base + "/", { method: "HEAD" });

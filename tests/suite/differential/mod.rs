@@ -1,9 +1,10 @@
-//! Writers of every kind, visits and faults at random: in the end, and at moments between, the
-//! total is the rows, and every minute, hour and day of the history is what the rows say, in one
-//! snapshot.
+//! Random writers, visits and faults. At random moments and in the end one snapshot must show a
+//! total equal to the rows, and a history equal to the rows by minute, hour and day.
 //!
-//! `DIFFERENTIAL_SEED` repeats a run's choices (not its timing), `DIFFERENTIAL_SECONDS` makes it
-//! longer.
+//! `DIFFERENTIAL_SEED` repeats the choices of a run, but not its timing. `DIFFERENTIAL_SECONDS`
+//! sets its length.
+
+mod random;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,120 +15,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::postgres::{Client as Sql, Error};
 
-use crate::guests::Ends;
+use random::Random;
+
+use crate::other_writers::Ends;
 use crate::support::audit::count;
 use crate::support::ports::free_port;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Crowd, Database, Load, Settings, Stop, Visitas, machine};
+use crate::support::{Clients, Cluster, Database, LIMIT, Load, Settings, Stop, Visitas, machine};
 
-const LIMIT: Duration = Duration::from_secs(30);
 const WRITERS: u64 = 5;
-/// Errors that writers cause each other, or the faults do: a connection lost, a statement
-/// cancelled, a row or the table locked for long, two that changed the same row, a prepared
-/// transaction that somebody else ended. Any other is a finding.
+/// Errors that writers or faults cause: a lost connection, a cancelled statement, a long lock, two
+/// changes of the same row, a prepared transaction that somebody else ended. All others fail the
+/// test.
 const EXPECTED: [&str; 10] = [
     "57P01", "57P02", "57P03", "57014", "55P03", "40001", "40P01", "25P02", "42704", "55000",
 ];
-
-/// A sequence of numbers that a seed repeats (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len() as u64) as usize]
-    }
-
-    /// A moment as SQL: mostly where the history is fine, sometimes at a bound, or none at all.
-    fn moment(&mut self) -> String {
-        match self.below(14) {
-            0..3 => "now()".to_owned(),
-            3..6 => format!("now() - interval '{} seconds'", self.below(4000)),
-            6..9 => format!("now() - interval '{} minutes'", self.below(3000)),
-            9 => format!("now() - interval '{} hours'", self.below(2400)),
-            10 => format!("now() + interval '{} minutes'", self.below(3000)),
-            11 => format!(
-                "date_trunc('hour', now()) - interval '{} hours'",
-                self.of(&[0, 1, 24, 25, 48, 192])
-            ),
-            12 => format!(
-                "date_trunc('day', now()) - interval '{} days'",
-                self.of(&[0, 1, 2, 7, 8, 9, 89, 90])
-            ),
-            _ => (*self.of(&[
-                "NULL",
-                "'infinity'",
-                "'-infinity'",
-                "'1900-01-01'",
-                "'9999-01-01'",
-            ]))
-            .to_owned(),
-        }
-    }
-
-    fn moments(&mut self, most: u64) -> String {
-        let moments: Vec<String> = (0..=self.below(most))
-            .map(|_| format!("({})", self.moment()))
-            .collect();
-        moments.join(", ")
-    }
-
-    /// Some rows, wherever they are in the table.
-    fn some(&mut self) -> String {
-        let modulus = 7 + self.below(60);
-        format!("id % {modulus} = {}", self.below(modulus))
-    }
-
-    /// One statement that changes rows.
-    fn statement(&mut self, has_merge: bool) -> String {
-        let moment = self.moment();
-        match self.below(16) {
-            0..4 => format!("INSERT INTO acessos (momento) VALUES ({moment})"),
-            4..6 => format!("INSERT INTO acessos (momento) VALUES {}", self.moments(30)),
-            6 => "INSERT INTO acessos DEFAULT VALUES".to_owned(),
-            7..9 => format!(
-                "UPDATE acessos SET momento = {moment} WHERE {}",
-                self.some()
-            ),
-            9 => format!(
-                "UPDATE acessos SET momento = momento - interval '1 hour' WHERE {}",
-                self.some()
-            ),
-            10 => format!("UPDATE acessos SET momento = momento WHERE {}", self.some()),
-            11..13 => format!("DELETE FROM acessos WHERE {}", self.some()),
-            13 => format!(
-                "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, {moment} FROM acessos WHERE {} \
-                 ON CONFLICT (id) DO UPDATE SET momento = excluded.momento",
-                self.some()
-            ),
-            14 => format!(
-                "WITH gone AS (DELETE FROM acessos WHERE {} RETURNING momento) \
-                 INSERT INTO acessos (momento) SELECT momento - interval '2 minutes' FROM gone",
-                self.some()
-            ),
-            _ if has_merge => format!(
-                "MERGE INTO acessos a USING (SELECT id FROM acessos WHERE {} UNION ALL SELECT NULL) b ON a.id = b.id \
-                 WHEN MATCHED AND a.id % 2 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET momento = {moment} \
-                 WHEN NOT MATCHED THEN INSERT (momento) VALUES ({moment})",
-                self.some()
-            ),
-            _ => format!(
-                "DELETE FROM acessos WHERE momento IS NULL AND {}",
-                self.some()
-            ),
-        }
-    }
-}
 
 /// What the writers share.
 struct Field<'a> {
@@ -156,7 +58,7 @@ impl Field<'_> {
         Some(sql)
     }
 
-    /// One transaction, of a kind at random; its name.
+    /// Runs a transaction of a random kind; gives the kind's name.
     fn transaction(&self, sql: &mut Sql, random: &mut Random) -> Result<&'static str, Error> {
         let mut script = |count: u64, between: &str| {
             let statements: Vec<String> = (0..count)
@@ -175,7 +77,8 @@ impl Field<'_> {
                 .map(|()| "rolled back"),
             13 => {
                 let script = format!(
-                    "BEGIN; {one}; SAVEPOINT a; {three}; ROLLBACK TO a; {one}; SAVEPOINT b; {one}; RELEASE b; COMMIT"
+                    "BEGIN; {one}; SAVEPOINT a; {three}; ROLLBACK TO a; {one}; SAVEPOINT b; \
+                     {one}; RELEASE b; COMMIT"
                 );
                 sql.batch_execute(&script).map(|()| "savepoints")
             }
@@ -186,7 +89,7 @@ impl Field<'_> {
             }
             16 => {
                 sql.batch_execute(&format!("BEGIN; {one}"))?;
-                // Long: others begin, end and are folded in the meantime.
+                // Others begin, end and are folded while this one is open.
                 thread::sleep(Duration::from_millis(random.below(800)));
                 let end = *random.of(&["COMMIT", "COMMIT", "ROLLBACK"]);
                 sql.batch_execute(&format!("{three}; {end}"))
@@ -212,7 +115,8 @@ impl Field<'_> {
             }
             19 => {
                 let script = format!(
-                    "DO $do$ BEGIN {one}; BEGIN {three}; RAISE EXCEPTION 'undone'; EXCEPTION WHEN raise_exception THEN {one}; END; END $do$"
+                    "DO $do$ BEGIN {one}; BEGIN {three}; RAISE EXCEPTION 'undone'; \
+                     EXCEPTION WHEN raise_exception THEN {one}; END; END $do$"
                 );
                 sql.batch_execute(&script).map(|()| "subtransactions")
             }
@@ -242,7 +146,7 @@ impl Field<'_> {
         }
     }
 
-    /// Writes until it is over.
+    /// Writes until the end.
     fn write(&self, seed: u64) {
         let mut random = Random(seed);
         let mut session = None;
@@ -275,7 +179,7 @@ impl Field<'_> {
         }
     }
 
-    /// Ends transactions that a fault left prepared: they hold their rows.
+    /// Ends transactions that a fault left prepared, since they hold locks.
     fn end_prepared(&self, random: &mut Random) {
         let mut sql = self.database.superuser();
         let names =
@@ -285,13 +189,13 @@ impl Field<'_> {
             .expect("prepared transactions")
         {
             let end = *random.of(&["COMMIT", "ROLLBACK"]);
-            // Whoever prepared it may be ending it just now.
+            // Its own writer may be ending it at this moment.
             let _ = sql.batch_execute(&format!("{end} PREPARED '{}'", row.get::<_, &str>(0)));
         }
     }
 }
 
-/// That second as PostgreSQL reads it.
+/// A Unix time as PostgreSQL reads it.
 fn utc(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // 2000-01-01 is the Julian day 2451545 (PostgreSQL manual, B.7), 10957 days after 1970-01-01.
@@ -304,23 +208,28 @@ fn utc(seconds: i64) -> String {
     )
 }
 
-/// What differs between the total, the history and the rows, in one snapshot.
+/// The differences between total, history and rows in one snapshot.
 fn differences(database: &Database<'_>) -> Vec<String> {
-    const COMPARED: &str = "WITH clock AS (SELECT floor(extract(epoch FROM now()))::bigint AS now), \
+    const COMPARED: &str = "WITH \
+        clock AS (SELECT floor(extract(epoch FROM now()))::bigint AS now), \
         steps AS (SELECT * FROM clock, LATERAL (VALUES (60, now - now % 60 - 59 * 60), \
             (3600, now - now % 3600 - 47 * 3600), (86400, -100000000000)) AS s(step, since)), \
-        counted AS (SELECT step, floor(extract(epoch FROM momento) / step)::bigint * step AS start, count(*) AS visits \
-            FROM acessos, steps WHERE isfinite(momento) AND extract(epoch FROM momento) >= since GROUP BY 1, 2), \
+        counted AS (SELECT step, \
+                floor(extract(epoch FROM momento) / step)::bigint * step AS start, \
+                count(*) AS visits \
+            FROM acessos, steps WHERE isfinite(momento) AND extract(epoch FROM momento) >= since \
+            GROUP BY 1, 2), \
         kept AS (SELECT h.* FROM (SELECT array_agg(step::bigint ORDER BY step) AS steps, \
             array_agg(since::bigint ORDER BY step) AS since FROM steps) AS s, \
             LATERAL visitas_history(s.steps, s.since) AS h) \
         SELECT format('%s s from %s: %s rows, the history says %s', step, to_timestamp(start), \
             coalesce(c.visits, 0), coalesce(k.visits, 0)) \
-        FROM counted c FULL JOIN kept k USING (step, start) WHERE coalesce(c.visits, 0) <> coalesce(k.visits, 0) \
+        FROM counted c FULL JOIN kept k USING (step, start) \
+        WHERE coalesce(c.visits, 0) <> coalesce(k.visits, 0) \
         UNION ALL SELECT format('%s rows, the total says %s', n, visitas_total()) \
         FROM (SELECT count(*) AS n FROM acessos) AS c WHERE n <> visitas_total()";
     let mut sql = database.superuser();
-    // The lock comes before the snapshot, since TRUNCATE empties the table for older snapshots too.
+    // The lock comes before the snapshot: TRUNCATE empties the table for older snapshots too.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE acessos IN ACCESS SHARE MODE";
     sql.batch_execute(begin).expect("a snapshot");
     sql.query(COMPARED, &[])
@@ -337,7 +246,7 @@ fn visits_go_on(processes: &[Visitas]) {
         within_value(LIMIT, "visits to go on", || {
             match visitas.try_visit().status {
                 200 => Ok(()),
-                status => Err((status, visitas.said())),
+                status => Err((status, visitas.output())),
             }
         });
     }
@@ -350,7 +259,7 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn total_and_history_are_the_rows_whatever_happens() {
+fn total_and_history_always_equal_the_rows() {
     let _machine = machine();
     let time = Duration::from_secs(variable("DIFFERENTIAL_SECONDS").unwrap_or(10));
     let drawn = SystemTime::now()
@@ -365,8 +274,10 @@ fn total_and_history_are_the_rows_whatever_happens() {
     cluster.configure("max_prepared_transactions = 20");
     cluster.restart();
     let database = cluster.default_database();
-    let table = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now()); \
-        INSERT INTO acessos (momento) SELECT now() - n * interval '43 minutes' FROM generate_series(1, 2000) n";
+    let table = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+        momento timestamptz DEFAULT now()); \
+        INSERT INTO acessos (momento) SELECT now() - n * interval '43 minutes' \
+        FROM generate_series(1, 2000) n";
     database
         .sql()
         .batch_execute(table)
@@ -385,11 +296,11 @@ fn total_and_history_are_the_rows_whatever_happens() {
     let mut processes = vec![settings().start(), settings().start()];
     let ports = processes.iter().map(Visitas::port).collect();
     let pause = Duration::from_millis(2);
-    let load = Load::of(&Crowd {
+    let load = Load::of(&Clients {
         ports,
-        visitors: 6,
+        count: 6,
         pause,
-        keep_numbers: false,
+        keep_counts: false,
     });
 
     let field = Field {
@@ -432,7 +343,8 @@ fn total_and_history_are_the_rows_whatever_happens() {
                     "terminations"
                 }
                 6 => {
-                    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'user_app'";
+                    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+                        WHERE usename = 'user_app'";
                     database
                         .superuser()
                         .query(cancel, &[])
@@ -454,23 +366,23 @@ fn total_and_history_are_the_rows_whatever_happens() {
         }
         drop(end);
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     field.end_prepared(&mut random);
     visits_go_on(&processes);
     let done = field.done.into_inner().expect("the counts");
-    let account = format!("seed {seed}: {tally:?}\nwriters: {done:?}\nfaults: {faults:?}");
+    let account = format!("seed {seed}: {outcomes:?}\nwriters: {done:?}\nfaults: {faults:?}");
     println!("{account}");
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
     let said = || {
         processes
             .iter()
-            .map(Visitas::said)
+            .map(Visitas::output)
             .collect::<Vec<_>>()
             .join("\n")
     };
     assert!(
-        tally.ok() > 100 && done.values().sum::<u64>() > 20,
+        outcomes.ok() > 100 && done.values().sum::<u64>() > 20,
         "too little for this to mean anything: {account}\n{}",
         said()
     );
@@ -478,8 +390,13 @@ fn total_and_history_are_the_rows_whatever_happens() {
     assert!(found.is_empty(), "{found:#?}\n{account}\n{}", said());
     let rows = database.rows();
     for visitas in &processes {
-        assert_eq!(visitas.stats().total, rows, "{account}\n{}", visitas.said());
-        crate::history::is_exact(visitas, &database);
+        assert_eq!(
+            visitas.stats().total,
+            rows,
+            "{account}\n{}",
+            visitas.output()
+        );
+        crate::support::history::is_exact(visitas, &database);
     }
     let counted = count(Settings::new().postgres(&database));
     assert_eq!(counted.code, Some(0), "{counted:?}\n{account}");

@@ -1,11 +1,10 @@
-//! `VISITS_PER_CLIENT` and `TRUSTED_PROXIES`: how often one address may visit, and who tells which
-//! address that is.
+//! `VISITS_PER_CLIENT` limits the visits of one address; `TRUSTED_PROXIES` may tell the address.
 
 use serde_json::Value;
 
 use crate::metrics::metrics;
-use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::client::request;
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 fn status(visitas: &Visitas, preface: &[u8], fields: &[(&str, &str)]) -> u16 {
     let mut client = visitas.connect();
@@ -18,18 +17,18 @@ fn status(visitas: &Visitas, preface: &[u8], fields: &[(&str, &str)]) -> u16 {
     client.read().status
 }
 
-/// Visits by that client until one is refused.
+/// The number of visits by this client until one is refused.
 fn allowed(visitas: &Visitas, preface: &[u8], fields: &[(&str, &str)]) -> usize {
     let visits = (0..100).take_while(|_| match status(visitas, preface, fields) {
         200 => true,
         429 => false,
-        other => panic!("{other}\n{}", visitas.said()),
+        other => panic!("{other}\n{}", visitas.output()),
     });
     visits.count()
 }
 
 #[test]
-fn one_address_visits_as_often_as_it_may_and_is_told_when_again() {
+fn one_address_is_limited_and_gets_a_retry_time() {
     let visitas = Settings::new().set("VISITS_PER_CLIENT", "5/1h").start();
     for _ in 0..5 {
         visitas.visit();
@@ -73,9 +72,7 @@ fn tokens_come_back_with_time() {
     let visitas = Settings::new().set("VISITS_PER_CLIENT", "2/500ms").start();
     let taken = allowed(&visitas, b"", &[]);
     assert!(taken >= 2, "{taken}");
-    within(ANSWER_LIMIT, "a token", || {
-        visitas.try_visit().status == 200
-    });
+    within(LIMIT, "a token", || visitas.try_visit().status == 200);
 }
 
 #[test]
@@ -86,7 +83,7 @@ fn without_it_nobody_is_refused() {
 }
 
 #[test]
-fn what_anybody_else_tells_is_ignored() {
+fn addresses_from_untrusted_clients_are_ignored() {
     let visitas = Settings::new()
         .set("VISITS_PER_CLIENT", "3/1h")
         .set("TRUSTED_PROXIES", "10.0.0.0/8")
@@ -112,7 +109,7 @@ fn what_anybody_else_tells_is_ignored() {
 }
 
 #[test]
-fn a_trusted_proxy_tells_the_client_in_each_of_four_ways() {
+fn a_trusted_proxy_names_the_client_in_four_ways() {
     let visitas = Settings::new()
         .set("VISITS_PER_CLIENT", "3/1h")
         .set("TRUSTED_PROXIES", "127.0.0.0/8, ::1")
@@ -154,13 +151,13 @@ fn a_trusted_proxy_tells_the_client_in_each_of_four_ways() {
         0,
         "the same client in version 1"
     );
-    // The proxy's own requests are its own.
+    // The proxy's own requests count for the proxy.
     assert_eq!(allowed(&visitas, b"", &[]), 3);
     assert_eq!(status(&visitas, b"PROXY TCP4 nonsense\r\n", &[]), 400);
 }
 
 #[test]
-fn a_proxy_s_first_line_is_understood_wherever_it_is_cut() {
+fn a_proxy_header_is_understood_wherever_it_is_cut() {
     let visitas = Settings::new().set("TRUSTED_PROXIES", "127.0.0.1").start();
     let sent = [
         b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".as_slice(),
@@ -188,7 +185,7 @@ fn access_line(visitas: &Visitas, mark: usize, wanted: &str) -> Value {
             .into_iter()
             .find(|line| line.contains(wanted))
     };
-    within(ANSWER_LIMIT, wanted, || found().is_some());
+    within(LIMIT, wanted, || found().is_some());
     serde_json::from_str(&found().expect("a line")).expect("JSON")
 }
 
@@ -221,7 +218,7 @@ fn the_access_log_has_the_client_and_its_agent() {
 }
 
 #[test]
-fn refused_requests_are_in_the_access_log_with_their_client_and_the_time_they_took_to_arrive() {
+fn refused_requests_are_in_the_access_log_with_client_and_arrival_time() {
     let settings = Settings::new()
         .set("ACCESS_LOG", "on")
         .set("LOG_FORMAT", "json")

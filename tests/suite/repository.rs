@@ -1,17 +1,16 @@
-//! The tree is as the documents say: headers of files, who may know whom, tables, ports, links.
+//! The repository agrees with its documents: headers of files, imports, routes, ports, links.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::configuration::variables_of_help;
 use crate::support::{Settings, markdown};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file below that folder with that ending, with its text.
+/// All files with this ending below a folder, with their text.
 fn files(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
     while let Some(folder) = folders.pop() {
@@ -38,7 +37,7 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn every_file_says_its_duty_first() {
+fn every_file_begins_with_its_duty() {
     let sources = [files("src", "rs"), files("tests", "rs")].concat();
     assert!(sources.len() > 10, "the sources were not found");
     for (path, text) in sources {
@@ -57,7 +56,7 @@ fn main_is_short() {
 }
 
 #[test]
-fn http_and_visits_know_nothing_of_each_other() {
+fn http_and_visits_do_not_import_each_other() {
     for (folder, forbidden) in [
         (
             "src/http",
@@ -86,7 +85,7 @@ fn http_and_visits_know_nothing_of_each_other() {
             for word in forbidden {
                 assert!(!text.contains(word), "{} names {word}", path.display());
             }
-            // `use crate::{http, visits}` would get by the check above.
+            // `use crate::{http, visits}` would pass the check above.
             assert!(
                 !text.contains("crate::{"),
                 "{} imports from crate in a group",
@@ -96,8 +95,7 @@ fn http_and_visits_know_nothing_of_each_other() {
     }
 }
 
-/// The first cells of a document's tables that hold a word which `is_meant` accepts, each with its
-/// whole row.
+/// The rows of a document's tables by the code words in their first cell that `is_meant` accepts.
 fn rows_of(document: &str, is_meant: impl Fn(&str) -> bool) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for row in markdown::table_rows(&read(document)) {
@@ -115,85 +113,32 @@ fn rows_of(document: &str, is_meant: impl Fn(&str) -> bool) -> Vec<(String, Vec<
     found
 }
 
-fn is_variable(word: &str) -> bool {
-    word.len() >= 4
-        && word
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-}
-
-/// Where the settings are listed.
-const SETTINGS: &str = "docs/configuration.md";
-
 #[test]
-fn the_settings_are_those_of_help_with_their_defaults() {
-    let rows = rows_of(SETTINGS, is_variable);
-    let listed: BTreeSet<String> = rows.iter().map(|(name, _)| name.clone()).collect();
-    assert_eq!(listed.len(), rows.len(), "a variable is listed twice");
-    assert_eq!(
-        listed,
-        variables_of_help().into_iter().collect::<BTreeSet<_>>()
-    );
-    let help = Settings::empty().argument("--help").run().stdout;
-    for (name, row) in &rows {
-        let default = row[1].replace('`', "");
-        let line = help
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(name))
-            .expect("its line");
+fn documents_and_images_use_the_default_port() {
+    let (_, port) = crate::configuration::defaults::documented()
+        .into_iter()
+        .find(|(name, _)| name == "PORT")
+        .expect("the default of PORT");
+    for document in ["README.md", "README.pt-BR.md"] {
+        let address = format!("localhost:{port}");
         assert!(
-            line.ends_with(&format!("[{default}]")),
-            "{SETTINGS}: the default of {name} is not {default}: {line:?}"
+            read(document).contains(&address),
+            "no {address} in {document}"
         );
     }
-}
-
-#[test]
-fn readme_leads_to_the_port_that_is_the_default() {
-    let help = Settings::empty().argument("--help").run().stdout;
-    let line = help
+    let dockerfile = read("Dockerfile.scratch");
+    let exposed: Vec<&str> = dockerfile
         .lines()
-        .find(|line| line.trim_start().starts_with("PORT "))
-        .expect("its line");
-    assert!(line.ends_with("[5000]"), "{line:?}");
+        .filter_map(|line| line.strip_prefix("EXPOSE "))
+        .collect();
+    assert_eq!(exposed, [port.as_str()], "Dockerfile.scratch");
     assert!(
-        read("README.md").contains("localhost:5000")
-            && read("README.pt-BR.md").contains("localhost:5000")
+        read("docker-compose.yml").contains(&format!(":{port}\"")),
+        "docker-compose.yml does not publish port {port}"
     );
 }
 
-#[test]
-fn the_images_use_the_same_ports() {
-    let dockerfiles = fs::read_dir(root())
-        .expect("the root")
-        .flatten()
-        .map(|entry| entry.path());
-    for path in dockerfiles.filter(|path| {
-        path.file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("Dockerfile"))
-    }) {
-        let text = fs::read_to_string(&path).expect("a Dockerfile");
-        let exposed: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("EXPOSE"))
-            .collect();
-        assert!(
-            exposed.iter().all(|line| *line == "EXPOSE 5000"),
-            "{}: {exposed:?}",
-            path.display()
-        );
-    }
-    let compose = root().join("docker-compose.yml");
-    if compose.exists() {
-        let text = fs::read_to_string(compose).expect("the compose file");
-        assert!(
-            text.contains(":5000"),
-            "docker-compose.yml does not publish port 5000 of the container"
-        );
-    }
-}
-
-/// Paths that stand as literals in the sources of the site.
+/// Paths in string literals of the site's sources.
 fn paths_in_sources() -> BTreeSet<String> {
     let is_path = |word: &&str| {
         word.starts_with('/')
@@ -214,11 +159,11 @@ fn paths_in_sources() -> BTreeSet<String> {
 }
 
 #[test]
-fn docs_http_lists_the_routes_that_are_there() {
+fn docs_http_lists_every_route() {
     let visitas = Settings::new().start();
     // By HEAD, since /events does not end.
     let is_there = |path: &str| visitas.request("HEAD", path, &[]).status != 404;
-    // `GET /`, `/stats` or `/readyz?verbose` as a table has them.
+    // A table holds `GET /`, `/stats` or `/readyz?verbose`.
     let path_of = |word: &str| {
         word.rsplit(' ')
             .next()
@@ -310,24 +255,29 @@ fn every_link_between_documents_resolves() {
     }
 }
 
+/// The files of a module of the suite.
+fn sources_of(module: &str) -> impl Iterator<Item = String> {
+    let own = fs::read_to_string(root().join(format!("tests/suite/{module}.rs")));
+    let parts = files(&format!("tests/suite/{module}"), "rs");
+    own.into_iter()
+        .chain(parts.into_iter().map(|(_, text)| text))
+}
+
 #[test]
-fn every_test_that_a_document_names_is_there() {
-    for (document, at_least) in [("docs/http.md", 40)] {
+fn every_test_that_a_document_names_exists() {
+    for (document, at_least) in [("docs/http.md", 40), ("docs/exactly-once.md", 10)] {
         let text = read(document);
         let words = text.split('`').filter_map(|word| word.split_once("::"));
-        let mut known = 0;
+        let mut found = 0;
         for (module, test) in words.filter(|(module, _)| !module.contains([' ', '\n'])) {
-            let text = read(&format!("tests/suite/{module}.rs"));
+            let test = format!("\nfn {}() {{", test.rsplit("::").next().unwrap_or(test));
             assert!(
-                text.contains(&format!("\nfn {test}() {{")),
-                "{document} names {module}::{test}, which is not there"
+                sources_of(module).any(|text| text.contains(&test)),
+                "{document} names {module}::{test}, which is missing"
             );
-            known += 1;
+            found += 1;
         }
-        assert!(
-            known > at_least,
-            "only {known} tests were found in {document}"
-        );
+        assert!(found > at_least, "only {found} tests in {document}");
     }
 }
 

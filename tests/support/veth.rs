@@ -1,57 +1,55 @@
-//! A cable between this machine and a network of a process's own, on which packets can be dropped:
-//! a true black hole.
+//! A veth pair between this machine and a network namespace, where packets can be dropped: a true
+//! black hole.
 //!
-//! Nothing of it outlives the process that holds the network, and nothing else on the machine sees
-//! a rule of it.
+//! It ends with the process that holds the namespace. Its rules affect nothing else.
 
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::process::Process;
-use super::wait::within;
+use super::wait::{LIMIT, within};
 
-/// A virtual cable with an address at its far end. For root only.
+/// A veth pair with an address at its far end. For root only.
 #[derive(Debug)]
-pub struct Cable {
+pub struct VethPair {
     holder: Process,
     far: Ipv4Addr,
     name: String,
 }
 
-impl Cable {
+impl VethPair {
     /// # Errors
-    /// Why there can be none here.
-    pub fn new() -> Result<Cable, String> {
+    /// Why it cannot be made here.
+    pub fn new() -> Result<VethPair, String> {
         static NEXT: AtomicU8 = AtomicU8::new(0);
-        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Runs beside each other take different networks of the range that is kept for such tests
-        // (RFC 2544).
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Parallel runs use different networks of the range for such tests (RFC 2544).
         let third = (std::process::id() % 250) as u8;
         let (near, far) = (
-            Ipv4Addr::new(198, 18, third, turn * 4 + 1),
-            Ipv4Addr::new(198, 18, third, turn * 4 + 2),
+            Ipv4Addr::new(198, 18, third, index * 4 + 1),
+            Ipv4Addr::new(198, 18, third, index * 4 + 2),
         );
-        let name = format!("vis{third}x{turn}");
+        let name = format!("vis{third}x{index}");
         if !Command::new("unshare")
             .args(["--net", "true"])
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|s| s.success())
         {
-            return Err("nobody may make a network of its own here".to_owned());
+            return Err("no network namespace can be made".to_owned());
         }
         let mut command = Command::new("unshare");
         command.args(["--net", "sleep", "infinity"]);
-        let holder = Process::start("the holder of a network", &mut command, "KILL");
-        let cable = Cable { holder, far, name };
+        let holder = Process::start("the holder of a network namespace", &mut command, "KILL");
+        let veth = VethPair { holder, far, name };
         let own_network = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let here = own_network(std::process::id());
-        within(std::time::Duration::from_secs(5), "a network", || {
-            own_network(cable.holder.pid()) != here
+        within(LIMIT, "a network namespace", || {
+            own_network(veth.holder.pid()) != here
         });
-        let pid = cable.holder.pid().to_string();
-        let name = cable.name.as_str();
+        let pid = veth.holder.pid().to_string();
+        let name = veth.name.as_str();
         let peer = format!("{name}p");
         run(
             "ip",
@@ -61,33 +59,33 @@ impl Cable {
         )?;
         run("ip", &["addr", "add", &format!("{near}/30"), "dev", name])?;
         run("ip", &["link", "set", name, "up"])?;
-        cable.inside(&["ip", "addr", "add", &format!("{far}/30"), "dev", &peer])?;
-        cable.inside(&["ip", "link", "set", &peer, "up"])?;
-        cable.inside(&["ip", "link", "set", "lo", "up"])?;
-        // So that a rule can come before the one for local addresses.
-        cable.inside(&["ip", "rule", "add", "pref", "10", "lookup", "local"])?;
-        cable.inside(&["ip", "rule", "del", "pref", "0"])?;
-        Ok(cable)
+        veth.inside(&["ip", "addr", "add", &format!("{far}/30"), "dev", &peer])?;
+        veth.inside(&["ip", "link", "set", &peer, "up"])?;
+        veth.inside(&["ip", "link", "set", "lo", "up"])?;
+        // So that a rule can come before the rule for local addresses.
+        veth.inside(&["ip", "rule", "add", "pref", "10", "lookup", "local"])?;
+        veth.inside(&["ip", "rule", "del", "pref", "0"])?;
+        Ok(veth)
     }
 
-    /// The address of whatever listens at the far end.
+    /// The address at the far end.
     pub fn far(&self) -> Ipv4Addr {
         self.far
     }
 
-    /// The words to put before a command that is to run at the far end.
+    /// The start of a command line that runs a program at the far end.
     pub fn wrapper(&self) -> Vec<String> {
         ["nsenter", "-t", &self.holder.pid().to_string(), "-n"]
             .map(str::to_owned)
             .to_vec()
     }
 
-    /// Drops every packet that comes to the far end, or lets all pass again.
+    /// Drops every packet to the far end, or lets all pass again.
     pub fn drop_packets(&self, dropping: bool) {
         let peer = format!("{}p", self.name);
         let change = if dropping { "add" } else { "del" };
         self.inside(&["ip", "rule", change, "pref", "5", "iif", &peer, "blackhole"])
-            .expect("a rule of the network's own");
+            .expect("a rule in the namespace");
     }
 
     fn inside(&self, words: &[&str]) -> Result<(), String> {

@@ -1,5 +1,4 @@
-//! Host names: looked up anew at each new connection, and without harm where no name server
-//! answers.
+//! DNS: each new connection looks its host name up, and a silent name server does no harm.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -7,14 +6,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::run::Folder;
-use crate::support::{Cluster, Redis, Settings, Visitas, machine, skipped, within};
+use crate::support::scratch::Folder;
+use crate::support::{Cluster, LIMIT, Redis, Settings, Visitas, machine, skipped, within};
 
-const LIMIT: Duration = Duration::from_secs(20);
 const DATABASE: &str = "database.visitas.example";
 const CACHE: &str = "cache.visitas.example";
-/// The names that a process of the test sees: files of its own in place of /etc/hosts and
-/// /etc/resolv.conf, and a name server of its own that takes questions and answers none.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The DNS of one process: its own /etc/hosts and /etc/resolv.conf, and a name server that never
+/// answers.
 struct Names {
     folder: Folder,
     silent: Option<UdpSocket>,
@@ -22,9 +21,9 @@ struct Names {
 
 impl Names {
     /// # Errors
-    /// Why there can be none here.
+    /// Why this is not possible here.
     fn new() -> Result<Names, String> {
-        // Every test asks an address of its own.
+        // Every test uses its own address.
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let server = Ipv4Addr::new(
             127,
@@ -48,24 +47,25 @@ impl Names {
             .output();
         match tried {
             Ok(output) if output.status.success() => Ok(names),
-            _ => Err("nobody may mount files of their own here".to_owned()),
+            _ => Err("no files can be mounted".to_owned()),
         }
     }
 
-    /// From now on these are all the names there are.
+    /// Sets all names.
     fn are(&self, names: &[(&str, &str)]) {
         let lines: String = names
             .iter()
             .map(|(name, address)| format!("{address} {name}\n"))
             .collect();
-        // In its place, so that it stays the file that is mounted.
+        // Overwritten in place, so that the mounted file changes.
         self.folder.file("hosts", &lines);
     }
 
     fn wrapper(&self) -> Vec<String> {
         let text = |path: &Path| path.to_str().expect("a path of UTF-8").to_owned();
         let script = format!(
-            "mount --bind {0}/hosts /etc/hosts && mount --bind {0}/resolv.conf /etc/resolv.conf && exec \"$0\" \"$@\"",
+            "mount --bind {0}/hosts /etc/hosts && mount --bind {0}/resolv.conf /etc/resolv.conf \
+             && exec \"$0\" \"$@\"",
             text(self.folder.path())
         );
         ["unshare", "--mount", "/bin/sh", "-c", &script]
@@ -90,7 +90,7 @@ fn threads(visitas: &Visitas) -> usize {
 }
 
 #[test]
-fn a_name_is_looked_up_anew_for_each_connection() {
+fn each_new_connection_looks_its_name_up() {
     let names = match Names::new() {
         Ok(names) => names,
         Err(why) => return skipped("names of a process's own", &why),
@@ -101,15 +101,11 @@ fn a_name_is_looked_up_anew_for_each_connection() {
     let settings = Settings::new().set("DATABASE_URL", at(database.url(), DATABASE));
     let visitas = names.start(settings.set("REDIS_URL", at(redis.url(), CACHE)));
     assert_eq!((visitas.visit().total, visitas.stats().cache), (1, Some(1)));
-    // Nobody listens at the new addresses.
+    // No server listens at the new addresses.
     names.are(&[(DATABASE, "127.0.0.66"), (CACHE, "127.0.0.66")]);
-    assert_eq!(
-        visitas.visit().total,
-        2,
-        "the connections that are there stay"
-    );
+    assert_eq!(visitas.visit().total, 2, "existing connections stay");
     database.terminate_sessions();
-    within(LIMIT, "the database to be away", || {
+    within(LIMIT, "the database to be down", || {
         visitas.try_visit().status == 503
     });
     names.are(&[(DATABASE, "127.0.0.1"), (CACHE, "127.0.0.66")]);
@@ -117,18 +113,18 @@ fn a_name_is_looked_up_anew_for_each_connection() {
         visitas.try_visit().status == 200
     });
     redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    within(LIMIT, "the cache to be away", || {
+    within(LIMIT, "Redis to be down", || {
         visitas.visit().cache.is_none()
     });
     names.are(&[(DATABASE, "127.0.0.1"), (CACHE, "127.0.0.1")]);
-    within(LIMIT, "the cache at its old address", || {
+    within(LIMIT, "Redis at its old address", || {
         visitas.visit().cache.is_some()
     });
 }
 
-/// Scenario: the name server falls silent while both stores have to be connected to again. Bug: the
-/// look-ups had no limit, and each of them would have kept a thread. Fix: a limit for each wait,
-/// and one look-up at a time for each connection.
+/// The name server falls silent while both stores need new connections. Lookups once had no limit
+/// and each one kept a thread. Now each wait has a limit, and each connection looks up once at a
+/// time.
 #[test]
 fn a_silent_name_server_costs_neither_time_nor_threads() {
     let names = match Names::new() {
@@ -145,21 +141,21 @@ fn a_silent_name_server_costs_neither_time_nor_threads() {
     );
     let settings = settings
         .set("REDIS_URL", redis.url().replace("127.0.0.1", CACHE))
-        .set("REQUEST_TIMEOUT", "1s");
+        .duration("REQUEST_TIMEOUT", REQUEST_TIMEOUT);
     let visitas = names.start(settings);
     visitas.visit();
     let before = threads(&visitas);
     names.are(&[]);
     redis.stop();
     redis.restart();
-    // The cache first, so that visits still come to it.
+    // Redis first, while visits still reach it.
     let counts = visitas.visit();
     assert_eq!((counts.total, counts.cache), (2, None));
     database.terminate_sessions();
     let start = Instant::now();
     assert_eq!(visitas.try_visit().status, 503);
     assert!(
-        start.elapsed() <= Duration::from_millis(1100),
+        start.elapsed() <= 2 * REQUEST_TIMEOUT,
         "refused after {:?}",
         start.elapsed()
     );
@@ -171,18 +167,20 @@ fn a_silent_name_server_costs_neither_time_nor_threads() {
         let now = threads(&visitas);
         assert!(
             now <= before + 2,
-            "{now} threads, {before} before: one look-up for each store at most"
+            "{now} threads, {before} before: at most one lookup per store"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
     times.sort_unstable();
     assert!(
-        times[times.len() / 2] <= Duration::from_millis(10),
+        times[times.len() / 2] <= REQUEST_TIMEOUT / 10,
         "refused after {:?}",
         times[times.len() / 2]
     );
     names.are(&[(DATABASE, "127.0.0.1"), (CACHE, "127.0.0.1")]);
     within(LIMIT, "the database", || visitas.try_visit().status == 200);
-    within(LIMIT, "the cache", || visitas.visit().cache.is_some());
-    within(LIMIT, "no look-up any more", || threads(&visitas) <= before);
+    within(LIMIT, "Redis", || visitas.visit().cache.is_some());
+    within(LIMIT, "the end of the lookups", || {
+        threads(&visitas) <= before
+    });
 }

@@ -1,8 +1,7 @@
-//! One run of the suite: its temporary folder, and the guardian that ends and removes what a test
-//! left behind.
+//! The suite's temporary folder, and the guardian that cleans up at the end.
 //!
-//! Tests clean up when they are done, also when they panic. What they share (one PostgreSQL) and
-//! what a killed run leaves falls to the guardian: a shell that waits for the end of the pipe to
+//! Tests clean up after themselves, also when they panic. The guardian ends what they share (one
+//! PostgreSQL) and what a killed run leaves. It is a shell that waits for the end of a pipe to
 //! this process, which the kernel closes in any case.
 
 use std::fs;
@@ -14,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Every process that runs has a file `pids/<pid>` that holds the signal to end it with.
+/// Every running process has a file `pids/<pid>` with the signal that ends it.
 const GUARDIAN: &str = r#"
 trap '' INT TERM HUP
 cat > /dev/null
@@ -36,7 +35,7 @@ grep -o " $1/[^ ]*" /proc/mounts | while read -r disk; do umount --lazy "$disk";
 rm -rf "$1"
 "#;
 
-struct Run {
+struct Scratch {
     folder: PathBuf,
     _guardian: ChildStdin,
 }
@@ -45,9 +44,9 @@ struct Run {
     clippy::zombie_processes,
     reason = "the guardian outlives this process: that is what it is for"
 )]
-fn run() -> &'static Run {
-    static RUN: OnceLock<Run> = OnceLock::new();
-    RUN.get_or_init(|| {
+fn scratch() -> &'static Scratch {
+    static SCRATCH: OnceLock<Scratch> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("a clock after 1970")
@@ -63,38 +62,38 @@ fn run() -> &'static Run {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Its own process group: Ctrl-C in the terminal must not end it.
+            // In its own process group, so that Ctrl-C in the terminal does not end it.
             .process_group(0)
             .spawn()
             .expect("the guardian starts");
         let pipe = guardian.stdin.take().expect("its pipe");
-        Run {
+        Scratch {
             folder,
             _guardian: pipe,
         }
     })
 }
 
-/// A fresh name inside the run's folder.
+/// A new path inside the suite's folder.
 pub fn fresh_path(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    run()
+    scratch()
         .folder
         .join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Lets the guardian end this process with that signal should nobody else do it.
+/// Tells the guardian to end this process with this signal.
 pub fn watch(pid: u32, signal: &str) {
     fs::write(pid_file(pid), signal).expect("a pid file");
 }
 
-/// The process has ended: its number may soon be another's.
+/// Tells the guardian that the process has exited: its number may be reused.
 pub fn forget(pid: u32) {
     let _ = fs::remove_file(pid_file(pid));
 }
 
 fn pid_file(pid: u32) -> PathBuf {
-    run().folder.join("pids").join(pid.to_string())
+    scratch().folder.join("pids").join(pid.to_string())
 }
 
 /// A temporary folder, removed when dropped.

@@ -1,5 +1,5 @@
-//! Ten thousand connections that all visit at once: each is answered, each 200 is a row, and
-//! afterwards all is as before.
+//! Ten thousand connections visit at once: each one is answered, each 200 is a row, and later
+//! visits are as fast as before.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,15 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::request;
 use crate::support::tools::may_open;
-use crate::support::{Cluster, Settings, Visitas, machine, within};
+use crate::support::{Cluster, LIMIT, Settings, Visitas, machine, within};
 
 const VISITORS: usize = 10_000;
-/// Visits that may wait, where the queue is short; and what may be under way besides (`MAX_BATCH`
-/// in inbox.rs).
+/// A short queue, and the visits that may be in flight besides (`MAX_BATCH` in src/visits/lane).
 const QUEUE: usize = 1000;
 const LARGEST_BATCH: usize = 1024;
-/// For everything: connecting, visiting, and the last answer.
-const LIMIT: Duration = Duration::from_secs(60);
 
 fn connect(port: u16) -> TcpStream {
     let stream =
@@ -24,7 +21,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// The status of the answer; the connection may end after it.
+/// The status of the answer.
 fn status(stream: &mut TcpStream) -> u16 {
     let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
     while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -43,7 +40,7 @@ fn status(stream: &mut TcpStream) -> u16 {
         .unwrap_or_else(|| panic!("no status: {line}"))
 }
 
-/// The middle one of the times of fifty visits in a row.
+/// The median time of fifty visits in a row.
 fn usual(visitas: &Visitas) -> Duration {
     let mut client = visitas.connect();
     let mut times: Vec<Duration> = (0..50)
@@ -57,7 +54,7 @@ fn usual(visitas: &Visitas) -> Duration {
     times[times.len() / 2]
 }
 
-/// Lets them all visit at once.
+/// Sends one visit over each connection.
 fn storm(visitas: &Visitas) -> Vec<TcpStream> {
     let sent = request("GET", "/", &[("Accept", "application/json")]);
     let mut visitors: Vec<TcpStream> = (0..VISITORS).map(|_| connect(visitas.port())).collect();
@@ -67,7 +64,7 @@ fn storm(visitas: &Visitas) -> Vec<TcpStream> {
     visitors
 }
 
-/// Whether something came that was not read yet.
+/// Whether there is something to read.
 fn is_answered(visitor: &TcpStream) -> bool {
     visitor.set_nonblocking(true).expect("a socket");
     let answered = visitor.peek(&mut [0]).is_ok();
@@ -75,7 +72,7 @@ fn is_answered(visitor: &TcpStream) -> bool {
     answered
 }
 
-/// How many were counted; every other one was refused.
+/// The number of counted visits; all others must be refused.
 fn counted(visitors: &mut [TcpStream]) -> u64 {
     let statuses: Vec<u16> = visitors.iter_mut().map(status).collect();
     assert!(
@@ -92,7 +89,7 @@ fn ten_thousand_visits_at_once_are_all_counted() {
     }
     let _machine = machine();
     let database = Cluster::shared().database();
-    // The machine is shared: the visits' own deadline is not what this is about.
+    // A long deadline: a loaded machine may take its time.
     let visitas = Settings::new()
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "30s")
@@ -109,18 +106,14 @@ fn ten_thousand_visits_at_once_are_all_counted() {
         rows + VISITORS as u64,
         "every 200 is a row, and there is no other"
     );
-    // It may take a moment until ten thousand connections are closed.
-    let is_quick = || usual(&visitas) <= before * 2 + Duration::from_millis(2);
-    within(
-        Duration::from_secs(10),
-        "visits to be as quick as they were",
-        is_quick,
-    );
+    // Closing ten thousand connections takes a moment.
+    let is_quick = || usual(&visitas) <= before * 3 + Duration::from_millis(5);
+    within(LIMIT, "visits to be as quick as they were", is_quick);
     assert_eq!(visitas.stats().total, database.rows());
 }
 
 #[test]
-fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
+fn visits_beyond_a_short_queue_are_refused_at_once() {
     if !may_open(VISITORS) {
         return;
     }
@@ -131,9 +124,9 @@ fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
         .set("MAX_QUEUE", QUEUE)
         .set("REQUEST_TIMEOUT", "30s");
     let visitas = settings.start();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut visitors = storm(&visitas);
-    // Nothing can be committed, so these are refused: all but the queue and the batch under way.
+    // Nothing can be committed, so all but the queue and the batch in flight are refused.
     let at_least = VISITORS - QUEUE - LARGEST_BATCH;
     let refused = || {
         visitors
@@ -143,7 +136,7 @@ fn what_a_short_queue_has_no_room_for_is_refused_at_once() {
             >= at_least
     };
     within(LIMIT, "refusals", refused);
-    held.release();
+    lock.release();
     let counted = counted(&mut visitors);
     assert!(
         (QUEUE..=QUEUE + LARGEST_BATCH).contains(&(counted as usize)),

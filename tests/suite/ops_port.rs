@@ -1,9 +1,7 @@
-//! `OPS_PORT`: metrics and health on a port of their own, and then on no other.
-
-use std::time::Duration;
+//! `OPS_PORT`: metrics and health move to their own port.
 
 use crate::support::ports::free_port;
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 const OPS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
@@ -13,7 +11,7 @@ fn start() -> (Visitas, u16) {
 }
 
 #[test]
-fn what_is_for_operators_is_on_that_port_alone() {
+fn operators_routes_are_on_that_port_alone() {
     let (visitas, ops) = start();
     for path in OPS {
         assert_eq!(visitas.get(path).status, 404, "{path} in public");
@@ -39,7 +37,7 @@ fn what_is_for_operators_is_on_that_port_alone() {
 }
 
 #[test]
-fn without_it_they_are_where_everything_is() {
+fn without_it_they_are_on_the_public_port() {
     let visitas = Settings::new().start();
     OPS.iter()
         .for_each(|path| assert_eq!(visitas.get(path).status, 200, "{path}"));
@@ -75,12 +73,13 @@ fn it_says_not_ready_until_the_end_of_a_drain() {
     let port = free_port();
     let mut visitas = Settings::new()
         .set("OPS_PORT", port)
-        .set("DRAIN_DELAY", "1s")
+        .set("DRAIN_DELAY", "300s")
         .start();
     visitas.signal("TERM");
     let not_ready =
         || Client::try_connect(port).is_ok_and(|mut client| client.get("/readyz").status == 503);
-    within(Duration::from_secs(5), "503", not_ready);
+    within(LIMIT, "503", not_ready);
     assert_eq!(Client::connect(port).get("/livez").status, 200);
+    visitas.signal("TERM");
     assert_eq!(visitas.wait_end().code, Some(0));
 }

@@ -1,5 +1,5 @@
-//! Ten thousand idle connections: 9 kB each at most, and visits by others as quick as without them.
-//! Slow: `scripts/test-clients` runs it, against the release build.
+//! Ten thousand idle connections take at most 9 kB each and do not slow visits down. Slow:
+//! `scripts/test-clients` runs this with the release build.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::request;
 use crate::support::tools::{may_open, output, tool};
-use crate::support::{Settings, Visitas, machine, within};
+use crate::support::{LIMIT, Settings, Visitas, machine, within};
 
-const CROWD: usize = 10_000;
-/// What an idle connection may take of the process's memory, with all that belongs to it.
+const COUNT: usize = 10_000;
+/// The memory of an idle connection, with everything that belongs to it.
 const BYTES_EACH: usize = 9_000;
-/// Pairs of runs, with and without the crowd; the best of each are compared, since others only ever
-/// make a run slower.
+/// Pairs of runs with and without idle connections. The best ones are compared, since other
+/// programs only make a run slower.
 const PAIRS: usize = 4;
 
 fn resident_bytes(visitas: &Visitas) -> usize {
@@ -32,8 +32,8 @@ fn resident_bytes(visitas: &Visitas) -> usize {
         .expect("a number")
 }
 
-/// A connection that made this request, got its answer, and stays; without a request one that says
-/// nothing. A plain socket: ten thousand are to be quick to make.
+/// An open connection after this request and its answer, or without any request. It is a plain
+/// socket, since ten thousand must be made quickly.
 fn stay(port: u16, sent: &str) -> TcpStream {
     let mut stream =
         TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
@@ -54,14 +54,14 @@ fn stay(port: u16, sent: &str) -> TcpStream {
     stream
 }
 
-fn crowd(visitas: &Visitas, sent: &str) -> Vec<TcpStream> {
-    (0..CROWD).map(|_| stay(visitas.port(), sent)).collect()
+fn idle(visitas: &Visitas, sent: &str) -> Vec<TcpStream> {
+    (0..COUNT).map(|_| stay(visitas.port(), sent)).collect()
 }
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
-fn an_idle_connection_takes_little_whatever_it_did() {
-    if !may_open(CROWD) {
+fn an_idle_connection_takes_little_memory_after_any_request() {
+    if !may_open(COUNT) {
         return;
     }
     let _machine = machine();
@@ -86,26 +86,23 @@ fn an_idle_connection_takes_little_whatever_it_did() {
             .set("ACCESS_LOG", access_log)
             .set("IDLE_TIMEOUT", "300s");
         let visitas = settings.start();
-        // What the process takes once, for as many at a time as it will see below, is not any
-        // connection's.
+        // The process grows once for connections in parallel; that is not counted.
         drop(
             (0..300)
                 .map(|_| stay(visitas.port(), &sent))
                 .collect::<Vec<_>>(),
         );
-        within(Duration::from_secs(5), "these to be gone", || {
+        within(LIMIT, "these to be gone", || {
             crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
         });
         let before = resident_bytes(&visitas);
-        let crowd = crowd(&visitas, &sent);
-        within(
-            Duration::from_secs(10),
-            "all of them to be accepted",
-            || crate::metrics::metrics(&visitas).sum("visitas_connections") >= CROWD as f64,
-        );
-        let each = (resident_bytes(&visitas) - before) / crowd.len();
+        let idle = idle(&visitas, &sent);
+        within(LIMIT, "all of them to be accepted", || {
+            crate::metrics::metrics(&visitas).sum("visitas_connections") >= COUNT as f64
+        });
+        let each = (resident_bytes(&visitas) - before) / idle.len();
         println!(
-            "{each} bytes for each of {CROWD} connections after {:?}",
+            "{each} bytes for each of {COUNT} connections after {:?}",
             sent.lines().next()
         );
         assert!(
@@ -115,7 +112,7 @@ fn an_idle_connection_takes_little_whatever_it_did() {
     }
 }
 
-/// Visits a second by 64 visitors.
+/// Visits per second by 64 clients.
 fn rate(visitas: &Visitas, wrk: &std::path::Path) -> f64 {
     let url = format!("http://127.0.0.1:{}/", visitas.port());
     let report = output(Command::new(wrk).args(["-t2", "-c64", "-d2s", &url]));
@@ -132,9 +129,9 @@ fn rate(visitas: &Visitas, wrk: &std::path::Path) -> f64 {
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
-fn a_crowd_leaves_visits_as_quick_as_they_were() {
+fn idle_connections_do_not_slow_visits_down() {
     let Some(wrk) = tool("wrk") else { return };
-    if !may_open(CROWD) {
+    if !may_open(COUNT) {
         return;
     }
     let _machine = machine();
@@ -142,14 +139,14 @@ fn a_crowd_leaves_visits_as_quick_as_they_were() {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..PAIRS {
         without.push(rate(&visitas, &wrk));
-        let crowd = crowd(&visitas, &request("GET", "/livez", &[]));
+        let idle = idle(&visitas, &request("GET", "/livez", &[]));
         with.push(rate(&visitas, &wrk));
-        drop(crowd);
-        within(Duration::from_secs(10), "the crowd to be gone", || {
+        drop(idle);
+        within(LIMIT, "the connections to be closed", || {
             crate::metrics::metrics(&visitas).sum("visitas_connections") <= 1.0
         });
     }
-    println!("visits a second without {without:.0?}, with {CROWD} idle connections {with:.0?}");
+    println!("visits a second without {without:.0?}, with {COUNT} idle connections {with:.0?}");
     let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
     assert!(
         best(&with) >= 0.9 * best(&without),
@@ -157,11 +154,11 @@ fn a_crowd_leaves_visits_as_quick_as_they_were() {
     );
 }
 
-/// Clients that ask without end, and do not wait for an answer before they ask again.
+/// Clients that send requests without end and without waiting for answers.
 const GREEDY: usize = 8;
 const SLICE: Duration = Duration::from_secs(2);
 
-/// The time within which 99 of 100 visits are answered while greedy clients ask for that path.
+/// The 99th percentile of visit times while greedy clients request this path.
 fn p99_beside(visitas: &Visitas, path: &str) -> Duration {
     let many = request("GET", path, &[]).repeat(64);
     let stop = AtomicBool::new(false);
@@ -210,13 +207,13 @@ fn p99_beside(visitas: &Visitas, path: &str) -> Duration {
 
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
-fn no_route_asked_for_without_end_holds_visits_up() {
-    if !may_open(CROWD) {
+fn no_route_requested_without_end_slows_visits_down() {
+    if !may_open(COUNT) {
         return;
     }
     let _machine = machine();
     let visitas = Settings::new().set("IDLE_TIMEOUT", "600s").start();
-    let _crowd = crowd(&visitas, &request("GET", "/livez", &[]));
+    let _idle = idle(&visitas, &request("GET", "/livez", &[]));
     for path in [
         "/metrics",
         "/stats",
@@ -226,7 +223,7 @@ fn no_route_asked_for_without_end_holds_visits_up() {
         "/",
         "/readyz?verbose",
     ] {
-        // The best of a few each: others only ever make a run slower.
+        // The best of three, since other programs only make a run slower.
         let best = |path| {
             (0..3)
                 .map(|_| p99_beside(&visitas, path))
