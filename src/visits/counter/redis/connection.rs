@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, ConnectionLike, FromRedisValue, Parser, RedisResult, Value};
+use redis::{Cmd, FromRedisValue, Parser, RedisResult};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 // How soon a server that vanished while nothing is in flight is noticed (tcp(7)).
@@ -90,8 +90,20 @@ impl Connection {
         command: &Cmd,
         deadline: Instant,
     ) -> RedisResult<T> {
+        self.send(command, deadline)?;
+        self.receive()
+    }
+
+    /// The first half of [`Connection::ask`]; the second is [`Connection::receive`].
+    pub(super) fn send(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<()> {
         self.wire.deadline = deadline;
-        command.query(self)
+        Ok(self.wire.write_all(&command.get_packed_command())?)
+    }
+
+    /// Reads the answer to the command that was sent last, by its deadline.
+    pub(super) fn receive<T: FromRedisValue>(&mut self) -> RedisResult<T> {
+        let value = self.parser.0.parse_value(&mut self.wire)?;
+        Ok(T::from_redis_value(value.extract_error()?)?)
     }
 
     /// Whether the server has not closed it, as far as can be told without asking it.
@@ -104,38 +116,6 @@ impl Connection {
         // Bytes that nobody asked for are no good sign either.
         let silent = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         silent && socket.set_nonblocking(false).is_ok()
-    }
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        self.wire.write_all(command)?;
-        self.parser.0.parse_value(&mut self.wire)
-    }
-
-    fn req_packed_commands(
-        &mut self,
-        commands: &[u8],
-        offset: usize,
-        count: usize,
-    ) -> RedisResult<Vec<Value>> {
-        self.wire.write_all(commands)?;
-        let answers: RedisResult<Vec<Value>> = (0..offset + count)
-            .map(|_| self.parser.0.parse_value(&mut self.wire))
-            .collect();
-        Ok(answers?.split_off(offset))
-    }
-
-    fn get_db(&self) -> i64 {
-        0
-    }
-
-    fn check_connection(&mut self) -> bool {
-        self.is_alive()
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_alive()
     }
 }
 
