@@ -18,9 +18,12 @@
 //! nothing can come after it: no late message of an old session, no other try. docs/exactly-once.md
 //! explains it in full; `schema.sql` has the functions.
 
+mod address;
 mod adopt;
 mod count;
 mod diagnose;
+#[cfg_attr(not(feature = "tls"), path = "no_encryption.rs")]
+mod encryption;
 mod endpoints;
 mod prune;
 mod session;
@@ -30,11 +33,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::Config;
 use tokio_postgres::error::Severity;
 
 use super::{CommitError, LastBatch, Ledger, OpenError, Totals};
 use crate::visits::history::{Bucket, Step};
+pub use address::{Address, Encryption};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
@@ -88,7 +91,7 @@ struct Upkeep {
 
 impl Postgres {
     /// A client, not yet connected. A commit is given up after `deadline`.
-    pub fn new(config: &Config, deadline: Duration) -> Self {
+    pub fn new(address: &Address, deadline: Duration) -> Self {
         let upkeep = Upkeep {
             kept_from: 0,
             unfolded: false,
@@ -96,7 +99,7 @@ impl Postgres {
             last: Instant::now(),
         };
         Postgres {
-            endpoints: Endpoints::new(config, deadline),
+            endpoints: Endpoints::new(address, deadline),
             runtime: None,
             session: None,
             unanswered: None,
