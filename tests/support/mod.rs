@@ -2,6 +2,7 @@
 //! a faulty network.
 
 pub mod audit;
+pub mod authority;
 pub mod cable;
 pub mod client;
 pub mod clock;
@@ -25,6 +26,7 @@ pub mod standby;
 pub mod tools;
 pub mod wait;
 
+pub use authority::{Authority, Pair};
 pub use cable::Cable;
 pub use client::{Client, NoAnswer, Response};
 pub use disk::SmallDisk;

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ::postgres::{Client, Config, NoTls};
 
+use super::authority::{Authority, Pair, everywhere};
 use super::cable::Cable;
 use super::disk::SmallDisk;
 use super::ports::free_port;
@@ -134,6 +135,48 @@ impl Cluster {
             .as_mut()
             .expect("the cluster runs")
             .signal("HUP");
+    }
+
+    /// Has the running cluster read its settings, and waits until it did.
+    pub fn reload_now(&self) {
+        let loaded = || -> std::time::SystemTime {
+            let mut sql = self.superuser(DEFAULT_NAME);
+            let row = sql.query_one("SELECT pg_conf_load_time()", &[]);
+            row.expect("a time").get(0)
+        };
+        let before = loaded();
+        self.reload();
+        within_value(START_LIMIT, "settings to be read", || {
+            (loaded() > before).then_some(()).ok_or("not yet")
+        });
+    }
+
+    /// Has the running cluster offer TLS with that certificate, and take the client certificates of
+    /// that authority.
+    pub fn encrypt(&self, server: &Pair, clients: &Authority) {
+        self.certify(server, clients);
+        self.reload_now();
+    }
+
+    fn certify(&self, server: &Pair, clients: &Authority) {
+        for (name, content) in [
+            ("server.crt", &server.certificate),
+            ("server.key", &server.key),
+            ("clients.crt", &clients.pem()),
+        ] {
+            let file = self.data().join(name);
+            fs::write(&file, content).expect("a file for TLS");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
+            give_to_postgres(&file);
+        }
+        self.configure("ssl = on\nssl_ca_file = 'clients.crt'");
+    }
+
+    /// Puts lines before those that say who may connect; [`Cluster::reload_now`] follows.
+    pub fn admit_first(&self, lines: &str) {
+        let file = self.data().join("pg_hba.conf");
+        let others = fs::read_to_string(&file).expect("who may connect");
+        fs::write(&file, format!("{lines}\n{others}")).expect("who may connect, written");
     }
 
     /// Has the stopped cluster, on which nothing was done yet, number its transactions from far on.
@@ -272,6 +315,23 @@ impl Cluster {
         }
     }
 
+    /// The database of that name, which the test made itself.
+    pub fn database_of(&self, name: &str) -> Database<'_> {
+        Database {
+            cluster: self,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Ends every session of that role; gives back how many there were.
+    pub fn end_sessions(&self, role: &str) -> usize {
+        let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        let mut sql = self.superuser(DEFAULT_NAME);
+        sql.query(ended, &[&role])
+            .expect("sessions can be ended")
+            .len()
+    }
+
     /// A session of the superuser.
     pub fn superuser(&self, database: &str) -> Client {
         self.try_superuser(database)
@@ -336,8 +396,14 @@ impl Database<'_> {
 
     /// The same through another port, as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
+        let encryption = everywhere().map_or_else(String::new, |everywhere| {
+            format!(
+                "?sslmode=verify-ca&sslrootcert={}",
+                everywhere.root.display()
+            )
+        });
         format!(
-            "postgres://{USER}:{PASSWORD}@{}:{port}/{}",
+            "postgres://{USER}:{PASSWORD}@{}:{port}/{}{encryption}",
             self.cluster.host, self.name
         )
     }
@@ -397,6 +463,9 @@ fn template() -> &'static Cluster {
         run_as_postgres(text(&initdb), &[&options[..], &["--no-sync", "-D", text(&data)]].concat());
         let settings = "\nlisten_addresses = '127.0.0.1'\nfsync = on\nsynchronous_commit = on\nmax_connections = 200\n";
         append(&data.join("postgresql.conf"), settings);
+        if let Some(everywhere) = everywhere() {
+            cluster.certify(&everywhere.server, &everywhere.authority);
+        }
         cluster.launch();
         let mut sql = within_value(START_LIMIT, "PostgreSQL's first start", || cluster.try_superuser(SUPERUSER));
         sql.batch_execute(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")).expect("the role");
