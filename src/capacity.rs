@@ -1,64 +1,57 @@
-//! How many connections this process can have: what was asked for, or less where the system allows
-//! less.
+//! How many connections this process can have: as many as configured, or fewer where the system
+//! allows fewer.
 
 mod memory;
 
 use std::fmt;
-use std::fs;
 
 pub use memory::{has_addresses, prepare, socket_bytes};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors kept for what is not a client's: log, listener, store files, and a few to spare.
+use crate::procfs;
+
+/// Descriptors kept for the log, the listeners and the store's files, with a few to spare.
 const KEPT_DESCRIPTORS: usize = 16;
-/// Descriptors each worker may need: its epoll, its lane's runtime and two connections, and one
-/// more of each while they are made again.
+/// Descriptors kept for each worker: its epoll, its lane's runtime and two connections, and one
+/// more of each during a reconnection.
 const KEPT_PER_WORKER: usize = 6;
-/// Memory mappings kept for everything but stacks of connections: the heap's, threads', coroutines
-/// that deliver answers.
+/// Memory mappings kept for the heap, threads, and the coroutines that deliver answers.
 const KEPT_MAPPINGS: usize = 2048;
-/// Bytes of the guard page below a stack.
+/// The guard page below a stack.
 const PAGE_BYTES: usize = 4096;
-/// Memory mappings of one coroutine's stack: itself, and the guard page below it.
+/// A stack and its guard page.
 const MAPPINGS_PER_STACK: usize = 2;
-/// Of the memory that the process is given, what is kept for all that is no connection's: the heap,
-/// a full queue, the stores' clients. Of little memory, a quarter.
+/// Memory kept for the heap, a full queue and the stores' clients. Of little memory, a quarter.
 const KEPT_BYTES: usize = 32 * 1024 * 1024;
-/// Of a stack, the part that stands for the memory of a connection that waits, one in so many: of
-/// 32 kB about 9 here and 5 in the kernel.
+/// A waiting connection takes half of its stack's size: of 32 kB about 9 here and 5 in the kernel.
 const RESIDENT_SHARE: usize = 2;
-/// What waiting connections may hold where memory has no limit but the machine's.
+/// Bytes that waiting connections may hold where only the machine limits memory.
 const MOST_HELD: usize = 1 << 30;
-/// The most connections beyond the limit that are told so.
+/// Connections beyond the limit that get a 503.
 const MAX_REFUSALS: usize = 256;
-/// Of what there is, the part that refusals get where it is scarce: one in so many.
+/// The share of scarce connections kept for refusals: one in eight.
 const REFUSED_SHARE: usize = 8;
 
-/// How many connections there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// That are served.
+    /// Connections that are served.
     pub connections: usize,
-    /// More that are told that they are too many.
+    /// Connections beyond these that get a 503.
     pub refusals: usize,
-    /// What allows no more, if it is less than was asked for.
+    /// What allows no more, where it is fewer than configured.
     pub bound: Option<Bound>,
-    /// Bytes that requests and answers may hold while their connections wait.
+    /// Bytes that requests and answers of waiting connections may hold.
     pub held_bytes: usize,
-    /// Whether the process's addresses or data are limited, so that a stack may not be had.
+    /// Addresses or data are limited, so there may be no room for a stack.
     pub scarce_addresses: bool,
 }
 
 /// A limit of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Open files.
     Descriptors,
-    /// Memory mappings.
     Mappings,
-    /// Address space, or data.
     Addresses,
-    /// The cgroup's memory.
     Memory,
 }
 
@@ -74,14 +67,14 @@ impl fmt::Display for Bound {
 }
 
 impl Capacity {
-    /// The capacity for `asked` connections, each with a stack of `stack_bytes`. Raises the number
-    /// of files this process may open as far as it is allowed to.
+    /// The capacity where `asked` connections are configured, each with a stack of `stack_bytes`.
+    /// Raises the limit of open files as far as allowed.
     pub fn find(asked: usize, workers: usize, stack_bytes: usize) -> Capacity {
         let descriptors = raise_open_files();
-        let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let open = procfs::open_descriptors().unwrap_or(0);
         let kept = KEPT_DESCRIPTORS + KEPT_PER_WORKER * workers;
-        let mappings = first_number("/proc/sys/vm/max_map_count");
-        let mapped = fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+        let mappings: Option<usize> = procfs::number("/proc/sys/vm/max_map_count");
+        let mapped = procfs::read("maps").lines().count();
         let (addresses, memory) = (memory::addresses_left(), memory::cgroup_limit());
         let memory = memory.map(|limit| limit - KEPT_BYTES.min(limit / 4));
         let found = Capacity::within(
@@ -97,12 +90,12 @@ impl Capacity {
                         most.saturating_sub(mapped + KEPT_MAPPINGS) / MAPPINGS_PER_STACK
                     }),
                 ),
-                // A half is left to what connections hold, and to a heap that grows in large steps.
+                // Half is left to what connections hold, and to a heap that grows in large steps.
                 (
                     Bound::Addresses,
                     addresses.map(|left| left / 2 / (stack_bytes + PAGE_BYTES)),
                 ),
-                // A quarter is left to what connections hold, and an eighth to what nobody foresaw.
+                // A quarter is left to what connections hold, and an eighth is a reserve.
                 (
                     Bound::Memory,
                     memory.map(|left| left / 8 * 5 / (stack_bytes / RESIDENT_SHARE)),
@@ -120,8 +113,7 @@ impl Capacity {
         }
     }
 
-    /// `bounds` are the connections, refused ones too, that each allows; none: as many as there may
-    /// be.
+    /// `bounds` are the connections, refused ones included, that each allows; `None`: any number.
     fn within(asked: usize, bounds: &[(Bound, Option<usize>)]) -> Capacity {
         let allowed = bounds
             .iter()
@@ -151,16 +143,12 @@ impl Capacity {
     }
 }
 
-/// The files this process may open at most, from now on; none: as many as it likes.
+/// Raises the limit of open files and returns it; `None`: unlimited.
 fn raise_open_files() -> Option<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    // Where it is refused, what was allowed before still is.
+    // Where the system refuses, the old limit stands.
     let raised = soft >= hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     usize::try_from(if raised { hard } else { soft }).ok()
-}
-
-fn first_number(path: &str) -> Option<usize> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `visitas check`: tries the configuration and both stores, and prints a table of what it found
 //! and what to do.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
@@ -17,10 +16,8 @@ use crate::visits::ledger::{
 const COUNTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two reports of a long count.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// Descriptors a process needs beside its connections: stores, epoll, log, and some to spare.
-const OTHER_DESCRIPTORS: usize = 64;
 
-/// Looks at everything and prints the table; says whether visits could be served.
+/// Checks everything and prints the table; says whether visits can be served.
 #[cold]
 pub fn run(config: &Config) -> bool {
     let mut checks = vec![
@@ -29,12 +26,14 @@ pub fn run(config: &Config) -> bool {
             "listens on",
             format!("{}, with {} workers", config.listen, config.workers),
         ),
-        descriptors(config),
+        connections(config),
         Check::fine("ledger", config.ledger.to_string()),
     ];
     checks.extend(match &config.ledger {
         LedgerPlace::Embedded { folder } => diagnose_file(folder),
-        LedgerPlace::Postgres(place) => diagnose_postgres(place, server::connections(config)),
+        LedgerPlace::Postgres(place) => {
+            diagnose_postgres(place, server::ledger_connections(config))
+        }
     });
     let ledger = failures(&checks);
     checks.push(Check::fine("counter", config.counter.to_string()));
@@ -58,8 +57,7 @@ fn failures(checks: &[Check]) -> usize {
         .count()
 }
 
-/// What so many failures of the ledger and of the counter come to: without a counter visits are
-/// served all the same.
+/// What the failures mean: without a counter visits are served all the same.
 fn summary(ledger: usize, counter: usize) -> String {
     let things = |count: usize| format!("{count} thing{} to do", if count == 1 { "" } else { "s" });
     match (ledger, counter) {
@@ -72,8 +70,8 @@ fn summary(ledger: usize, counter: usize) -> String {
     }
 }
 
-/// Compares the total and the history with the rows; prints what it found. With `correct` it sets
-/// both right. Says whether they agree now.
+/// Compares the total and the history with the rows, and prints what it found. With `correct` it
+/// sets both right. Says whether they agree now.
 #[cold]
 pub fn count(config: &Config, correct: bool) -> bool {
     let counted = match &config.ledger {
@@ -100,7 +98,7 @@ fn sentence(counted: &Counted, correct: bool) -> String {
     }
 }
 
-/// Reports how far a long count is, on the standard error output.
+/// Reports on standard error how far a long count is.
 fn progress() -> impl FnMut(i64, i64) {
     let mut last = Instant::now();
     move |done, of| {
@@ -111,31 +109,24 @@ fn progress() -> impl FnMut(i64, i64) {
     }
 }
 
-/// Whether so many connections may be open (proc(5), `/proc/self/limits`).
+/// How many clients the system lets connect: the same limit that a running server has.
 #[cold]
-fn descriptors(config: &Config) -> Check {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let allowed = line
-        .and_then(|line| line.split_whitespace().nth(1))
-        .and_then(|hard| hard.parse::<usize>().ok());
-    let wanted = config.max_connections + OTHER_DESCRIPTORS;
-    match allowed {
-        Some(allowed) if allowed < wanted => Check::warns(
+fn connections(config: &Config) -> Check {
+    let (capacity, asked) = (server::capacity(config), config.max_connections);
+    match capacity.bound {
+        None => Check::fine("connections", format!("up to {asked}")),
+        Some(bound) => Check::warns(
             "connections",
             format!(
-                "MAX_CONNECTIONS is {}, but only {allowed} descriptors may be open",
-                config.max_connections
+                "up to {}, not the {asked} of MAX_CONNECTIONS",
+                capacity.connections
             ),
-            format!("raise the limit (ulimit -n) to {wanted}, or lower MAX_CONNECTIONS"),
+            format!("raise the limit of {bound}, or lower MAX_CONNECTIONS"),
         ),
-        _ => Check::fine("connections", format!("up to {}", config.max_connections)),
     }
 }
 
-/// The checks in columns, and what to do below each that asks for it.
+/// The checks in columns, each with what to do below it.
 #[cold]
 fn table(checks: &[Check]) -> String {
     let width = checks

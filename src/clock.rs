@@ -1,20 +1,18 @@
-//! The process's coarse clock: read for the price of a memory access, kept by one thread that
-//! ticks.
+//! The coarse clock: one thread ticks it, and a read costs one memory access.
 //!
-//! Deadlines of connections and visits are all enforced at its ticks, so none needs a timer of its
-//! own.
+//! Its ticks enforce the deadlines of all connections and visits, so none needs a timer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Time between two ticks: how late a deadline may be enforced. Short against every timeout that
-/// can be set, and still only 20 wake-ups a second.
+/// Time between two ticks: how late a deadline may be enforced. Short against every configurable
+/// time-out, at 20 wake-ups a second.
 pub const TICK: Duration = Duration::from_millis(50);
 
 static MONOTONIC_MS: AtomicU64 = AtomicU64::new(0);
 static UNIX_S: AtomicU64 = AtomicU64::new(0);
 
-/// Milliseconds since the clock was started, as of the last tick.
+/// Milliseconds since the clock started, as of the last tick; never 0.
 pub fn monotonic_ms() -> u64 {
     MONOTONIC_MS.load(Ordering::Relaxed)
 }
@@ -24,7 +22,7 @@ pub fn unix_s() -> u64 {
     UNIX_S.load(Ordering::Relaxed)
 }
 
-/// Ticks for ever on the calling thread; calls `on_tick` after each.
+/// Ticks without end on the calling thread; calls `on_tick` after each.
 pub fn run(on_tick: impl Fn(Instant)) -> ! {
     let began = Instant::now();
     loop {
@@ -37,7 +35,7 @@ pub fn run(on_tick: impl Fn(Instant)) -> ! {
 
 /// Sets the time, so that it is right before the first tick.
 pub fn set(since_start: Duration) {
-    // 1 and not 0 at the start: 0 stands for "no deadline" where deadlines are kept.
+    // Not 0, which stands for "no deadline".
     MONOTONIC_MS.store(
         u64::try_from(since_start.as_millis())
             .unwrap_or(u64::MAX)

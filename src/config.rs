@@ -1,5 +1,4 @@
-//! The environment, read and validated once: every setting of visitas, its default and what it
-//! takes.
+//! The environment, read and validated once.
 
 mod parameters;
 mod reader;
@@ -18,14 +17,15 @@ pub use stores::{CounterPlace, LedgerPlace};
 
 use crate::http::Networks;
 
-/// One environment variable, as `--help` and the README show it.
+/// One environment variable. `--help` prints this table, the reader takes defaults from it, and a
+/// test holds docs/configuration.md to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// Its name in the environment.
     pub name: &'static str,
-    /// What holds when it is unset or empty.
+    /// What holds when it is unset or empty: a value, or a description.
     pub default: &'static str,
-    /// What it means.
+    /// The default is a value that the reader parses.
+    has_default: bool,
     pub meaning: &'static str,
 }
 
@@ -33,28 +33,40 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
     Variable {
         name,
         default,
+        has_default: false,
         meaning,
+    }
+}
+
+const fn with_default(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Variable {
+    Variable {
+        has_default: true,
+        ..variable(name, default, meaning)
     }
 }
 
 /// Every variable that visitas reads. No other one changes what it does.
 pub const VARIABLES: &[Variable] = &[
-    variable("HOST", "0.0.0.0", "address or name to listen on"),
-    variable("PORT", "5000", "TCP port to listen on (0: any free one)"),
+    with_default("HOST", "0.0.0.0", "address or name to listen on"),
+    with_default("PORT", "5000", "TCP port to listen on (0: any free one)"),
     variable(
         "OPS_PORT",
         "unset: on PORT",
-        "TCP port for /metrics, /livez and /readyz, which are then not on PORT",
+        "TCP port for /metrics, /livez and /readyz, instead of PORT",
     ),
     variable(
         "DB_HOST",
         "unset: embedded store",
         "PostgreSQL host, or the folder of its Unix socket",
     ),
-    variable("DB_PORT", "5432", "PostgreSQL port"),
-    variable("DB_USER", "user_app", "PostgreSQL role"),
+    with_default("DB_PORT", "5432", "PostgreSQL port"),
+    with_default("DB_USER", "user_app", "PostgreSQL role"),
     variable("DB_PASSWORD", "unset", "its password"),
-    variable("DB_NAME", "desafio3_db", "PostgreSQL database"),
+    with_default("DB_NAME", "desafio3_db", "PostgreSQL database"),
     variable(
         "DATABASE_URL",
         "unset",
@@ -77,7 +89,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable("DB_SSLKEY", "unset", "file of its key"),
     variable("REDIS_HOST", "unset: in-process counter", "Redis host"),
-    variable("REDIS_PORT", "6379", "Redis port"),
+    with_default("REDIS_PORT", "6379", "Redis port"),
     variable("REDIS_USER", "unset: Redis' own", "Redis user"),
     variable("REDIS_PASSWORD", "unset", "its password"),
     variable(
@@ -118,44 +130,44 @@ pub const VARIABLES: &[Variable] = &[
         "file to read REDIS_PASSWORD from",
     ),
     variable("REDIS_URL_FILE", "unset", "file to read REDIS_URL from"),
-    variable("DATA_DIR", "./data", "folder of the embedded store"),
+    with_default("DATA_DIR", "./data", "folder of the embedded store"),
     variable(
         "KEEP_ROWS",
-        "for ever",
+        "without end",
         "delete rows older than this (90d, 12h); the total still counts them",
     ),
     variable(
         "WORKERS",
         "cores the process may use",
-        "coroutine workers; each four share a lane",
+        "coroutine workers; four share a lane",
     ),
-    variable(
+    with_default(
         "CONNECT_ATTEMPTS",
         "5",
-        "tries to reach the ledger at start, then exit 1 (0: for ever)",
+        "attempts to reach the ledger at start, then exit 1 (0: without end)",
     ),
-    variable("CONNECT_INTERVAL", "5s", "time between two of them"),
-    variable(
+    with_default("CONNECT_INTERVAL", "5s", "time between two attempts"),
+    with_default(
         "REQUEST_TIMEOUT",
         "5s",
         "a visit's deadline, from its arrival to its answer",
     ),
-    variable(
+    with_default(
         "HEADER_TIMEOUT",
         "10s",
-        "time a request's head may take to arrive, and its body, and answers to be read",
+        "time for a request's head to arrive; again for its body; again to take the answer",
     ),
-    variable(
+    with_default(
         "IDLE_TIMEOUT",
         "60s",
-        "time a connection may stay without a request",
+        "time a connection may stay open without a request",
     ),
-    variable(
+    with_default(
         "MAX_CONNECTIONS",
         "16384",
-        "open connections; above, the longest idle one is closed, or 503",
+        "open connections; above: the one that is idle for longest closes, or 503",
     ),
-    variable(
+    with_default(
         "MAX_QUEUE",
         "65536",
         "visits that wait for a commit; above: 503",
@@ -163,94 +175,74 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "VISITS_PER_CLIENT",
         "unset: any number",
-        "visits that one address may make, as 60/1m; above: 429",
+        "visits that one address may make, such as 60/1m; above: 429",
     ),
     variable(
         "TRUSTED_PROXIES",
         "unset: none",
-        "addresses and networks whose Forwarded, X-Forwarded-For or PROXY header is believed",
+        "addresses and networks whose Forwarded, X-Forwarded-For or PROXY header counts",
     ),
-    variable(
+    with_default(
         "DRAIN_DELAY",
         "0",
-        "time after SIGTERM in which connections are still accepted, with /readyz at 503",
+        "time after SIGTERM in which connections are still accepted, and /readyz says 503",
     ),
-    variable(
+    with_default(
         "DRAIN_TIMEOUT",
         "10s",
-        "time to finish what was accepted, after SIGTERM or SIGINT",
+        "time to finish accepted requests after SIGTERM or SIGINT",
     ),
-    variable("LOG_FORMAT", "text", "text or json"),
-    variable("ACCESS_LOG", "off", "on: one log line a request"),
+    with_default("LOG_FORMAT", "text", "text or json"),
+    with_default("ACCESS_LOG", "off", "on: one log line per request"),
 ];
 
-/// A line for each variable: its name, its meaning and, in brackets, its default.
+/// One line per variable: name, meaning and, in brackets, default.
 pub fn describe_variables() -> String {
     let line = |v: &Variable| format!("  {:<18} {} [{}]\n", v.name, v.meaning, v.default);
     VARIABLES.iter().map(line).collect()
 }
 
-/// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `2026-01-31T12:00:00.000Z INFO what happened`
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Every setting, valid.
+/// Every setting, valid. [`VARIABLES`] says what each means.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen.
     pub listen: SocketAddr,
-    /// Where to listen for `/metrics`, `/livez` and `/readyz`, instead of there.
+    /// Where to serve `/metrics`, `/livez` and `/readyz`; `None`: on `listen`.
     pub ops: Option<SocketAddr>,
-    /// Where the rows live.
     pub ledger: LedgerPlace,
-    /// Where the fast counter lives.
     pub counter: CounterPlace,
-    /// Coroutine workers, and so lanes.
     pub workers: usize,
-    /// Tries to reach each store at start; none: for ever.
+    /// `None`: without end.
     pub connect_attempts: Option<NonZeroUsize>,
-    /// Time between two of them.
     pub connect_interval: Duration,
-    /// A visit's deadline, arrival to answer.
     pub request_timeout: Duration,
-    /// Time a request's head may take to arrive, from its first byte; again its body; again answers
-    /// to be taken.
     pub header_timeout: Duration,
-    /// Time a connection may stay without a request.
     pub idle_timeout: Duration,
-    /// Open connections at most.
     pub max_connections: usize,
-    /// Visits that wait for a commit at most, over all lanes.
     pub max_queue: usize,
-    /// How long rows are kept; `None`: for ever.
+    /// `None`: without end.
     pub keep_rows: Option<Duration>,
-    /// Visits that one address may make.
     pub visits_per_client: Option<Rate>,
-    /// Who is believed when it tells a client's address.
     pub trusted_proxies: Networks,
-    /// Time to accept connections still, once told to stop.
     pub drain_delay: Duration,
-    /// Time to finish what was accepted once told to stop.
     pub drain_timeout: Duration,
-    /// How log lines are written.
     pub log_format: LogFormat,
-    /// Whether each request is logged.
     pub access_log: bool,
 }
 
-/// A variable that cannot be used: which one, what it holds, what it takes. Never holds a secret.
+/// A variable with an invalid value. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The variable's name.
     pub variable: &'static str,
-    /// What it holds, quoted, or a description of it where it may hold a password.
+    /// Its value, quoted, or a description where it may hold a password.
     pub got: String,
-    /// What it takes.
     pub takes: String,
 }
 
@@ -258,7 +250,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: got {}; it takes {}",
+            "{}: invalid value {}: expected {}",
             self.variable, self.got, self.takes
         )
     }
@@ -266,92 +258,72 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The longest time any timeout may be set to. Longer ones are typing errors (milliseconds for
-/// seconds).
+/// Longer time-outs are typing errors (milliseconds for seconds).
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// The shortest deadline: the clock that enforces them ticks every 50 ms, so less would mean
-/// nothing.
+/// The clock that enforces deadlines ticks every 50 ms.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// Rows that are deleted sooner than they are seen are of no use.
+/// Rows must be visible for a moment.
 const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 /// A thousand years: more is a typing error.
 const LONGEST_KEPT: Duration = Duration::from_secs(365_000 * 24 * 60 * 60);
-/// Lanes share two cores' worth of stores; more than this is a typing error.
+/// More is a typing error.
 const MOST_WORKERS: usize = 1024;
-/// Each connection takes a descriptor and two memory mappings; Linux allows neither without bound.
+/// Each connection takes a descriptor and two memory mappings, which Linux limits.
 const MOST_CONNECTIONS: usize = 1_000_000;
-/// A waiting visit takes under 100 bytes, so this is about a gigabyte.
+/// A waiting visit takes less than 100 bytes, so this is about a gigabyte.
 const MOST_QUEUED: usize = 10_000_000;
 
 impl Config {
-    /// Reads the process's own environment.
+    /// Reads the environment of this process.
     ///
     /// # Errors
-    /// The first variable that cannot be used.
+    /// The first variable with an invalid value.
     pub fn from_env() -> Result<Config, ConfigError> {
         Config::from_lookup(&|name| std::env::var_os(name))
     }
 
-    /// Reads an environment given as a function from a variable's name to its value.
+    /// Reads an environment given as a function from name to value.
     ///
     /// # Errors
-    /// The first variable that cannot be used.
+    /// The first variable with an invalid value.
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         let env = Reader::new(lookup);
         let listen = listen_address(&env)?;
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         Ok(Config {
             listen,
             ops: ops_address(&env, listen)?,
             ledger: stores::ledger(&env)?,
             counter: stores::counter(&env)?,
             workers: env
-                .whole("WORKERS", 1..=MOST_WORKERS)?
+                .if_set("WORKERS", |name| env.whole(name, 1..=MOST_WORKERS))?
                 .unwrap_or_else(cores),
-            connect_attempts: NonZeroUsize::new(
-                env.whole("CONNECT_ATTEMPTS", 0..=1_000_000)?.unwrap_or(5),
-            ),
-            connect_interval: env
-                .duration("CONNECT_INTERVAL", Duration::ZERO..=LONGEST)?
-                .unwrap_or(Duration::from_secs(5)),
-            request_timeout: env
-                .duration("REQUEST_TIMEOUT", SHORTEST..=LONGEST)?
-                .unwrap_or(Duration::from_secs(5)),
-            header_timeout: env
-                .duration("HEADER_TIMEOUT", SHORTEST..=LONGEST)?
-                .unwrap_or(Duration::from_secs(10)),
-            idle_timeout: env
-                .duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?
-                .unwrap_or(Duration::from_secs(60)),
-            max_connections: env
-                .whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?
-                .unwrap_or(16_384),
-            max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?.unwrap_or(65_536),
-            keep_rows: env.duration("KEEP_ROWS", SHORTEST_KEPT..=LONGEST_KEPT)?,
-            visits_per_client: env.rate("VISITS_PER_CLIENT")?,
-            trusted_proxies: env.networks("TRUSTED_PROXIES")?,
-            drain_delay: env
-                .duration("DRAIN_DELAY", Duration::ZERO..=LONGEST)?
-                .unwrap_or(Duration::ZERO),
-            drain_timeout: env
-                .duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?
-                .unwrap_or(Duration::from_secs(10)),
-            log_format: env
-                .choice(
-                    "LOG_FORMAT",
-                    &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-                )?
-                .unwrap_or(LogFormat::Text),
-            access_log: env
-                .choice("ACCESS_LOG", &[("off", false), ("on", true)])?
-                .unwrap_or(false),
+            connect_attempts: NonZeroUsize::new(env.whole("CONNECT_ATTEMPTS", 0..=1_000_000)?),
+            connect_interval: env.duration("CONNECT_INTERVAL", Duration::ZERO..=LONGEST)?,
+            request_timeout: env.duration("REQUEST_TIMEOUT", SHORTEST..=LONGEST)?,
+            header_timeout: env.duration("HEADER_TIMEOUT", SHORTEST..=LONGEST)?,
+            idle_timeout: env.duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?,
+            max_connections: env.whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?,
+            max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?,
+            keep_rows: env.if_set("KEEP_ROWS", |name| {
+                env.duration(name, SHORTEST_KEPT..=LONGEST_KEPT)
+            })?,
+            visits_per_client: env.if_set("VISITS_PER_CLIENT", |name| env.rate(name))?,
+            trusted_proxies: env
+                .if_set("TRUSTED_PROXIES", |name| env.networks(name))?
+                .unwrap_or_default(),
+            drain_delay: env.duration("DRAIN_DELAY", Duration::ZERO..=LONGEST)?,
+            drain_timeout: env.duration("DRAIN_TIMEOUT", Duration::ZERO..=LONGEST)?,
+            log_format: env.choice("LOG_FORMAT", &formats)?,
+            access_log: env.choice("ACCESS_LOG", &[("off", false), ("on", true)])?,
         })
     }
 }
 
-/// Only where `/readyz` is, for a check of a server that runs with the same environment.
+/// Where `/readyz` is, for a check of a server that runs in the same environment.
 ///
 /// # Errors
-/// When `HOST`, `PORT` or `OPS_PORT` cannot be used.
+/// Where `HOST`, `PORT` or `OPS_PORT` has an invalid value.
 pub fn readyz_from_env() -> Result<SocketAddr, ConfigError> {
     let env = Reader::new(&|name| std::env::var_os(name));
     let listen = listen_address(&env)?;
@@ -359,14 +331,13 @@ pub fn readyz_from_env() -> Result<SocketAddr, ConfigError> {
 }
 
 fn ops_address(env: &Reader<'_>, listen: SocketAddr) -> Result<Option<SocketAddr>, ConfigError> {
-    Ok(env
-        .whole("OPS_PORT", 0..=u16::MAX)?
-        .map(|port| SocketAddr::new(listen.ip(), port)))
+    let port = env.if_set("OPS_PORT", |name| env.whole(name, 0..=u16::MAX))?;
+    Ok(port.map(|port| SocketAddr::new(listen.ip(), port)))
 }
 
 fn listen_address(env: &Reader<'_>) -> Result<SocketAddr, ConfigError> {
-    let port = env.whole("PORT", 0..=u16::MAX)?.unwrap_or(5000);
-    let host = env.text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned());
+    let port = env.whole("PORT", 0..=u16::MAX)?;
+    let host = env.text("HOST")?;
     let bare = host
         .strip_prefix('[')
         .and_then(|inner| inner.strip_suffix(']'))

@@ -1,17 +1,16 @@
-//! `visitas healthcheck`: asks the local server whether it is ready, for images that hold nothing
-//! else to ask with.
+//! `visitas healthcheck`: asks the local server whether it is ready, for images without curl.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Time for each step. Docker's own default for the whole check is 30 s.
+/// Time for each step. Docker's default for the whole check is 30 s.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks the server that listens on `listen` for `/readyz`.
+/// Asks the server on `listen` for `/readyz`.
 ///
 /// # Errors
-/// A sentence: nobody listens, or the server is not ready.
+/// A sentence where nobody listens or the server is not ready.
 pub fn check(listen: SocketAddr) -> Result<(), String> {
     let address = local(listen);
     let answer =
@@ -24,7 +23,7 @@ pub fn check(listen: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Where a server that listens there can be reached from this machine.
+/// The address by which this machine reaches a server on `listen`.
 fn local(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -6,17 +6,19 @@
 //! http         bytes <-> requests; knows nothing of visits
 //! visits       one visit -> one row, one increment: lanes, group commit; knows nothing of HTTP
 //!   ledger       where rows live: PostgreSQL, or one file
-//!   counter      the fast counter: Redis, or this process
+//!   counter      Redis, or this process
 //! site         what a visitor gets; joins http and visits
-//! capacity     how many connections the system allows
-//! server       puts the parts together, and stops them in good order
-//! check        tries the configuration and both stores, for a person who sets them up
+//! server       puts the parts together, and stops them in order
+//! check        tries the configuration and both stores, for the person who sets them up
 //! healthcheck  asks a local server whether it is ready
+//! workers      coroutine workers, and how to run something on one
 //! clock        the coarse clock that enforces every deadline
+//! capacity     how many connections the system allows
+//! procfs       what the kernel says of this process
 //! logging      log lines
 //! ```
 //!
-//! docs/architecture.md has the whole picture, and the life of a visit from accept to answer.
+//! docs/architecture.md has the whole picture, and the life of a visit.
 
 pub mod capacity;
 pub mod check;
@@ -25,6 +27,8 @@ pub mod config;
 pub mod healthcheck;
 pub mod http;
 pub mod logging;
+pub mod procfs;
 pub mod server;
 pub mod site;
 pub mod visits;
+pub mod workers;

@@ -1,5 +1,4 @@
-//! Log lines go to standard error by a thread of their own, so that nobody who logs waits for
-//! whoever reads them.
+//! Log lines go to standard error by their own thread: logging never waits for a slow reader.
 
 mod lines;
 
@@ -13,10 +12,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
 use crate::http::Access;
-pub(crate) use lines::rfc3339;
+pub(crate) use lines::{escape_json, rfc3339};
 
-/// Bytes that may wait to be written. Beyond that lines are dropped, and the number of them is
-/// logged: better than memory without bound, or a visit that waits for a full pipe.
+/// Bytes that may wait to be written. Further lines are dropped and counted, so neither memory
+/// grows without bound nor a visit waits for a full pipe.
 const MOST_WAITING: usize = 1 << 20;
 
 /// Lines dropped since the start.
@@ -28,12 +27,11 @@ static SINK: Sink = Sink {
     written: Condvar::new(),
 };
 
-/// What is on its way to standard error.
 struct Sink {
     waiting: Mutex<Waiting>,
-    /// There is something to write.
+    /// Something waits.
     wake: Condvar,
-    /// All was written.
+    /// Nothing waits any more.
     written: Condvar,
 }
 
@@ -56,7 +54,7 @@ impl Waiting {
 }
 
 impl Sink {
-    /// Lets `append` add a line, if there is room.
+    /// Lets `append` add a line where there is room.
     fn add(&self, append: impl FnOnce(LogFormat, SystemTime, &mut String)) {
         let mut waiting = self.lock();
         if waiting.text.len() > MOST_WAITING {
@@ -68,7 +66,7 @@ impl Sink {
         append(format, SystemTime::now(), &mut waiting.text);
     }
 
-    /// Writes what waits, for ever.
+    /// Writes what waits, without end.
     fn run(&self) {
         let mut text = String::new();
         loop {
@@ -84,10 +82,10 @@ impl Sink {
             drop(waiting);
             if dropped > 0 {
                 let message =
-                    format!("{dropped} log lines were dropped: nobody read them fast enough");
+                    format!("dropped {dropped} log lines: standard error was read too slowly");
                 text += &lines::event(format, SystemTime::now(), Level::Warn, &message);
             }
-            // Nowhere is left to report a failure to.
+            // There is nowhere to report a failure to.
             let _ = io::stderr().lock().write_all(text.as_bytes());
             text.clear();
             self.lock().writing = false;
@@ -102,8 +100,7 @@ impl Sink {
 
 impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The libraries log each connection at this level; what matters of theirs reaches us as
-        // errors.
+        // Libraries log each connection at this level. What matters of theirs comes as an error.
         metadata.level() <= Level::Info && metadata.target().starts_with("visitas")
     }
 
@@ -122,39 +119,39 @@ impl Log for Sink {
     }
 }
 
-/// Sends all log lines of this crate to standard error from now on.
+/// Sends the log lines of this crate to standard error from now on.
 ///
 /// # Errors
-/// When the thread that writes them cannot be started.
+/// When the writing thread cannot be started.
 pub fn start(format: LogFormat) -> io::Result<()> {
     SINK.lock().format = format;
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(|| SINK.run())?;
-    // It is only called once, and an earlier logger would be as good.
+    // An error means that a logger is set already.
     let _ = log::set_logger(&SINK);
     log::set_max_level(LevelFilter::Info);
     Ok(())
 }
 
-/// Logs a request. Its line is written at the next [`flush`].
+/// Logs a request; [`flush`] writes its line.
 pub fn access(access: &Access<'_>) {
     SINK.add(|format, now, text| lines::access(format, now, access, text));
 }
 
-/// Lines dropped since the start, because nobody read them fast enough.
+/// Lines dropped since the start.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Has what waits written soon. To be called at each tick of the clock.
+/// Has what waits written soon. Call this at each tick of the clock.
 pub fn flush() {
     if !SINK.lock().text.is_empty() {
         SINK.flush();
     }
 }
 
-/// Waits until all was written, at most for `time`.
+/// Waits until all is written, at most for `time`.
 pub fn finish(time: Duration) {
     SINK.flush();
     let unwritten = |waiting: &mut Waiting| !waiting.text.is_empty() || waiting.writing;

@@ -7,15 +7,16 @@ use lexopt::{Arg, Parser, ValueExt as _};
 use visitas::config::{self, Config, ConfigError};
 use visitas::{check, healthcheck, logging, server};
 
-// Exit codes: a clean stop; it could not start or go on; the command line or a variable is wrong.
+// Exit codes: a clean stop; could not start or go on, or a check failed; wrong command line or
+// variable.
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
-/// Time for whoever reads the log to take its last lines.
+/// Time for the reader of standard error to take the last log lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Gives the exit code.
+/// Returns the exit code.
 type Command = fn() -> u8;
 
 fn main() -> ExitCode {
@@ -64,7 +65,7 @@ fn version() -> u8 {
 fn serve() -> u8 {
     with_config(|config| {
         if let Err(error) = logging::start(config.log_format) {
-            eprintln!("visitas: the thread that logs cannot be started: {error}");
+            eprintln!("visitas: cannot start the thread that logs: {error}");
             return false;
         }
         let ended = server::run(config).inspect_err(|error| log::error!("{error}"));

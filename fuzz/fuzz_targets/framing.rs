@@ -3,4 +3,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| visitas::http::reference::check_input(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| visitas::http::oracle::check_input(input));

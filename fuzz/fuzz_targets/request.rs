@@ -3,4 +3,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|head: &[u8]| visitas::http::reference::check_head(head));
+libfuzzer_sys::fuzz_target!(|head: &[u8]| visitas::http::oracle::check_head(head));

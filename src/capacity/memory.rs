@@ -1,4 +1,4 @@
-//! The memory that this process is given: by its cgroup, by `RLIMIT_AS` and by `RLIMIT_DATA`.
+//! The memory that this process may take: by its cgroup, by `RLIMIT_AS` and by `RLIMIT_DATA`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,24 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-/// Version 1 has a number near the highest for "no limit".
+use crate::procfs;
+
+/// Version 1 writes "no limit" as a number near the highest.
 const NO_LIMIT: usize = 1 << 60;
 
-/// Where a memory cgroup's files are, and what they are called.
+/// A memory cgroup: its folder, and the files with its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     folder: PathBuf,
     limits: &'static [&'static str],
 }
 
-/// The most bytes that the cgroup allows, or one above it; `None` where none does.
+/// Bytes that the cgroup and those above it allow; `None` without a limit.
 pub(super) fn cgroup_limit() -> Option<usize> {
     groups(Path::new("/")).iter().filter_map(Group::limit).min()
 }
 
-/// Bytes that the kernel holds in sockets out of that limit. Version 1 does not count them there.
+/// Bytes that the kernel holds in sockets out of that limit. Version 1 does not count them.
 pub fn socket_bytes() -> usize {
     let unified = |group: &&Group| group.limits == UNIFIED;
     let groups = groups(Path::new("/"));
@@ -29,16 +31,16 @@ pub fn socket_bytes() -> usize {
         .iter()
         .find(unified)
         .and_then(|group| fs::read_to_string(group.folder.join("memory.stat")).ok());
-    stat.and_then(|stat| field(&stat, "sock ")).unwrap_or(0)
+    stat.and_then(|stat| procfs::field(&stat, "sock "))
+        .unwrap_or(0)
 }
 
-/// Beyond `memory.high` the kernel slows a process down until it stands.
+/// Above `memory.high` the kernel slows a process down to a standstill.
 const UNIFIED: &[&str] = &["memory.max", "memory.high"];
 const VERSION_1: &[&str] = &["memory.limit_in_bytes"];
 
-/// The process's groups that are to be seen, the innermost first (cgroups(7)). In a container the
-/// path may be one of the host's, and the container's own group stands where the file system is
-/// mounted.
+/// The visible groups of this process, the innermost first (cgroups(7)). In a container the path
+/// may be the host's; the container's own group is where the file system is mounted.
 fn groups(root: &Path) -> Vec<Group> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut groups = Vec::new();
@@ -68,14 +70,8 @@ fn groups(root: &Path) -> Vec<Group> {
 
 impl Group {
     fn limit(&self) -> Option<usize> {
-        let limit = |name: &&str| {
-            fs::read_to_string(self.folder.join(name))
-                .ok()?
-                .trim()
-                .parse::<usize>()
-                .ok()
-        };
         // "max" is no number.
+        let limit = |name: &&str| procfs::number::<usize>(self.folder.join(name));
         self.limits
             .iter()
             .filter_map(limit)
@@ -84,12 +80,12 @@ impl Group {
     }
 }
 
-/// Bytes of addresses and of data that the process may still take; `None` where neither is limited.
+/// Bytes of addresses or data that the process may still take; `None` where neither is limited.
 pub(super) fn addresses_left() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = procfs::read("status");
     let left = |(resource, used): &(Resource, &str)| {
         let (soft, _) = getrlimit(*resource).ok()?;
-        let used = 1024 * field(&status, used).unwrap_or(0);
+        let used = 1024 * procfs::field::<usize>(&status, used).unwrap_or(0);
         (soft != RLIM_INFINITY)
             .then(|| usize::try_from(soft).ok())?
             .map(|most| most.saturating_sub(used))
@@ -103,22 +99,20 @@ pub(super) fn addresses_left() -> Option<usize> {
     .min()
 }
 
-/// Whether so many more bytes could be mapped now, where that is limited.
+/// Whether that many more bytes can be mapped now.
 pub fn has_addresses(bytes: usize) -> bool {
     let (protection, flags) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     );
-    // SAFETY: a new mapping touches no other, and nobody has its address but the call that removes
-    // it.
+    // SAFETY: a new mapping touches no other, and only the call that removes it has its address.
     unsafe {
         let mapped = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
         mapped != libc::MAP_FAILED && libc::munmap(mapped, bytes) == 0
     }
 }
 
-/// Leaves the addresses to connections where they are limited. To be called before other threads
-/// are started.
+/// Leaves limited addresses to connections. Call this before other threads start.
 pub fn prepare() {
     // glibc takes 64 MB of addresses for the heap of each thread (mallopt(3)); musl has one heap.
     #[cfg(target_env = "gnu")]
@@ -126,12 +120,6 @@ pub fn prepare() {
         // SAFETY: the call sets one number.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     }
-}
-
-/// The number behind `name`, on the line that begins with it.
-fn field(text: &str, name: &str) -> Option<usize> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

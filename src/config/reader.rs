@@ -1,5 +1,5 @@
-//! Typed reading of single environment variables, with an error that names the variable, what it
-//! holds and what it takes.
+//! Typed reading of environment variables. An error names the variable, its value and what is
+//! valid.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -8,29 +8,24 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::ConfigError;
+use super::{ConfigError, VARIABLES};
 use crate::http::Networks;
 
-/// The longest value an error repeats, in characters: enough to recognise it, short enough for a
-/// log line.
-const QUOTED_AT_MOST: usize = 80;
+/// Characters of a value that an error repeats.
+const MAX_QUOTED: usize = 80;
 
-/// So many in so long.
+/// `count` in `time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
     pub count: u32,
-    /// In what time.
     pub time: Duration,
 }
 
-/// The longest time of a rate.
 const LONGEST_RATE: Duration = Duration::from_secs(24 * 60 * 60);
-/// The highest number of a rate.
 const HIGHEST_RATE: u32 = 1_000_000;
 
-/// An environment to read from. An empty variable counts as unset, as `VAR: ${VAR:-}` in a compose
-/// file makes it.
+/// An environment to read from. An empty variable counts as unset: `VAR: ${VAR:-}` in a compose
+/// file makes it empty.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<OsString>,
 }
@@ -40,8 +35,8 @@ impl<'a> Reader<'a> {
         Reader { lookup }
     }
 
-    /// The variable as text.
-    pub(super) fn text(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
+    /// The variable's own value; `None` where it is unset, whatever its default.
+    pub(super) fn own_text(&self, variable: &'static str) -> Result<Option<String>, ConfigError> {
         let Some(value) = (self.lookup)(variable) else {
             return Ok(None);
         };
@@ -52,17 +47,41 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A variable that may hold a password: from itself, or from the file that its `_FILE` twin
-    /// names.
+    /// The variable's value, or its default in [`VARIABLES`].
+    pub(super) fn text(&self, variable: &'static str) -> Result<String, ConfigError> {
+        let value = self.own_text(variable)?;
+        let default = || {
+            VARIABLES
+                .iter()
+                .find(|row| row.name == variable && row.has_default)
+                .map_or("", |row| row.default)
+        };
+        Ok(value.unwrap_or_else(|| default().to_owned()))
+    }
+
+    /// What `read` reads of a variable without a default; `None` where it is unset.
+    pub(super) fn if_set<T>(
+        &self,
+        variable: &'static str,
+        read: impl FnOnce(&'static str) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.own_text(variable)? {
+            Some(_) => read(variable).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A variable that may hold a password: its own value, or the content of the file that its
+    /// `_FILE` twin names.
     pub(super) fn secret(
         &self,
         variable: &'static str,
         twin: &'static str,
     ) -> Result<Option<String>, ConfigError> {
-        let Some(path) = self.text(twin)? else {
-            return self.text(variable);
+        let Some(path) = self.own_text(twin)? else {
+            return self.own_text(variable);
         };
-        if self.text(variable)?.is_some() {
+        if self.own_text(variable)?.is_some() {
             return Err(error(
                 twin,
                 quoted(&path),
@@ -74,77 +93,73 @@ impl<'a> Reader<'a> {
             .map_err(|reason| error(twin, format!("{} ({reason})", quoted(&path)), readable))?;
         let value = content.trim_end_matches(['\r', '\n']);
         if value.is_empty() {
-            return Err(error(
-                twin,
-                format!("{} (an empty file)", quoted(&path)),
-                readable,
-            ));
+            let got = format!("{} (an empty file)", quoted(&path));
+            return Err(error(twin, got, readable));
         }
         Ok(Some(value.to_owned()))
     }
 
-    /// A whole number in `range`.
+    fn parsed<T>(
+        &self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        takes: impl FnOnce() -> String,
+    ) -> Result<T, ConfigError> {
+        let text = self.text(variable)?;
+        parse(text.trim()).ok_or_else(|| error(variable, quoted(&text), takes()))
+    }
+
     pub(super) fn whole<T>(
         &self,
         variable: &'static str,
         range: RangeInclusive<T>,
-    ) -> Result<Option<T>, ConfigError>
+    ) -> Result<T, ConfigError>
     where
         T: FromStr + PartialOrd + Display,
     {
-        let Some(text) = self.text(variable)? else {
-            return Ok(None);
-        };
-        match text.trim().parse::<T>() {
-            Ok(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(error(
-                variable,
-                quoted(&text),
-                format!("a whole number from {} to {}", range.start(), range.end()),
-            )),
-        }
+        self.parsed(
+            variable,
+            |text| text.parse().ok().filter(|number| range.contains(number)),
+            || format!("an integer from {} to {}", range.start(), range.end()),
+        )
     }
 
-    /// A time in seconds, decimals allowed, or with the unit `ms` or `s` behind it.
+    /// Seconds, decimals allowed, or a number with a unit.
     pub(super) fn duration(
         &self,
         variable: &'static str,
         range: RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, ConfigError> {
-        let Some(text) = self.text(variable)? else {
-            return Ok(None);
-        };
-        match parse_duration(text.trim()) {
-            Some(duration) if range.contains(&duration) => Ok(Some(duration)),
-            _ => Err(error(
-                variable,
-                quoted(&text),
+    ) -> Result<Duration, ConfigError> {
+        self.parsed(
+            variable,
+            |text| parse_duration(text).filter(|duration| range.contains(duration)),
+            || {
                 format!(
-                    "seconds from {} to {} (decimals allowed), or a number with the unit ms, s, m, h or d",
+                    "seconds from {} to {} (decimals allowed), or a number with the unit \
+                     ms, s, m, h or d",
                     range.start().as_secs_f64(),
                     range.end().as_secs_f64()
-                ),
-            )),
-        }
+                )
+            },
+        )
     }
 
-    /// A number and a time, as `60/1m`.
-    pub(super) fn rate(&self, variable: &'static str) -> Result<Option<Rate>, ConfigError> {
-        let Some(text) = self.text(variable)? else {
-            return Ok(None);
-        };
-        let takes = "a number from 1 to 1000000, a slash and a time of at most 24h, as in 60/1m (units ms, s, m, h)";
-        parse_rate(text.trim())
-            .map(Some)
-            .ok_or_else(|| error(variable, quoted(&text), takes))
+    /// A number and a time, such as `60/1m`.
+    pub(super) fn rate(&self, variable: &'static str) -> Result<Rate, ConfigError> {
+        self.parsed(variable, parse_rate, || {
+            "a number from 1 to 1000000, a slash and a time of at most 24h, such as 60/1m \
+             (units ms, s, m, h)"
+                .to_owned()
+        })
     }
 
-    /// Addresses and networks; none where it is unset.
     pub(super) fn networks(&self, variable: &'static str) -> Result<Networks, ConfigError> {
-        let text = self.text(variable)?.unwrap_or_default();
-        let takes = "addresses and networks with commas between them, as in 10.0.0.0/8, 192.168.1.7, fd00::/8";
-        text.parse()
-            .map_err(|()| error(variable, quoted(&text), takes))
+        let parse = |text: &str| text.parse().ok();
+        self.parsed(variable, parse, || {
+            "addresses and networks with commas between them, such as \
+             10.0.0.0/8, 192.168.1.7, fd00::/8"
+                .to_owned()
+        })
     }
 
     /// One of a few words.
@@ -152,15 +167,15 @@ impl<'a> Reader<'a> {
         &self,
         variable: &'static str,
         choices: &[(&str, T)],
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.text(variable)? else {
-            return Ok(None);
+    ) -> Result<T, ConfigError> {
+        let parse = |text: &str| {
+            let chosen = choices.iter().find(|(word, _)| *word == text);
+            chosen.map(|(_, value)| *value)
         };
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.trim()) {
-            return Ok(Some(*value));
-        }
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        Err(error(variable, quoted(&text), words.join(" or ")))
+        self.parsed(variable, parse, || {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            words.join(" or ")
+        })
     }
 }
 
@@ -173,7 +188,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ if text.ends_with('d') => (text.strip_suffix('d')?, 86_400.0),
         _ => (text, 1.0),
     };
-    // `f64` would also read `inf`, `nan` and `1e9`, none of which anybody means here.
+    // `f64` would also read `inf`, `nan` and `1e9`.
     if !number
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -204,17 +219,16 @@ pub(super) fn error(
     }
 }
 
-/// The value in quotes, control characters escaped, cut where it is long.
+/// The value in quotes: control characters escaped, cut where it is long.
 pub(super) fn quoted(value: &str) -> String {
-    let mut cut: String = value.chars().take(QUOTED_AT_MOST).collect();
+    let mut cut: String = value.chars().take(MAX_QUOTED).collect();
     if cut.len() < value.len() {
         cut.push('…');
     }
     format!("\"{}\"", cut.escape_debug())
 }
 
-/// The text with its control characters escaped: a URL may hold any, and what is printed is one
-/// line.
+/// The text with its control characters escaped: a URL may hold some, and a log line must stay one.
 pub(super) fn printable(text: &str) -> String {
     let escaped = |c: char| {
         if c.is_control() {

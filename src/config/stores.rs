@@ -1,4 +1,4 @@
-//! Which ledger and which counter the environment asks for, and how they are reached.
+//! Which ledger and which counter the environment names, and where they are.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub enum LedgerPlace {
     Postgres(Box<PostgresAddress>),
 }
 
-/// Where the fast counter lives. Its `Display` is safe to print: it has no password.
+/// Where the counter lives. Its `Display` is safe to print: it has no password.
 #[derive(Debug, Clone)]
 pub enum CounterPlace {
     /// In this process: it starts at 0, as a Redis without persistence does.
@@ -99,14 +99,9 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
         return postgres_from_url(env, &url);
     }
     let password = env.secret("DB_PASSWORD", "DB_PASSWORD_FILE")?;
-    let port = env.whole("DB_PORT", 1..=u16::MAX)?.unwrap_or(5432);
-    let user = env
-        .text("DB_USER")?
-        .unwrap_or_else(|| "user_app".to_owned());
-    let name = env
-        .text("DB_NAME")?
-        .unwrap_or_else(|| "desafio3_db".to_owned());
-    let Some(host) = env.text("DB_HOST")? else {
+    let port = env.whole("DB_PORT", 1..=u16::MAX)?;
+    let (user, name) = (env.text("DB_USER")?, env.text("DB_NAME")?);
+    let Some(host) = env.own_text("DB_HOST")? else {
         let parts = [
             "DB_PORT",
             "DB_USER",
@@ -124,9 +119,8 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
             &parts,
             "a PostgreSQL host; without one rows go to DATA_DIR, so unset the others",
         )?;
-        let folder = env.text("DATA_DIR")?.unwrap_or_else(|| "./data".to_owned());
         return Ok(LedgerPlace::Embedded {
-            folder: PathBuf::from(folder),
+            folder: PathBuf::from(env.text("DATA_DIR")?),
         });
     };
     let mut config = tokio_postgres::Config::new();
@@ -208,9 +202,9 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
         return redis_from_url(env, &url);
     }
     let password = env.secret("REDIS_PASSWORD", "REDIS_PASSWORD_FILE")?;
-    let port = env.whole("REDIS_PORT", 1..=u16::MAX)?.unwrap_or(6379);
-    let user = env.text("REDIS_USER")?;
-    let Some(host) = env.text("REDIS_HOST")? else {
+    let port = env.whole("REDIS_PORT", 1..=u16::MAX)?;
+    let user = env.own_text("REDIS_USER")?;
+    let Some(host) = env.own_text("REDIS_HOST")? else {
         let parts = [
             "REDIS_PORT",
             "REDIS_USER",
@@ -252,8 +246,8 @@ fn redis_place(
     Ok(CounterPlace::Redis(Box::new(RedisAddress { info, tls })))
 }
 
-/// Who names a part of an address and no host has most likely lost the host: the store would be
-/// another, without a word.
+/// Parts of an address without a host: the host is most likely lost, and another store would be
+/// used silently.
 fn no_parts(
     env: &Reader<'_>,
     host: &'static str,
@@ -262,7 +256,7 @@ fn no_parts(
 ) -> Result<(), ConfigError> {
     let mut set = Vec::new();
     for part in parts {
-        if env.text(part)?.is_some() {
+        if env.own_text(part)?.is_some() {
             set.push(*part);
         }
     }
@@ -272,7 +266,7 @@ fn no_parts(
     } else {
         Err(error(
             host,
-            format!("nothing, while {} {verb} set", set.join(", ")),
+            format!("\"\" (while {} {verb} set)", set.join(", ")),
             takes,
         ))
     }
@@ -289,8 +283,8 @@ fn redis_from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigErr
         return Err(error(
             "REDIS_URL",
             hidden(url),
-            "the address of the Redis server itself (redis://): this binary asks no Sentinel; put HAProxy before Redis, or \
-             a name that follows the primary",
+            "the address of the Redis server itself (redis://): this binary asks no Sentinel; \
+             put HAProxy before Redis, or a name that follows the primary",
         ));
     }
     // The library would parse any other scheme before it refuses it, and a host in http: or file:
@@ -316,7 +310,7 @@ fn redis_from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigErr
     }
 }
 
-/// What may be told of an address that may hold a password: its scheme and its length.
+/// The scheme and the length of an address that may hold a password.
 fn hidden(url: &str) -> String {
     let length = url.chars().count();
     match url.split_once("://") {

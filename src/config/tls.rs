@@ -67,7 +67,10 @@ impl Words<'_> {
         let Some(variable) = variable else {
             return Ok(taken);
         };
-        let own = self.env.text(variable)?.map(|text| word(variable, text));
+        let own = self
+            .env
+            .own_text(variable)?
+            .map(|text| word(variable, text));
         match (taken, own) {
             (Some(taken), Some(own)) if taken.text != own.text => Err(own.refuse(
                 "",
@@ -248,7 +251,7 @@ fn postgres_roots(env: &Reader<'_>, mode: Mode, root: Option<Word>) -> Result<Ro
         None => match common_roots(env)? {
             Roots::Public if mode == Mode::VerifyCa => Err(error(
                 "DB_SSLROOTCERT",
-                "nothing, while sslmode is verify-ca",
+                "\"\" (while sslmode is verify-ca)",
                 "the file of the server's root certificate; with public roots use verify-full, since \
                  anybody may have a certificate by a public authority",
             )),
@@ -259,7 +262,7 @@ fn postgres_roots(env: &Reader<'_>, mode: Mode, root: Option<Word>) -> Result<Ro
 
 /// The public roots, or the file that stands for them.
 fn common_roots(env: &Reader<'_>) -> Result<Roots, ConfigError> {
-    Ok(match env.text(ROOTS)? {
+    Ok(match env.own_text(ROOTS)? {
         Some(path) => Roots::File {
             path: PathBuf::from(path),
             setting: ROOTS,
@@ -316,7 +319,7 @@ pub(super) fn redis(
 ) -> Result<Option<Tls>, ConfigError> {
     let wanted = redis_tls(env, address, of_url)?;
     let file = |variable| {
-        let word = env.text(variable)?.map(|text| Word {
+        let word = env.own_text(variable)?.map(|text| Word {
             parameter: "",
             variable,
             text,
@@ -365,7 +368,10 @@ fn redis_tls(
         ("on", RedisTls::On),
         ("insecure", RedisTls::Insecure),
     ];
-    let own = env.choice("REDIS_TLS", &words)?;
+    let own = match env.own_text("REDIS_TLS")? {
+        Some(_) => Some(env.choice("REDIS_TLS", &words)?),
+        None => None,
+    };
     if own == Some(RedisTls::Off) && of_url != RedisTls::Off {
         let takes = "on or insecure with an address that asks for TLS (rediss://)";
         return Err(error("REDIS_TLS", "\"off\"", takes));

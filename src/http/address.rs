@@ -3,25 +3,22 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A few networks.
+/// A few networks, each an address and how many of its first bits count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 
-/// The addresses that begin with these bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
-    /// IPv4 addresses in the form that IPv6 has for them (RFC 4291, section 2.5.5.2).
+    /// IPv4 is mapped into IPv6 (RFC 4291, section 2.5.5.2).
     bits: u128,
     length: u32,
 }
 
 impl Networks {
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         let bits = bits(address);
         self.0
@@ -30,7 +27,7 @@ impl Networks {
     }
 }
 
-/// `10.0.0.0/8, 192.168.1.7, fd00::/8`: with commas or white space between them.
+/// `10.0.0.0/8, 192.168.1.7 fd00::/8`
 impl FromStr for Networks {
     type Err = ();
 
@@ -67,11 +64,6 @@ impl FromStr for Network {
             length: 128 - longest + length,
         })
     }
-}
-
-/// The address without the form in which a socket of both kinds shows IPv4.
-pub(super) fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }
 
 fn bits(address: IpAddr) -> u128 {

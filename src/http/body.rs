@@ -1,70 +1,82 @@
-//! The end of a request's body: no route takes one, so it is read, bounded, and dropped, and never
+//! Drains a request's body: no route takes one, so it is read within bounds and dropped, and never
 //! taken for a request.
 
 use super::framing::Body;
 use super::reject::Reject;
 
-/// The most bytes of a body that are read and dropped to keep a connection; a longer one ends it.
+/// Bytes of a body that are drained to keep the connection; a longer body ends it.
 pub(super) const MAX_BODY: u64 = 64 * 1024;
-/// The most bytes that sizes, extensions and trailer fields of one chunked body may take: a body of
-/// single bytes still passes, while nobody has the server read megabytes for a body of nothing.
+/// Bytes that sizes, extensions and trailer fields of a chunked body may take. A body of one-byte
+/// chunks passes; megabytes of framing around an empty body do not.
 pub(super) const MAX_CHUNK_FRAMING: u64 = 64 * 1024;
-/// A chunk's size has at most so many digits, leading zeros too, so that it always fits.
+/// Digits of a chunk's size, leading zeros included: 15 always fit into 64 bits.
 const MAX_SIZE_DIGITS: u8 = 15;
 
 /// What is left of one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Skipper {
-    /// Nothing.
+pub(super) enum BodyDrain {
     Done,
-    /// That many bytes.
     Length(u64),
-    /// Chunks (RFC 9112, section 7.1), of which so many bytes of data and of framing were dropped
-    /// so far.
+    /// Chunks (RFC 9112, section 7.1).
     Chunked {
         state: Chunk,
+        /// Bytes of data drained so far.
         data: u64,
+        /// Bytes of framing drained so far.
         framing: u64,
     },
 }
 
-/// Where in a chunked body the next byte stands. Every line ends with CR and LF, as in a head.
+/// The part of a chunked body that the next byte belongs to. Every line ends with CR and LF.
+///
+/// ```text
+/// Size ─▶ Space ─▶ Extension ─▶ SizeEnd ─▶ Data ─▶ DataCr ─▶ DataLf ─▶ Size
+///                                  │ size 0
+///                                  ▼
+///                       TrailerStart ─▶ Name ─▶ Value ─▶ Lf ─▶ TrailerStart
+///                                  └──▶ EndLf ─▶ done
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// In a chunk's size, of which `digits` were read.
-    Size { size: u64, digits: u8 },
-    /// In the white space that may come before an extension.
-    Space { size: u64 },
-    /// In an extension.
-    Extension { size: u64 },
-    /// Behind the CR that ends the size line.
-    SizeEnd { size: u64 },
-    /// In its data.
-    Data { left: u64 },
-    /// At the CR behind its data.
+    /// `digits` of the size were read.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// White space before an extension.
+    Space {
+        size: u64,
+    },
+    Extension {
+        size: u64,
+    },
+    /// Behind the CR of the size line.
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
-    /// At the LF behind that.
     DataLf,
-    /// At the first byte of a line of the trailer section.
+    /// The first byte of a line of the trailer section.
     TrailerStart,
-    /// In a trailer field's name.
     TrailerName,
-    /// In a trailer field's value.
     TrailerValue,
-    /// Behind the CR that ends a trailer field.
+    /// Behind the CR of a trailer field.
     TrailerLf,
     /// Behind the CR of the empty line that ends the body.
     EndLf,
 }
 
-impl Skipper {
-    /// The body that a head announced.
-    pub(super) fn new(body: Body) -> Result<Skipper, Reject> {
+impl BodyDrain {
+    /// For the body that a head announces.
+    pub(super) fn new(body: Body) -> Result<BodyDrain, Reject> {
         match body {
-            Body::None => Ok(Skipper::Done),
+            Body::None => Ok(BodyDrain::Done),
             Body::Length(length) if length > MAX_BODY => Err(Reject::BodyTooLarge),
-            Body::Length(length) => Ok(Skipper::Length(length)),
-            Body::Chunked => Ok(Skipper::Chunked {
+            Body::Length(length) => Ok(BodyDrain::Length(length)),
+            Body::Chunked => Ok(BodyDrain::Chunked {
                 state: Chunk::Size { size: 0, digits: 0 },
                 data: 0,
                 framing: 0,
@@ -72,29 +84,28 @@ impl Skipper {
         }
     }
 
-    /// Whether the body is at its end.
     pub(super) fn is_done(&self) -> bool {
-        *self == Skipper::Done
+        *self == BodyDrain::Done
     }
 
-    /// Drops what of `bytes` belongs to the body; gives how many those are.
-    pub(super) fn skip(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
+    /// Returns how many of `bytes` belong to the body.
+    pub(super) fn drain(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
         match self {
-            Skipper::Done => Ok(0),
-            Skipper::Length(left) => {
+            BodyDrain::Done => Ok(0),
+            BodyDrain::Length(left) => {
                 let dropped = at_most(*left, bytes.len());
                 *left -= dropped as u64;
                 if *left == 0 {
-                    *self = Skipper::Done;
+                    *self = BodyDrain::Done;
                 }
                 Ok(dropped)
             }
-            Skipper::Chunked { .. } => self.skip_chunks(bytes),
+            BodyDrain::Chunked { .. } => self.drain_chunks(bytes),
         }
     }
 
-    fn skip_chunks(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let Skipper::Chunked {
+    fn drain_chunks(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
+        let BodyDrain::Chunked {
             state,
             data,
             framing,
@@ -121,7 +132,7 @@ impl Skipper {
             at += 1;
             match next {
                 None => {
-                    *self = Skipper::Done;
+                    *self = BodyDrain::Done;
                     return Ok(at);
                 }
                 Some(Chunk::Data { left }) if *data + left > MAX_BODY => {
@@ -142,7 +153,7 @@ fn at_most(left: u64, length: usize) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(length)
 }
 
-/// One byte outside of a chunk's data: the next state, or none at the end of the body.
+/// Takes one byte outside of a chunk's data: the next state, or `None` at the end of the body.
 fn step(state: Chunk, byte: u8) -> Result<Option<Chunk>, Reject> {
     let next = match (state, byte) {
         (Chunk::Size { size, digits }, _)
@@ -176,12 +187,12 @@ fn step(state: Chunk, byte: u8) -> Result<Option<Chunk>, Reject> {
     Ok(Some(next))
 }
 
-/// What a field's value or an extension may consist of (RFC 9110, section 5.5).
+/// A byte of a field's value or an extension (RFC 9110, section 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// What a field's name may consist of (RFC 9110, section 5.6.2).
+/// A byte of a field's name (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -190,22 +201,22 @@ fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn chunked() -> Skipper {
-        Skipper::new(Body::Chunked).unwrap_or(Skipper::Done)
+    fn chunked() -> BodyDrain {
+        BodyDrain::new(Body::Chunked).unwrap_or(BodyDrain::Done)
     }
 
     #[test]
     fn a_chunked_body_ends_where_it_ends_wherever_it_is_cut() {
-        let body =
-            b"4;name=\"value\"\r\nabcd\r\n01A \t;x\r\n0123456789\r\n0123456789abcd\r\n0\r\nTrailer: x\r\nB:\r\n\r\n";
+        let body = b"4;name=\"value\"\r\nabcd\r\n01A \t;x\r\n0123456789\r\n0123456789abcd\r\n\
+              0\r\nTrailer: x\r\nB:\r\n\r\n";
         let followed = [body.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
         for cut in 0..=body.len() {
-            let mut skipper = chunked();
-            let first = skipper.skip(&followed[..cut]);
+            let mut drain = chunked();
+            let first = drain.drain(&followed[..cut]);
             assert_eq!(first, Ok(cut), "cut at {cut}");
-            assert_eq!(skipper.is_done(), cut == body.len());
-            assert_eq!(skipper.skip(&followed[cut..]), Ok(body.len() - cut));
-            assert!(skipper.is_done());
+            assert_eq!(drain.is_done(), cut == body.len());
+            assert_eq!(drain.drain(&followed[cut..]), Ok(body.len() - cut));
+            assert!(drain.is_done());
         }
     }
 
@@ -240,16 +251,12 @@ mod tests {
             "0\r\nA: \0\r\n\r\n",
             "0\r\n\rx",
         ] {
-            let mut skipper = chunked();
-            assert_eq!(
-                skipper.skip(body.as_bytes()),
-                Err(Reject::Chunk),
-                "{body:?}"
-            );
+            let mut drain = chunked();
+            assert_eq!(drain.drain(body.as_bytes()), Err(Reject::Chunk), "{body:?}");
             let bytes = body.as_bytes().iter();
             let mut one_by_one = chunked();
             let outcome: Result<Vec<usize>, Reject> =
-                bytes.map(|byte| one_by_one.skip(&[*byte])).collect();
+                bytes.map(|byte| one_by_one.drain(&[*byte])).collect();
             assert_eq!(outcome, Err(Reject::Chunk), "{body:?} byte by byte");
         }
     }
@@ -257,15 +264,15 @@ mod tests {
     #[test]
     fn bodies_are_bounded() {
         assert_eq!(
-            Skipper::new(Body::Length(MAX_BODY)),
-            Ok(Skipper::Length(MAX_BODY))
+            BodyDrain::new(Body::Length(MAX_BODY)),
+            Ok(BodyDrain::Length(MAX_BODY))
         );
         assert_eq!(
-            Skipper::new(Body::Length(MAX_BODY + 1)),
+            BodyDrain::new(Body::Length(MAX_BODY + 1)),
             Err(Reject::BodyTooLarge)
         );
         assert_eq!(
-            chunked().skip(b"fffffffffffffff\r\n"),
+            chunked().drain(b"fffffffffffffff\r\n"),
             Err(Reject::BodyTooLarge)
         );
         let mut many = chunked();
@@ -275,19 +282,19 @@ mod tests {
             .chain([b'x'; 0x8000])
             .chain(*b"\r\n")
             .collect::<Vec<u8>>();
-        assert!(many.skip(&sent).is_ok() && many.skip(&sent).is_ok());
-        assert_eq!(many.skip(b"1\r\n"), Err(Reject::BodyTooLarge));
+        assert!(many.drain(&sent).is_ok() && many.drain(&sent).is_ok());
+        assert_eq!(many.drain(b"1\r\n"), Err(Reject::BodyTooLarge));
         let endless = [b"1;".as_slice(), &[b'x'; MAX_CHUNK_FRAMING as usize]].concat();
-        assert_eq!(chunked().skip(&endless), Err(Reject::BodyTooLarge));
+        assert_eq!(chunked().drain(&endless), Err(Reject::BodyTooLarge));
         let trailers = [
             b"0\r\n".as_slice(),
             &b"a:b\r\n".repeat(MAX_CHUNK_FRAMING as usize / 5),
         ]
         .concat();
-        assert_eq!(chunked().skip(&trailers), Err(Reject::BodyTooLarge));
+        assert_eq!(chunked().drain(&trailers), Err(Reject::BodyTooLarge));
         let bytes = b"1\r\nx\r\n".repeat(13_000);
         assert_eq!(
-            chunked().skip(&bytes),
+            chunked().drain(&bytes),
             Ok(bytes.len()),
             "a body of single bytes"
         );

@@ -1,15 +1,14 @@
-//! Buffers that a worker lends to its connections: a connection that waits holds none.
+//! Buffers that a worker lends to its connections: a waiting connection holds none.
 //!
-//! Each worker has its own pool, in a thread-local. That is sound and useful because a connection's
-//! coroutine runs on one worker only, and no borrow of the pool lasts over a wait.
+//! The pool is a thread-local: a connection's coroutine runs on one worker only, and borrows the
+//! pool over no wait.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 
-/// Bytes of a buffer: more than a browser's request takes, so that one read nearly always has all
-/// of it.
+/// Bytes of a buffer. A browser's request fits, so one read nearly always takes all of it.
 const SIZE: usize = 8 * 1024;
-/// Buffers a worker keeps: about as many as connections that have part of a request at any moment.
+/// Buffers that a worker keeps: about as many as connections hold at any moment.
 const KEPT: usize = 32;
 /// A buffer that grew beyond this is not kept.
 const LARGEST_KEPT: usize = 64 * 1024;
@@ -19,22 +18,21 @@ thread_local! {
     static OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Received bytes that were not yet understood.
+/// Received bytes that are not parsed yet.
 #[derive(Debug, Default)]
 pub(super) struct Input {
-    /// All initialised; empty while nothing is held.
+    /// Empty while nothing is held.
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
 impl Input {
-    /// The bytes that wait.
     pub(super) fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// Drops the first `length` of them.
+    /// Drops the first `length` unread bytes.
     pub(super) fn consume(&mut self, length: usize) {
         self.start += length.min(self.end - self.start);
         if self.start == self.end {
@@ -42,13 +40,15 @@ impl Input {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory, whether read or not.
     pub(super) fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Room to receive into, at least one byte, unless `most` bytes wait already. An error of kind
-    /// [`ErrorKind::OutOfMemory`] where there is no memory for it.
+    /// Room to receive into: at least one byte, unless `most` bytes are unread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`].
     pub(super) fn room(&mut self, most: usize) -> io::Result<&mut [u8]> {
         if self.bytes.is_empty() {
             self.bytes = match INPUTS.with_borrow_mut(Vec::pop) {
@@ -68,13 +68,13 @@ impl Input {
         Ok(&mut self.bytes[self.end..])
     }
 
-    /// Notes that `length` bytes were received into the room.
+    /// `length` bytes were received into the room.
     pub(super) fn received(&mut self, length: usize) {
         self.end += length;
     }
 
-    /// Gives the buffer back to the worker if nothing waits in it.
-    pub(super) fn rest(&mut self) {
+    /// Gives the buffer back to the worker if nothing in it is unread.
+    pub(super) fn release(&mut self) {
         if self.start == self.end && !self.bytes.is_empty() {
             let bytes = std::mem::take(&mut self.bytes);
             if bytes.len() == SIZE {
@@ -84,7 +84,7 @@ impl Input {
     }
 }
 
-/// That many zeros, or an error: what a client sends is no reason to abort.
+/// `size` zeros, or an error: a client's bytes must not end the process.
 fn zeroed(size: usize) -> io::Result<Box<[u8]>> {
     let mut bytes = Vec::new();
     bytes
@@ -94,7 +94,7 @@ fn zeroed(size: usize) -> io::Result<Box<[u8]>> {
     Ok(bytes.into_boxed_slice())
 }
 
-/// An empty output buffer of the worker's.
+/// Takes an empty output buffer from the worker.
 pub(super) fn take_output() -> Vec<u8> {
     OUTPUTS
         .with_borrow_mut(Vec::pop)
@@ -112,7 +112,7 @@ pub(super) fn give_output(mut bytes: Vec<u8>) {
 impl Drop for Input {
     fn drop(&mut self) {
         (self.start, self.end) = (0, 0);
-        self.rest();
+        self.release();
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(input.unread(), &sent[10..]);
         input.consume(usize::MAX);
         assert!(input.unread().is_empty());
-        input.rest();
+        input.release();
         assert_eq!(input.bytes.len(), 0);
     }
 

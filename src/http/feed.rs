@@ -1,55 +1,49 @@
-//! A feed: one message at a time for everybody who follows it, each on a connection that stays
-//! open.
+//! A feed: one message at a time for every connection that follows it.
 //!
-//! A message is kept once, whatever the number of followers. Each writes the newest one when its
-//! socket has room, so one that is slow misses messages and holds nothing back.
+//! A message is stored once, whatever the number of followers. Each follower writes the newest
+//! message when its socket has room, so a slow one misses messages and delays nobody.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use may::coroutine;
+use super::entry::{CloseRequest, Entry};
+use crate::workers;
 
-use super::registry::Entry;
-
-/// The newest message, and who is to be woken for the next one.
+/// The newest message, and the connections to wake for the next one.
 #[derive(Debug)]
 pub struct Feed {
     latest: Mutex<Message>,
-    /// Of each worker, the oldest first.
+    /// The followers on each worker, the oldest first.
     workers: Box<[Mutex<VecDeque<Arc<Entry>>>]>,
     followers: AtomicUsize,
 }
 
-/// A message and its number, from 1.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
+    /// From 1.
     pub(super) number: u64,
     pub(super) bytes: Arc<[u8]>,
 }
 
 impl Feed {
-    /// A feed that nobody follows yet, for so many workers.
     pub fn new(workers: usize) -> Feed {
-        let latest = Mutex::new(Message {
+        let nothing = Message {
             number: 0,
             bytes: Arc::new([]),
-        });
-        let workers = (0..workers).map(|_| Mutex::default()).collect();
+        };
         Feed {
-            latest,
-            workers,
+            latest: Mutex::new(nothing),
+            workers: (0..workers).map(|_| Mutex::default()).collect(),
             followers: AtomicUsize::new(0),
         }
     }
 
-    /// How many follow it.
     pub fn followers(&self) -> usize {
         self.followers.load(Ordering::Relaxed)
     }
 
-    /// Sends a message to all of them: wakes each worker once, which then wakes its own
-    /// connections.
+    /// Sends a message to all followers: one wake-up per worker, which wakes its own connections.
     pub fn publish(self: &Arc<Self>, message: &[u8]) {
         {
             let mut latest = lock(&self.latest);
@@ -68,10 +62,8 @@ impl Feed {
                     .iter()
                     .for_each(|follower| follower.wake_up())
             };
-            // SAFETY: the coroutine never yields, so it holds no thread-local value over a wait,
-            // and needs little stack.
-            if let Err(error) = unsafe { coroutine::Builder::new().id(worker).spawn(wake) } {
-                log::error!("worker {worker} could not be told of a message: {error}");
+            if let Err(error) = workers::spawn(worker, wake) {
+                log::error!("cannot wake the followers on worker {worker}: {error}");
             }
         }
     }
@@ -80,8 +72,8 @@ impl Feed {
         lock(&self.latest).clone()
     }
 
-    /// A connection on that worker follows from now on. If there are more than `most` of that
-    /// worker's now, the oldest ends; says whether one did. To be called on that worker.
+    /// Adds a follower on that worker, on which this is called. With more than `most` there, the
+    /// oldest ends; says whether one did.
     pub(super) fn join(&self, worker: usize, entry: &Arc<Entry>, most: usize) -> bool {
         let oldest = {
             let mut followers = lock(&self.workers[worker]);
@@ -93,13 +85,16 @@ impl Feed {
             }
         };
         match &oldest {
-            Some(oldest) => oldest.end_following(),
+            Some(oldest) => {
+                oldest.request_close(CloseRequest::Evict);
+                oldest.wake_up();
+            }
             None => _ = self.followers.fetch_add(1, Ordering::Relaxed),
         }
         oldest.is_some()
     }
 
-    /// It does not any more, if it still did.
+    /// Removes a follower, if it still is one.
     pub(super) fn leave(&self, worker: usize, entry: &Arc<Entry>) {
         let mut followers = lock(&self.workers[worker]);
         if let Some(index) = followers

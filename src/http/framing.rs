@@ -1,19 +1,19 @@
-//! What the header fields decide about the message's frame: its body, and the connection after it.
+//! What the header fields decide: the request's body, and the connection after it (RFC 9112,
+//! sections 6 and 9.3).
 //!
-//! RFC 9112, sections 6 and 9.3. Where a message could be read in two ways it is refused, so that
-//! no other server on the way can have read it differently.
+//! A message that could be read in two ways is rejected, so no server on the way can have read it
+//! differently.
 
 use super::reject::Reject;
 use super::target;
 
-/// What the head says about the message's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Framing {
     pub(super) body: Body,
     pub(super) persistence: Persistence,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
-    /// HTTP/1.0.
+    /// HTTP/1.0
     pub(super) old_version: bool,
 }
 
@@ -32,8 +32,7 @@ pub(super) enum Persistence {
     Close,
 }
 
-/// The fields that matter here, in one pass, so that every rule that depends on a count sees every
-/// field.
+/// What one pass over the fields has found.
 #[derive(Debug, Default)]
 struct Seen<'b> {
     host: Option<&'b [u8]>,
@@ -45,14 +44,14 @@ struct Seen<'b> {
     expects_continue: bool,
 }
 
-/// What the fields decide, and the Host field's value.
+/// Returns the framing and the Host field's value.
 pub(super) fn framing<'b>(
     fields: &[httparse::Header<'b>],
     old_version: bool,
 ) -> Result<(Framing, Option<&'b [u8]>), Reject> {
     let mut seen = Seen::default();
     for field in fields {
-        // Most fields are none of these; their lengths already say so.
+        // By length first: most fields are none of these.
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => seen.host(field.value)?,
             6 if field.name.eq_ignore_ascii_case("expect") => seen.expect(field.value)?,
@@ -115,7 +114,7 @@ impl<'b> Seen<'b> {
         }
     }
 
-    /// RFC 9110, section 8.6: digits only, no sign, no list; and once, even where two say the same.
+    /// RFC 9110, section 8.6: digits only. One field, even where two say the same.
     fn length(&mut self, value: &[u8]) -> Result<(), Reject> {
         let length = decimal(value).ok_or(Reject::Length)?;
         if self.length.replace(length).is_none() {
@@ -125,8 +124,8 @@ impl<'b> Seen<'b> {
         }
     }
 
-    /// Section 6.1: HTTP/1.0 has no transfer codings. Section 6.3: where chunked is not the last
-    /// one the end of the body cannot be found. A second field is refused whatever it holds.
+    /// Section 6.1: HTTP/1.0 has no transfer codings. Section 6.3: only chunked as the last coding
+    /// marks the end of the body. A second field is rejected whatever it holds.
     fn coding(&mut self, value: &[u8], old_version: bool) -> Result<(), Reject> {
         if self.chunked > 0 || old_version {
             return Err(Reject::LastCoding);

@@ -1,41 +1,52 @@
 //! Bytes <-> requests: listener, connection, request, response. Knows nothing of what is served.
 //!
-//! One coroutine a connection, on the worker that also watches its socket. A [`Service`] decides
-//! from the request alone what it asks for ([`Service::plan`]), and then does it
-//! ([`Service::perform`]), which may wait.
+//! Each connection has a coroutine, on the worker that watches its socket. A [`Service`] first
+//! plans what a request asks for, from the request alone. Then it performs that, which may wait.
 
+mod access;
 mod address;
 mod body;
 mod budget;
 mod buffers;
 mod connection;
+mod entry;
 mod feed;
+mod follow;
 mod framing;
+mod held;
 mod listener;
-mod proxied;
+mod method;
 #[cfg(any(test, fuzzing))]
-pub mod reference;
+#[path = "../../tests/oracles/http.rs"]
+pub mod oracle;
+mod phase;
+mod proxied;
+mod refuse;
 mod registry;
 mod reject;
 mod request;
 mod response;
 mod socket;
 mod stats;
+mod status;
 mod target;
-mod turn;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{Access, AccessLog};
 pub use address::Networks;
-use budget::Budget;
 pub use feed::Feed;
-use registry::{Registry, Shortage};
-pub use request::{Method, Request};
-pub use response::{Answer, Status};
+use held::HeldMemory;
+pub use method::Method;
+use phase::Shortage;
+use registry::Registry;
+pub use request::Request;
+pub use response::{Answer, Answered};
 pub use stats::Stats;
+pub use status::Status;
 
 /// What the server answers with.
 pub trait Service: Send + Sync + 'static {
@@ -44,83 +55,67 @@ pub trait Service: Send + Sync + 'static {
     /// What a request asks for.
     type Task;
 
-    /// A session for the calling coroutine, which only ever runs on worker `worker`.
+    /// A session for the calling coroutine, on that worker.
     fn session(&self, worker: usize) -> Self::Session;
 
-    /// What the request asks for, by the client at that address. Must not wait: the request's bytes
+    /// What the request of the client at that address asks for. Must not wait: the request's bytes
     /// are the worker's, not the connection's.
-    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Self::Task;
+    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Plan<Self::Task>;
 
-    /// What the answer is counted as.
-    fn kind(&self, task: &Self::Task) -> Kind;
+    /// Does the task and answers.
+    fn perform(
+        &self,
+        session: &mut Self::Session,
+        task: Self::Task,
+        answer: Answer<'_>,
+    ) -> Answered;
+}
 
-    /// Whether [`Service::perform`] will wait for others before it answers.
-    fn waits(&self, task: &Self::Task) -> bool;
-
-    /// Does it, and answers.
-    fn perform(&self, session: &mut Self::Session, task: Self::Task, answer: Answer<'_>);
+/// A task, and what the connection must know of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<T> {
+    pub task: T,
+    /// What its answer is counted as.
+    pub kind: Kind,
+    /// [`Service::perform`] waits for others before it answers.
+    pub waits: bool,
 }
 
 /// What an answer is counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The answer to a visit.
     Visit = 0,
-    /// The answer to who only asks whether the process is well.
+    /// Health and metrics.
     Probe = 1,
-    /// The answer to a browser that fetches ahead of a visit.
+    /// A browser that fetches ahead of a visit.
     Prefetch = 2,
-    /// Any other.
     Other = 3,
 }
 
 /// Limits and deadlines of the server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Coroutine workers.
     pub workers: usize,
-    /// Open connections that are served at most.
+    /// Connections that are served at a time.
     pub max_connections: usize,
-    /// Connections beyond these that are told so; any more are closed without a word.
+    /// Connections beyond these that get a 503; more are closed without an answer.
     pub max_refusals: usize,
-    /// Bytes that unfinished requests, and answers that are not taken, may hold.
+    /// Bytes that unfinished requests and untaken answers may hold.
     pub max_held: usize,
     /// Whether there is memory for one more connection's stack.
     pub has_stack: fn() -> bool,
-    /// For a request's head to arrive, from its first byte; again for its body; and for answers to
-    /// be taken.
+    /// For a request's head to arrive, from its first byte; again for its body; again for the
+    /// client to take the answers.
     pub header_timeout: Duration,
     /// For the next request to begin.
     pub idle_timeout: Duration,
-    /// Who is believed when it tells a client's address.
+    /// Whose word on a client's address is believed.
     pub trusted_proxies: Networks,
-    /// What each request is reported to, when it is to be logged.
-    pub access_log: Option<fn(&Access<'_>)>,
+    pub access_log: Option<AccessLog>,
 }
 
-/// One request that was answered, for the access log.
-#[derive(Debug, Clone, Copy)]
-pub struct Access<'a> {
-    /// The client's address; a proxy's, behind one that is not trusted.
-    pub client: IpAddr,
-    /// The request's method: escape it. `-` where there was none.
-    pub method: &'a str,
-    /// The request's target as it was sent: escape it. `-` where there was none.
-    pub target: &'a str,
-    /// What the client calls itself: escape it.
-    pub agent: Option<&'a str>,
-    /// The answer's status.
-    pub status: Status,
-    /// Bytes of the answer, head and body.
-    pub bytes: usize,
-    /// From the request's first byte to its last.
-    pub arrival: Duration,
-    /// From the request's last byte to its answer.
-    pub took: Duration,
-}
-
-/// The part of the connections, one in so many, that a tick evicts while memory is scarce.
-const RELIEF_SHARE: usize = 8;
+/// The share of the connections that a tick evicts while memory is scarce: one in eight.
+const EVICTED_SHARE: usize = 8;
 
 /// What every connection shares.
 struct Shared<S> {
@@ -128,7 +123,7 @@ struct Shared<S> {
     options: Options,
     registry: Registry,
     stats: Arc<Stats>,
-    budget: Budget,
+    memory: HeldMemory,
 }
 
 /// A running server. It goes on when this is dropped.
@@ -145,10 +140,10 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl<S: Service> Server<S> {
-    /// Starts to accept on `listener`. Whoever owns the clock calls [`Server::tick`] from then on.
+    /// Starts to accept on `listener`. The owner of the clock calls [`Server::tick`] from then on.
     ///
     /// # Errors
-    /// When the thread that accepts cannot be started.
+    /// When the listener's thread cannot be started.
     pub fn start(
         listener: TcpListener,
         options: Options,
@@ -156,54 +151,47 @@ impl<S: Service> Server<S> {
         stats: Arc<Stats>,
     ) -> io::Result<Server<S>> {
         let registry = Registry::new(options.workers, Arc::clone(&stats), options.header_timeout);
-        let budget = Budget::new(options.max_held);
+        let memory = HeldMemory::new(options.max_held);
         let shared = Arc::new(Shared {
             service,
             options,
             registry,
             stats,
-            budget,
+            memory,
         });
         listener::start(listener, &shared)?;
         Ok(Server { shared })
     }
 
-    /// Ends what has passed its deadline, and who holds memory while that is scarce. To be called
-    /// at each tick of the clock.
+    /// Ends the connections that are overdue, and evicts some while memory is scarce.
     pub fn tick(&self) {
         let Shared {
-            registry, budget, ..
+            registry, memory, ..
         } = &*self.shared;
-        if budget.take_scarce() {
-            registry.evict((registry.open() / RELIEF_SHARE).max(1), Shortage::Memory);
+        if memory.take_scarce() {
+            registry.evict((registry.open() / EVICTED_SHARE).max(1), Shortage::Memory);
         } else {
             registry.sweep();
         }
     }
 
-    /// Tells how many bytes the kernel holds for connections out of the memory that this process is
-    /// given.
+    /// Sets how many bytes the kernel holds for connections out of this process's memory.
     pub fn set_kernel_bytes(&self, bytes: usize) {
-        self.shared.budget.set_kernel(bytes);
+        self.shared.memory.set_kernel(bytes);
     }
 
-    /// Bytes that connections hold while they wait.
-    pub fn held_bytes(&self) -> usize {
-        self.shared.budget.held()
-    }
-
-    /// Accepts no more connections, closes the idle ones, and the others after the request under
-    /// way.
+    /// Accepts no more connections and closes the idle ones; the others close after their current
+    /// request.
     pub fn drain(&self) {
         self.shared.registry.drain();
     }
 
-    /// Ends every connection that is not being served, whatever it is doing.
-    pub fn hurry(&self) {
-        self.shared.registry.end_all_but_served();
+    /// Closes every connection that is not being served, whatever it waits for.
+    pub fn drain_now(&self) {
+        self.shared.registry.close_all_but_served();
     }
 
-    /// Whether, while draining, nobody can come any more and nobody is there.
+    /// Whether a draining server has no connection left, and none can come.
     pub fn is_done(&self) -> bool {
         self.shared.registry.is_done()
     }

@@ -1,28 +1,27 @@
-//! The client's address as a trusted proxy tells it: by the PROXY protocol before the first
-//! request, or by `X-Forwarded-For` or `Forwarded` (RFC 7239) in each.
+//! The client's address by a trusted proxy: from the PROXY protocol before the first request, or
+//! from `X-Forwarded-For` or `Forwarded` (RFC 7239) in each request.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::address::{Networks, canonical};
+use super::address::Networks;
 use super::reject::Reject;
 use super::request::Request;
 
-/// The longest line of version 1, with its end.
+/// Bytes of a version 1 line, with its end ("The PROXY protocol", section 2.1).
 const MAX_LINE: usize = 107;
-/// The longest header of version 2 that is taken: addresses, and a few kilobytes of what a proxy
-/// knows of TLS.
+/// Bytes of a version 2 header: addresses, and a few kilobytes of what a proxy knows of TLS.
 const MAX_HEADER: usize = 4096;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What a connection of a proxy begins with ("The PROXY protocol", versions 1 and 2).
+/// How a proxy's connection begins ("The PROXY protocol", versions 1 and 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Preface {
-    /// No such header.
+    /// Without a PROXY header.
     None,
-    /// Perhaps one: more bytes will say.
+    /// More bytes will tell.
     Incomplete,
-    /// One of that length; the client's address, unless the proxy speaks for itself or does not
-    /// know it.
+    /// A header of that length; the client's address, unless the proxy speaks for itself or does
+    /// not know it.
     Header(usize, Option<IpAddr>),
 }
 
@@ -58,7 +57,7 @@ fn version_1(bytes: &[u8]) -> Result<Preface, Reject> {
     let source = match (family, source) {
         (Some("UNKNOWN"), _) => None,
         (Some("TCP4"), Some(Ok(source))) if source.is_ipv4() => Some(source),
-        (Some("TCP6"), Some(Ok(source))) if source.is_ipv6() => Some(canonical(source)),
+        (Some("TCP6"), Some(Ok(source))) if source.is_ipv6() => Some(source.to_canonical()),
         _ => return Err(Reject::Proxy),
     };
     Ok(Preface::Header(end + 1, source))
@@ -88,11 +87,14 @@ fn version_2(bytes: &[u8]) -> Result<Preface, Reject> {
         ),
         _ => None,
     };
-    Ok(Preface::Header(length, source.map(canonical)))
+    Ok(Preface::Header(
+        length,
+        source.map(|source: IpAddr| source.to_canonical()),
+    ))
 }
 
-/// The address that the request's fields tell, as far as those who wrote them are trusted. Proxies
-/// append, so the last address that is no trusted proxy's is the client's.
+/// The client's address. Proxies append to the fields, so it is the last address there that is not
+/// a trusted proxy's.
 pub(super) fn client(trusted: &Networks, peer: IpAddr, request: &Request<'_>) -> IpAddr {
     if trusted.is_empty() || !trusted.contain(peer) {
         return peer;
@@ -108,14 +110,13 @@ pub(super) fn client(trusted: &Networks, peer: IpAddr, request: &Request<'_>) ->
     let by_pairs = last(trusted, peer, by_pairs.into_iter().map(for_parameter));
     match (by_list, by_pairs) {
         (Some(client), None) | (None, Some(client)) => client,
-        // A proxy that writes one of them and passes the other on: whoever sent that one must gain
-        // nothing by it.
+        // The proxy writes one field and passes the other on, which a client may have forged.
         (Some(client), Some(other)) if client == other => client,
         _ => peer,
     }
 }
 
-/// The client by these members, in their order; `None` where there are none.
+/// The client by the members of one field; `None` without members.
 fn last<'b>(
     trusted: &Networks,
     peer: IpAddr,
@@ -126,7 +127,7 @@ fn last<'b>(
     }
     let mut client = peer;
     for member in members.rev() {
-        // What is no address was written by one that is trusted: it has nothing better.
+        // A trusted proxy wrote `unknown` or an obfuscated name: the last address stands.
         let Some(address) = member.and_then(address) else {
             break;
         };
@@ -153,7 +154,7 @@ fn for_parameter(element: &[u8]) -> Option<&[u8]> {
     )
 }
 
-/// An address, or one in brackets, with a port or without.
+/// `192.0.2.1`, `[2001:db8::1]`, each also with a port.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     let bare = text
@@ -164,23 +165,24 @@ fn address(text: &[u8]) -> Option<IpAddr> {
         .parse()
         .ok()
         .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
-    address.map(canonical)
+    address.map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::request;
+    use crate::http::request::{self, FieldRoom};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
     fn told(peer: IpAddr, fields: &str) -> String {
         let trusted: Networks = "10.0.0.0/8, fd00::/8".parse().unwrap_or_default();
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        request::parse(head.as_bytes(), |parsed| match parsed {
+        let mut room = FieldRoom::take();
+        match request::parse(head.as_bytes(), &mut room) {
             Ok(Some((request, _))) => client(&trusted, peer, &request).to_string(),
             _ => "no request".to_owned(),
-        })
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Why a request is refused, and what the client is told.
+//! Why a request is rejected, and the answer that says so.
 
-use super::response::Status;
+use super::status::Status;
 
-/// Why a request is refused. After any of these the connection is closed: where the next request
-/// begins is in doubt.
+/// Why a request is rejected. The connection closes after any of these: nobody knows where the next
+/// request begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reject {
     Malformed,
@@ -24,12 +24,11 @@ pub(super) enum Reject {
     BodyTooLarge,
     Slow,
     Incomplete,
-    Crowded,
+    OutOfMemory,
     Proxy,
 }
 
 impl Reject {
-    /// The answer's status and its sentence.
     pub(super) fn answer(self) -> (Status, &'static str) {
         match self {
             Reject::Malformed => (Status::BadRequest, "This is not a valid HTTP/1.1 request."),
@@ -93,7 +92,7 @@ impl Reject {
                 "The request ended before it was complete.",
             ),
             Reject::Proxy => (Status::BadRequest, "The PROXY header is malformed."),
-            Reject::Crowded => (
+            Reject::OutOfMemory => (
                 Status::ServiceUnavailable,
                 "Too many requests wait for memory. Please try again.",
             ),

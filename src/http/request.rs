@@ -1,70 +1,45 @@
 //! A request's head, from its first byte to the empty line that ends it.
 //!
-//! The rules are RFC 9112's for an origin server, as docs/http.md lists them. `httparse` has the
-//! grammar; what it takes and the RFC need not is refused here.
+//! The rules are RFC 9112's for an origin server; docs/http.md lists them. `httparse` has the
+//! grammar. What it accepts and a server need not is rejected here.
 
-use std::cell::RefCell;
-use std::mem::MaybeUninit;
+use std::cell::Cell;
 
 use super::framing::{Framing, framing};
+use super::method::Method;
 use super::reject::Reject;
 use super::target::Target;
 
-/// A request line longer than this is refused: browsers and proxies send up to 8 KiB (RFC 9112,
-/// section 3, asks for at least 8000 octets).
+/// Bytes of a request line: browsers and proxies send up to 8 KiB (RFC 9112, section 3, asks for at
+/// least 8000).
 pub(super) const MAX_LINE: usize = 8 * 1024;
-/// Header fields that take more than this are refused. Cookies for a whole domain rarely reach half
-/// of it.
+/// Bytes of all header fields: the cookies of a whole domain rarely reach half of it.
 pub(super) const MAX_FIELDS_BYTES: usize = 32 * 1024;
-/// More header fields than this are refused. A browser behind two proxies sends about 40.
+/// Header fields: a browser behind two proxies sends about 40.
 pub(super) const MAX_FIELDS: usize = 128;
-/// Empty lines before a request line that are passed over; one more is refused. Old clients sent
-/// one behind a body (RFC 9112, section 2.2).
+/// Empty lines before a request line: old clients sent one behind a body (RFC 9112, section 2.2).
 pub(super) const MAX_EMPTY_LINES: usize = 4;
-/// The most bytes a head can have: empty lines, request line, fields.
+/// Bytes of a head: empty lines, request line, fields.
 pub(super) const MAX_HEAD: usize = 2 * MAX_EMPTY_LINES + MAX_LINE + 2 + MAX_FIELDS_BYTES;
-
-/// A request's method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method<'b> {
-    /// GET
-    Get,
-    /// HEAD
-    Head,
-    /// Any other.
-    Other(&'b str),
-}
-
-impl<'b> Method<'b> {
-    /// Its name.
-    pub fn name(self) -> &'b str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Other(name) => name,
-        }
-    }
-}
 
 /// The head of one request. It borrows the bytes received.
 #[derive(Debug)]
 pub struct Request<'b> {
-    /// What is asked for.
     pub method: Method<'b>,
     /// The request target as it was sent.
     pub target: &'b str,
     path: &'b str,
-    fields: &'b [httparse::Header<'b>],
+    pub(super) fields: &'b [httparse::Header<'b>],
     pub(super) framing: Framing,
 }
 
 impl<'b> Request<'b> {
-    /// The target's path, without its query. Nothing in it is decoded.
+    /// The target's path without its query. Nothing is decoded.
     pub fn path(&self) -> &'b str {
         self.path
     }
 
-    /// The values of all fields of that name, which is to be given in lower case.
+    /// The values of all fields of that name.
     pub fn fields(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
         self.fields
             .iter()
@@ -73,44 +48,48 @@ impl<'b> Request<'b> {
     }
 }
 
-#[cfg(any(test, fuzzing))]
-impl<'b> Request<'b> {
-    pub(super) fn all_fields(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
-        self.fields.iter().map(|field| (field.name, field.value))
+/// Room for the fields of one head. The worker lends it: 4 KiB on its own stack would cost each
+/// connection a page.
+pub(super) struct FieldRoom<'b>(Vec<httparse::Header<'b>>);
+
+thread_local! {
+    static ROOM: Cell<Vec<httparse::Header<'static>>> = const { Cell::new(Vec::new()) };
+}
+
+impl FieldRoom<'_> {
+    pub(super) fn take() -> Self {
+        let mut fields = ROOM.take();
+        fields.reserve_exact(MAX_FIELDS);
+        FieldRoom(fields)
     }
 }
 
-/// Room for the fields of one head.
-type FieldRoom<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
-
-/// Parses the head at the beginning of `bytes`, and lends it with its length to `take`; none while
-/// it is not complete. `take` must not wait: the room for the fields is the worker's, since 4 KiB
-/// of it would cost each connection a page.
-pub(super) fn parse<R>(
-    bytes: &[u8],
-    take: impl FnOnce(Result<Option<(Request<'_>, usize)>, Reject>) -> R,
-) -> R {
-    thread_local! {
-        static ROOM: RefCell<FieldRoom<'static>> = const { RefCell::new([const { MaybeUninit::uninit() }; MAX_FIELDS]) };
+impl Drop for FieldRoom<'_> {
+    /// Gives the room back. It is empty, and collecting nothing in place keeps its allocation under
+    /// another lifetime.
+    fn drop(&mut self) {
+        let fields = std::mem::take(&mut self.0).into_iter();
+        ROOM.set(fields.map(|_| httparse::EMPTY_HEADER).collect());
     }
-    ROOM.with_borrow_mut(|room| {
-        // SAFETY: the room only ever holds uninitialised places, whose lifetime means nothing: they
-        // are written before they are read within this call, and never read after it.
-        let room =
-            unsafe { std::mem::transmute::<&mut FieldRoom<'static>, &mut FieldRoom<'_>>(room) };
-        take(parse_in(bytes, room))
-    })
 }
 
-fn parse_in<'b>(
+/// Parses the head at the beginning of `bytes`; returns it with its length, or `None` while it is
+/// incomplete.
+///
+/// # Errors
+/// As soon as no further byte can make it valid.
+pub(super) fn parse<'r, 'b>(
     bytes: &'b [u8],
-    room: &'b mut FieldRoom<'b>,
-) -> Result<Option<(Request<'b>, usize)>, Reject> {
+    room: &'r mut FieldRoom<'b>,
+) -> Result<Option<(Request<'r>, usize)>, Reject> {
     let skipped = empty_lines(bytes)?;
     let bytes = &bytes[skipped..];
     let mut head = httparse::Request::new(&mut []);
-    let parsed =
-        httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut head, bytes, room);
+    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
+        &mut head,
+        bytes,
+        &mut room.0.spare_capacity_mut()[..MAX_FIELDS],
+    );
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if has_bare_lf(bytes) => return Err(Reject::LineEnd),
@@ -128,41 +107,34 @@ fn parse_in<'b>(
     let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
         return Err(Reject::Malformed);
     };
-    let method = match method {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        other => Method::Other(other),
-    };
+    let method = Method::parse(method);
     let parts = Target::parse(target, method)?;
     let (framing, host) = framing(head.headers, version == 0)?;
     parts.check_host(host)?;
-    Ok(Some((
-        Request {
-            method,
-            target,
-            path: parts.path,
-            fields: head.headers,
-            framing,
-        },
-        skipped + length,
-    )))
+    let request = Request {
+        method,
+        target,
+        path: parts.path,
+        fields: head.headers,
+        framing,
+    };
+    Ok(Some((request, skipped + length)))
 }
 
-/// Whether parsing again is of use, after `new` more bytes came behind a head that was not
-/// complete. A head that comes byte by byte is parsed once a line and not once a byte, so that it
-/// costs little however it comes.
+/// Whether an incomplete head may be parsed again, `new` bytes having come. One that comes byte by
+/// byte is parsed once per line, not once per byte.
 pub(super) fn may_go_on(unread: &[u8], new: usize) -> bool {
     let (before, new) = unread.split_at(unread.len() - new.min(unread.len()));
-    // The first bytes are parsed whatever they are, so that what is no HTTP is refused at once.
+    // The first bytes are parsed whatever they are: what is no HTTP is rejected at once.
     before.is_empty() || unread.len() > MAX_HEAD || new.contains(&b'\n')
 }
 
-/// Whether these bytes of a head that is not complete are more than empty lines before one.
+/// Whether these bytes of an incomplete head are more than empty lines before it.
 pub(super) fn has_begun(unread: &[u8]) -> bool {
     !unread.iter().eq(b"\r\n".iter().cycle().take(unread.len()))
 }
 
-/// Whether these bytes begin with a HEAD request, whatever becomes of it.
+/// Whether a HEAD request begins here, valid or not.
 pub(super) fn is_head(unread: &[u8]) -> bool {
     let first = unread
         .iter()
@@ -170,7 +142,7 @@ pub(super) fn is_head(unread: &[u8]) -> bool {
     first.is_some_and(|first| unread[first..].starts_with(b"HEAD "))
 }
 
-/// The bytes of the empty lines before the request line (RFC 9112, section 2.2).
+/// Bytes of the empty lines before the request line (RFC 9112, section 2.2).
 fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
     let lines = bytes
         .chunks_exact(2)
@@ -183,20 +155,20 @@ fn empty_lines(bytes: &[u8]) -> Result<usize, Reject> {
     }
 }
 
-/// Whether a line ends with LF alone. RFC 9112, section 2.2, lets a server take that for a line's
-/// end; servers that do and servers that do not read different messages in the same bytes, so here
-/// nobody has to guess. Bare CR and NUL are already `httparse`'s to refuse.
+/// Whether a line ends with LF alone. RFC 9112, section 2.2, lets a server accept that; servers
+/// that do and servers that do not read different messages in the same bytes. `httparse` rejects
+/// bare CR and NUL.
 fn has_bare_lf(bytes: &[u8]) -> bool {
-    // The first byte is no LF: empty lines are gone. Without a branch, so that it is done 16 bytes
-    // at a time.
+    // The first byte is no LF: empty lines are gone. Without a branch, so that the compiler takes
+    // 16 bytes at a time.
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
     pairs.fold(false, |found, (before, byte)| {
         found | ((*byte == b'\n') & (*before != b'\r'))
     })
 }
 
-/// RFC 9110, section 15.6.6, where there is the name of a version that this server does not speak,
-/// as in HTTP/2's preface; anything else in its place is malformed.
+/// RFC 9110, section 15.6.6, for the name of a version that this server does not speak, as in
+/// HTTP/2's preface; anything else is malformed.
 #[cold]
 fn wrong_version(bytes: &[u8]) -> Reject {
     let line = bytes
@@ -219,7 +191,7 @@ fn wrong_version(bytes: &[u8]) -> Reject {
     }
 }
 
-/// Whether the head, complete or not, is beyond a limit. There are no empty lines before it.
+/// Whether the head, complete or not, exceeds a limit. No empty lines precede it.
 fn too_large(bytes: &[u8]) -> Option<Reject> {
     let longest = MAX_LINE + 2;
     match bytes.iter().take(longest).position(|byte| *byte == b'\n') {
@@ -234,15 +206,23 @@ mod tests {
     use super::*;
     use crate::http::framing::Persistence;
 
-    /// What a head comes to: its framing with its path, or why not.
+    /// A head's framing, path and length.
     fn outcome(bytes: &[u8]) -> Result<Option<(Framing, String, usize)>, Reject> {
-        parse(bytes, |parsed| {
-            Ok(parsed?
-                .map(|(request, length)| (request.framing, request.path().to_owned(), length)))
-        })
+        let parsed = parse(bytes, &mut FieldRoom::take())?
+            .map(|(request, length)| (request.framing, request.path().to_owned(), length));
+        Ok(parsed)
+    }
+
+    #[test]
+    fn a_worker_keeps_its_room() {
+        let room = FieldRoom::take();
+        let allocation = room.0.as_ptr();
+        drop(room);
+        assert_eq!(FieldRoom::take().0.as_ptr(), allocation);
     }
 
     const PLAIN: &[u8] = b"GET /stats?x=1 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
+    const PLAIN_LENGTH: usize = PLAIN.len();
 
     #[test]
     fn a_head_cut_at_any_byte_is_partial_and_whole_it_is_complete() {
@@ -251,7 +231,7 @@ mod tests {
         }
         let whole = outcome(PLAIN);
         assert!(
-            matches!(&whole, Ok(Some((_, path, length))) if path == "/stats" && *length == PLAIN.len()),
+            matches!(&whole, Ok(Some((_, path, PLAIN_LENGTH))) if path == "/stats"),
             "{whole:?}"
         );
     }

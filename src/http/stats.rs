@@ -1,26 +1,24 @@
-//! What the front door counts about itself, for `/metrics`. Each worker has its own counters, on
-//! its own cache lines.
+//! What the HTTP server counts for `/metrics`. Each worker has its own counters, on its own cache
+//! lines.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Kind;
-use super::registry::Phase;
-use super::response::Status;
+use super::phase::Phase;
+use super::status::Status;
 
-/// The kinds of answers, each at its own number, as a label.
+/// Labels of [`Kind`], each at its own number.
 const KINDS: [&str; 4] = ["visit", "probe", "prefetch", "other"];
 
-/// Counters of the front door.
 #[derive(Debug)]
 pub struct Stats {
     workers: Box<[PerWorker]>,
-    /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Connections refused because too many were open.
+    /// Connections beyond the limit.
     pub refused: AtomicU64,
-    /// Connections that are open.
+    /// Connections that are served now.
     pub open: AtomicUsize,
-    /// Connections evicted, by what they were doing.
+    /// Connections evicted, by phase.
     evicted: [AtomicU64; Phase::ALL.len()],
 }
 
@@ -33,7 +31,6 @@ struct PerWorker {
 }
 
 impl Stats {
-    /// Counters for that many workers.
     pub fn new(workers: usize) -> Self {
         let workers = (0..workers).map(|_| PerWorker::default()).collect();
         Stats {
@@ -49,7 +46,7 @@ impl Stats {
         self.evicted[phase as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections evicted to make room for others, by what they were doing.
+    /// Connections evicted to make room for others, by phase.
     pub fn evictions(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let names = ["idle", "reading", "serving", "writing", "following"];
         names
@@ -59,13 +56,12 @@ impl Stats {
     }
 
     pub(super) fn answered(&self, worker: usize, kind: Kind, status: Status) {
-        // Only this worker writes here, so a plain load and store would do; an uncontended add
-        // costs little more.
+        // Only this worker writes here: the add is uncontended.
         self.workers[worker].answers[kind as usize][status as usize]
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Answers given, by kind and status.
+    /// Answers by kind and status.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, Status, u64)> {
         KINDS.into_iter().enumerate().flat_map(move |(kind, name)| {
             Status::ALL.into_iter().map(move |status| {

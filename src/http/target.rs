@@ -2,29 +2,27 @@
 
 use std::net::Ipv6Addr;
 
+use super::method::Method;
 use super::reject::Reject;
-use super::request::Method;
 
-/// A target, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target<'b> {
-    /// The path, as it was sent: nothing is decoded, so that there is one reading of it. `*` for
-    /// the server as a whole.
+    /// The path as it was sent: nothing is decoded. `*` means the server as a whole.
     pub(super) path: &'b str,
-    /// The authority of a target in absolute-form, with the port that its scheme implies.
+    /// The authority of the absolute-form, with the port that its scheme implies.
     pub(super) authority: Option<(&'b [u8], u16)>,
 }
 
 impl<'b> Target<'b> {
     /// Section 3.2: origin-form (a path), absolute-form (an http or https URI), or `*` for OPTIONS.
-    /// The authority-form is for CONNECT alone, and no proxy is here.
+    /// The authority-form is for CONNECT alone, and this is no proxy.
     pub(super) fn parse(target: &'b str, method: Method<'_>) -> Result<Target<'b>, Reject> {
         if method == Method::Other("CONNECT") {
             return Err(Reject::Tunnel);
         }
-        // A fragment is never sent (section 3.2), and servers disagree on whether one would belong
-        // to the path; what is not ASCII is no part of a URI (RFC 3986, section 2). All else that
-        // is visible is taken as it is: browsers leave some of it unencoded.
+        // No client sends a fragment (section 3.2), and servers disagree on whether one would
+        // belong to the path. A URI is ASCII (RFC 3986, section 2). Every other visible character
+        // passes: browsers leave some unencoded.
         if target.bytes().any(|byte| byte == b'#' || !byte.is_ascii()) {
             return Err(Reject::Target);
         }
@@ -62,8 +60,8 @@ impl<'b> Target<'b> {
         })
     }
 
-    /// Section 3.2: a client that sends the absolute-form sends its authority in Host too. Where
-    /// they differ, somebody on the way may have gone by the other one.
+    /// Section 3.2: a client that sends the absolute-form sends the same authority in Host. Where
+    /// they differ, a proxy may have gone by the other one.
     pub(super) fn check_host(&self, host: Option<&[u8]>) -> Result<(), Reject> {
         let (Some((authority, port)), Some(host)) = (self.authority, host) else {
             return Ok(());
@@ -85,19 +83,18 @@ fn without_query(path: &str) -> &str {
     path.split_once('?').map_or(path, |(path, _)| path)
 }
 
-/// What follows the scheme, which has no case (RFC 9110, section 4.2.3).
+/// What follows the scheme, in any case (RFC 9110, section 4.2.3).
 fn after_scheme<'b>(target: &'b str, scheme: &str) -> Option<&'b str> {
     let (start, rest) = target.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// Whether that is `uri-host [ ":" port ]` (RFC 9110, section 7.2), or empty.
+/// Whether this is `uri-host [ ":" port ]` (RFC 9110, section 7.2), or empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
     split_host(value).is_some()
 }
 
-/// The host and, where there is one, the port; none where they are not valid (RFC 3986, section
-/// 3.2).
+/// The host and the port; `None` where they are not valid (RFC 3986, section 3.2).
 fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let length = if value.first() == Some(&b'[') {
         let end = value.iter().position(|byte| *byte == b']')?;
@@ -121,8 +118,8 @@ fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     }
 }
 
-/// A registered name or an IPv4 address. The grammar's sub-delims are left out: no host has them,
-/// and `a,b` would be what a server makes of two Host fields.
+/// A registered name or an IPv4 address, without the grammar's sub-delims: no host has them, and a
+/// server that joins two Host fields makes `a,b` of them.
 fn is_name(name: &[u8]) -> bool {
     let mut bytes = name.iter();
     while let Some(byte) = bytes.next() {

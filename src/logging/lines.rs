@@ -1,4 +1,4 @@
-//! How a log line reads, as text and as JSON: one line each, whatever a message holds.
+//! The forms of a log line, text and JSON: one line each, whatever a message holds.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use log::Level;
 use crate::config::LogFormat;
 use crate::http::Access;
 
-/// An event's line, with its end.
+/// An event's line with its line end.
 pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &str) -> String {
     let time = rfc3339(now);
     let mut line = String::with_capacity(message.len() + 48);
@@ -32,8 +32,8 @@ pub(super) fn event(format: LogFormat, now: SystemTime, level: Level, message: &
     line
 }
 
-/// A request's line, with its end. Written for each request under a lock that all workers share, so
-/// it is put together from digits and slices, without the formatting machinery.
+/// Appends a request's line with its line end. All workers share the lock around this, so it joins
+/// digits and slices instead of formatting.
 pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, line: &mut String) {
     let Access {
         client,
@@ -95,8 +95,7 @@ pub(super) fn access(format: LogFormat, now: SystemTime, access: &Access<'_>, li
     line.push('\n');
 }
 
-/// Appends the time as [`rfc3339`] has it, of which each thread keeps the part that stays the same
-/// for a second.
+/// Appends the time as [`rfc3339`] does. Each thread keeps the part that changes once a second.
 fn write_time(now: SystemTime, into: &mut String) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
@@ -127,7 +126,7 @@ fn write_address(address: IpAddr, into: &mut String) {
             }
         }
         IpAddr::V6(address) => {
-            // Writing to a String cannot fail, here and below.
+            // Writing to a String cannot fail.
             let _ = write!(into, "{address}");
         }
     }
@@ -140,14 +139,13 @@ fn write_ms(time: Duration, into: &mut String) {
     write_three(time.subsec_micros() % 1000, into);
 }
 
-/// Three digits.
 fn write_three(number: u32, into: &mut String) {
     for unit in [100, 10, 1] {
         into.push(char::from(b'0' + (number / unit % 10) as u8));
     }
 }
 
-/// Whether text needs no escape anywhere: nearly all of it.
+/// Whether text needs no escape, as nearly all does.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
@@ -168,7 +166,7 @@ fn escape_text(text: &str, into: &mut String) {
 }
 
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7).
-fn escape_json(text: &str, into: &mut String) {
+pub(crate) fn escape_json(text: &str, into: &mut String) {
     if is_plain(text) {
         return into.push_str(text);
     }
@@ -178,7 +176,7 @@ fn escape_json(text: &str, into: &mut String) {
             '\\' => into.push_str("\\\\"),
             '\n' => into.push_str("\\n"),
             c if c.is_control() => {
-                // Control characters are all below U+00A0, so four digits are enough.
+                // Control characters are below U+00A0: four digits suffice.
                 let _ = write!(into, "\\u{:04x}", u32::from(c));
             }
             c => into.push(c),
@@ -186,8 +184,7 @@ fn escape_json(text: &str, into: &mut String) {
     }
 }
 
-/// `2026-01-31T12:00:00.000Z`, by the civil calendar (days since 1970 to a date as H. Hinnant
-/// describes it in "chrono-Compatible Low-Level Date Algorithms").
+/// `2026-01-31T12:00:00.000Z` (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -241,7 +238,8 @@ mod tests {
         access(LogFormat::Json, now, &one, &mut json);
         assert_eq!(
             text,
-            "2000-02-28T23:59:59.007Z ACCESS 192.0.2.10 GET /a?b=\"\u{e9} 404 123 12.034ms 50.000ms \"curl \\\"8\\\"\"\n"
+            "2000-02-28T23:59:59.007Z ACCESS 192.0.2.10 GET /a?b=\"\u{e9} 404 123 \
+             12.034ms 50.000ms \"curl \\\"8\\\"\"\n"
         );
         assert_eq!(
             json,

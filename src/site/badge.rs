@@ -1,16 +1,20 @@
-//! The total as a badge for other pages: an SVG of this server's own, or JSON that shields.io draws
-//! one from.
+//! The total as a badge for other pages: an SVG, or JSON from which shields.io draws one.
 
 use std::fmt::Write as _;
 
+use super::negotiation::Format;
+use super::refusal::refuse;
+use super::routes::{self, BadgeRequest};
 use super::text::{escape_xml, json_string};
+use super::{Session, Site};
+use crate::http::{Answer, Answered, Status};
 
-/// Characters of a label; more would be no badge.
+/// Characters of a label.
 const MAX_LABEL: usize = 40;
-/// Other pages and their proxies may keep it for so long.
+/// Seconds for which other pages and their proxies may keep a badge.
 pub(super) const FRESH_S: u32 = 60;
 
-/// Colours by the names that shields.io has for them.
+/// The colours of shields.io.
 const NAMED: &[(&str, u32)] = &[
     ("brightgreen", 0x44_cc_11),
     ("green", 0x97_ca_00),
@@ -26,7 +30,6 @@ const NAMED: &[(&str, u32)] = &[
 /// The green of the page.
 const DEFAULT_COLOUR: u32 = 0x0b_6e_4f;
 
-/// How a badge is to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Badge {
     label: String,
@@ -35,8 +38,7 @@ pub(super) struct Badge {
 }
 
 impl Badge {
-    /// The badge that a query asks for. A label is cut to a bound; a colour that is none is the
-    /// usual one.
+    /// The badge of a query. It cuts a long label, and replaces an unknown colour by the default.
     pub(super) fn new(label: Option<&str>, colour: Option<&str>) -> Badge {
         let label = label
             .map(str::trim)
@@ -48,8 +50,7 @@ impl Badge {
         }
     }
 
-    /// What tells this badge with this total from every other: an entity tag (RFC 9110, section
-    /// 8.8.3).
+    /// The entity tag of this badge with this total (RFC 9110, section 8.8.3).
     pub(super) fn tag(&self, total: u64) -> String {
         // FNV-1a, 64 bits: the label is bounded, and nobody gains by a collision.
         let hash = self
@@ -61,7 +62,6 @@ impl Badge {
         format!("\"{total:x}-{:x}-{hash:x}\"", self.colour)
     }
 
-    /// The picture.
     pub(super) fn svg(&self, total: u64) -> String {
         let total = total.to_string();
         let (left, right) = (width(&self.label), width(&total));
@@ -78,14 +78,16 @@ impl Badge {
         // Writing to a String cannot fail.
         let _ = write!(
             svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{all}\" height=\"20\" role=\"img\" aria-label=\"{label}: {total}\">\
-             <title>{label}: {total}</title>\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{all}\" height=\"20\" role=\"img\" \
+             aria-label=\"{label}: {total}\"><title>{label}: {total}</title>\
              <clipPath id=\"r\"><rect width=\"{all}\" height=\"20\" rx=\"3\"/></clipPath>\
              <g clip-path=\"url(#r)\"><path fill=\"#444\" d=\"M0 0h{label_box}v20H0z\"/>\
              <path fill=\"#{:06x}\" d=\"M{label_box} 0h{total_box}v20h-{total_box}z\"/></g>\
-             <g text-anchor=\"middle\" font-family=\"Verdana,DejaVu Sans,Geneva,sans-serif\" font-size=\"11\">\
+             <g text-anchor=\"middle\" font-family=\"Verdana,DejaVu Sans,Geneva,sans-serif\" \
+             font-size=\"11\">\
              <text x=\"{}\" y=\"14\" fill=\"#fff\" textLength=\"{left}\">{label}</text>\
-             <text x=\"{}\" y=\"14\" fill=\"{ink}\" textLength=\"{right}\">{total}</text></g></svg>",
+             <text x=\"{}\" y=\"14\" fill=\"{ink}\" textLength=\"{right}\">{total}</text>\
+             </g></svg>",
             self.colour,
             label_box / 2,
             label_box + total_box / 2,
@@ -93,7 +95,7 @@ impl Badge {
         svg
     }
 
-    /// The same for shields.io's endpoint badge, in its schema 1.
+    /// Schema 1 of shields.io's endpoint badge.
     pub(super) fn json(&self, total: u64) -> String {
         let mut json = String::from("{\"schemaVersion\":1,\"label\":");
         json_string(&self.label, &mut json);
@@ -104,6 +106,42 @@ impl Badge {
             self.colour
         );
         json
+    }
+}
+
+impl Site {
+    /// Answers with the badge, or says that the client has it already (RFC 9110, section 13.2.2).
+    pub(super) fn badge(
+        &self,
+        session: &Session,
+        request: &BadgeRequest,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let total = match self.peek(session) {
+            Ok(count) => count.total,
+            Err(reason) => return refuse(reason, Format::Json, answer),
+        };
+        let BadgeRequest { badge, json, .. } = request;
+        let tag = badge.tag(total);
+        let fields = routes::badge_fields(*json, &tag);
+        let names = |listed: &str| listed == "*" || listed == tag;
+        if let Some(tags) = &request.if_match
+            && !tags.split(',').map(str::trim).any(names)
+        {
+            return answer.send(Status::PreconditionFailed, &fields, b"");
+        }
+        // The weak comparison: `W/` plays no part in it.
+        let names_weakly = |listed: &str| names(listed) || listed.strip_prefix("W/") == Some(&tag);
+        let mut tags = request.if_none_match.split(',').map(str::trim);
+        if tags.any(names_weakly) {
+            return answer.send_head(Status::NotModified, &fields);
+        }
+        let body = if *json {
+            badge.json(total)
+        } else {
+            badge.svg(total)
+        };
+        answer.send(Status::Ok, &fields, body.as_bytes())
     }
 }
 
@@ -131,15 +169,14 @@ fn parse_colour(text: &str) -> Option<u32> {
     }
 }
 
-/// Whether dark text is read better on it than white: by relative luminance (WCAG 2.2), without its
+/// Whether dark text reads better on it than white: relative luminance (WCAG 2.2) without its
 /// gamma.
 fn is_light(colour: u32) -> bool {
     let [_, red, green, blue] = colour.to_be_bytes().map(u32::from);
     red * 2126 + green * 7152 + blue * 722 > 120 * 10_000
 }
 
-/// About the width of the text in Verdana at 11 pixels. `textLength` makes it so where the font is
-/// another.
+/// About the width of the text in Verdana at 11 pixels. `textLength` stretches other fonts to it.
 fn width(text: &str) -> usize {
     let tenths = |c: char| match c {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '!' | '|' | '\'' | ' ' => 39,

@@ -1,5 +1,5 @@
-//! The history as charts: three figures with one path each, of which the style shows the one that
-//! the address names.
+//! The history as charts: three figures with one path each. The style shows the one that the
+//! address names.
 
 use std::fmt::Write as _;
 
@@ -7,16 +7,15 @@ use super::negotiation::Language;
 use super::text::{grouped, utc};
 use crate::visits::history::{History, Series, Step};
 
-/// Units of the drawing from one bar to the next; live.js has the same.
+/// From one bar to the next, in units of the drawing; live.js has the same numbers.
 const PITCH: usize = 10;
-/// Height of the drawing.
 const HEIGHT: u64 = 100;
-/// The highest bar; what is left is room above it.
+/// The highest bar, with room above it.
 const HIGHEST: u64 = 96;
-/// A bar that is not zero is seen.
+/// The lowest bar above zero, so that it is visible.
 const LOWEST: u64 = 2;
 
-/// What the charts say, in one language.
+/// The charts' texts in one language.
 struct Words {
     /// For each of [`Step::ALL`].
     captions: [&'static str; 3],
@@ -42,7 +41,7 @@ const ENGLISH: Words = Words {
     unavailable: "The history is unavailable now.",
 };
 
-/// The figure's identifier, which is also what `?by=` takes.
+/// The figure's identifier, and the step's name in `?by=`.
 pub(super) fn name(step: Step) -> &'static str {
     match step {
         Step::Minute => "minute",
@@ -51,7 +50,7 @@ pub(super) fn name(step: Step) -> &'static str {
     }
 }
 
-/// The three figures. The minutes come last: so the style can show them where no other is named.
+/// The three figures. The minutes come last, so the style can show them by default.
 #[cold]
 pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let words = words(language);
@@ -83,9 +82,10 @@ fn figure(series: &Series, words: &Words, language: Language, html: &mut String)
     let points = series.visits.len();
     let _ = write!(
         html,
-        "<figure id=\"{name}\"><figcaption id=\"{name}-caption\">{} <small><b class=\"sum\">{}</b> {}, \
-         <b class=\"most\">{}</b> {}</small></figcaption>\
-         <svg viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-labelledby=\"{name}-caption\">\
+        "<figure id=\"{name}\"><figcaption id=\"{name}-caption\">{} \
+         <small><b class=\"sum\">{}</b> {}, <b class=\"most\">{}</b> {}</small></figcaption>\
+         <svg viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-labelledby=\"{name}-caption\">\
          <path d=\"{}\"/></svg><p class=\"axis\">",
         words.captions[series.step as usize],
         shown(series.visits.iter().sum()),
@@ -101,11 +101,11 @@ fn figure(series: &Series, words: &Words, language: Language, html: &mut String)
     html.push_str("</p></figure>");
 }
 
-/// A vertical line for each point that is not zero.
+/// A vertical line for each point above zero.
 fn path(visits: &[u64], most: u64) -> String {
     let mut path = String::with_capacity(visits.len() * 10);
     for (index, count) in visits.iter().enumerate().filter(|(_, count)| **count > 0) {
-        // In 128 bits: a product of two counts fits into no less.
+        // A product of two counts needs 128 bits.
         let height = (u128::from(*count) * u128::from(HIGHEST) / u128::from(most.max(1))) as u64;
         let top = HEIGHT - height.max(LOWEST);
         let _ = write!(path, "M{} {top}V{HEIGHT}", index * PITCH + PITCH / 2);
@@ -113,7 +113,7 @@ fn path(visits: &[u64], most: u64) -> String {
     path
 }
 
-/// Where a point begins, as a person of that language writes it; the zone is said once.
+/// A point's start as a person of that language writes it.
 fn time(series: &Series, index: usize, language: Language, zone: &str, html: &mut String) {
     let full = utc(series.start_of(index));
     let (year, month, day) = (&full[..4], &full[5..7], &full[8..10]);

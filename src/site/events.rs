@@ -1,67 +1,65 @@
-//! `/events`: the numbers and the newest points of the history, told to all who listen, once a
-//! second at most.
+//! `/events`: the numbers and the newest points of the history, sent to all listeners at most once
+//! a second.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use may::coroutine;
-
 use super::chart::name;
-use super::{Site, Waiting, write_count};
-use crate::clock;
-use crate::http::{Feed, Service};
+use super::negotiation::Format;
+use super::refusal::refuse;
+use super::{Session, Site, routes, write_count};
+use crate::http::{Answer, Answered, Feed, Service};
 use crate::visits::history::{History, Step};
-use crate::visits::{Count, StoreState};
+use crate::visits::{Count, Refused, StoreState};
+use crate::{clock, workers};
 
-/// Time between two messages, in milliseconds.
+/// Time between two messages.
 const PERIOD_MS: u64 = 1000;
-/// Without news listeners are told that the connection stands, and so find out when it does not.
+/// Without news listeners get a heartbeat this often, and so learn that the connection is lost.
 const HEARTBEAT_MS: u64 = 15_000;
 /// A comment, which a browser drops.
 const HEARTBEAT: &[u8] = b":\n\n";
-/// A listener that lost its connection waits this long, in milliseconds, before it comes again.
+/// Milliseconds after which a listener that lost its connection reconnects.
 const RETRY: &str = "retry: 2000\n\n";
-/// How long a message waits for the history; without it the numbers are told all the same.
+/// How long a message waits for the history. Without it the numbers are sent alone.
 const HISTORY_WAIT: Duration = Duration::from_millis(500);
 /// The worker that makes the messages.
 const WORKER: usize = 0;
 
-/// What is told to listeners, and when it was last.
 #[derive(Debug)]
 pub(super) struct Events {
     pub(super) feed: Arc<Feed>,
+    /// When the last message was begun.
     begun_ms: AtomicU64,
-    told_ms: AtomicU64,
+    /// When the last message or heartbeat was sent.
+    sent_ms: AtomicU64,
     busy: AtomicBool,
-    last: std::sync::Mutex<String>,
+    last: Mutex<String>,
 }
 
 impl Events {
     pub(super) fn new(workers: usize) -> Self {
-        let feed = Arc::new(Feed::new(workers));
-        let (begun_ms, told_ms, busy) =
-            (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
         Events {
-            feed,
-            begun_ms,
-            told_ms,
-            busy,
-            last: std::sync::Mutex::default(),
+            feed: Arc::new(Feed::new(workers)),
+            begun_ms: AtomicU64::new(0),
+            sent_ms: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            last: Mutex::default(),
         }
     }
 }
 
 impl Site {
-    /// Tells all listeners what is new, when it is time. To be called at each tick of the clock.
+    /// Sends listeners what is new, when it is time. Call it at each tick of the clock.
     pub fn tick(self: &Arc<Self>) {
         let events = &self.events;
         let now = clock::monotonic_ms();
         if now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
             return;
         }
-        if events.feed.followers() == 0 && !self.is_count_wanted() {
+        if events.feed.followers() == 0 && !self.takes_count_wanted() {
             return;
         }
         if events.busy.swap(true, Ordering::AcqRel) {
@@ -69,48 +67,52 @@ impl Site {
         }
         events.begun_ms.store(now, Ordering::Relaxed);
         let site = Arc::clone(self);
-        let tell = move || {
-            site.tell();
+        let send = move || {
+            site.send_event();
             site.events.busy.store(false, Ordering::Release);
         };
-        // SAFETY: it only ever runs on that worker, whose thread-local values it holds over no
-        // wait.
-        if let Err(error) = unsafe { coroutine::Builder::new().id(WORKER).spawn(tell) } {
-            log::error!("listeners could not be told: {error}");
+        if let Err(error) = workers::spawn(WORKER, send) {
+            log::error!("cannot send events: {error}");
             events.busy.store(false, Ordering::Release);
         }
     }
 
-    fn tell(&self) {
+    /// Whether `/metrics` needs newer numbers. Never before there are any.
+    fn takes_count_wanted(&self) -> bool {
+        self.visits.is_ready() && self.count_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    fn send_event(&self) {
         let message = self.message(&self.session(WORKER));
         let events = &self.events;
         let now = clock::monotonic_ms();
-        let mut last = events
-            .last
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = events.last.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != message {
             events.feed.publish(message.as_bytes());
             *last = message;
-        } else if now >= events.told_ms.load(Ordering::Relaxed) + HEARTBEAT_MS {
+        } else if now >= events.sent_ms.load(Ordering::Relaxed) + HEARTBEAT_MS {
             events.feed.publish(HEARTBEAT);
         } else {
             return;
         }
-        events.told_ms.store(now, Ordering::Relaxed);
+        events.sent_ms.store(now, Ordering::Relaxed);
     }
 
-    /// What a listener is told first.
-    pub(super) fn greeting(&self, waiting: &Waiting) -> String {
-        RETRY.to_owned() + &self.message(waiting)
+    pub(super) fn follow_events(&self, session: &Session, answer: Answer<'_>) -> Answered {
+        if self.is_draining() {
+            return refuse(Refused::Closing, Format::Json, answer);
+        }
+        let first = RETRY.to_owned() + &self.message(session);
+        answer.follow(routes::EVENTS_FIELDS, first.as_bytes(), &self.events.feed)
     }
 
-    fn message(&self, waiting: &Waiting) -> String {
-        let count = self.peek(waiting).ok();
-        // Without listeners the count alone is wanted.
-        let history = count.filter(|_| self.events.feed.followers() > 0);
-        let history =
-            history.and_then(|_| self.visits.read_history(&waiting.waiter, HISTORY_WAIT).ok());
+    fn message(&self, session: &Session) -> String {
+        let count = self.peek(session).ok();
+        // Without listeners only `/metrics` wants the count.
+        let wants_history = count.is_some() && self.events.feed.followers() > 0;
+        let history = wants_history
+            .then(|| self.visits.read_history(&session.waiter, HISTORY_WAIT).ok())
+            .flatten();
         let up = self
             .visits
             .store_states()

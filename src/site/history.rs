@@ -1,12 +1,43 @@
 //! `/history`: the history as JSON or as CSV.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::chart::name;
+use super::negotiation::Format;
+use super::refusal::refuse;
 use super::text::utc;
+use super::{Site, routes};
+use crate::http::{Answer, Answered, Status};
+use crate::visits::Waiter;
 use crate::visits::history::{History, Step};
 
-/// The step that `?by=` names; the minute when it is not there. None for any other word.
+/// How long a request waits for the history.
+const HISTORY_WAIT: Duration = Duration::from_secs(4);
+
+impl Site {
+    pub(super) fn history(
+        &self,
+        waiter: &Arc<Waiter>,
+        step: Step,
+        csv: bool,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let history = match self.visits.read_history(waiter, HISTORY_WAIT) {
+            Ok(history) => history,
+            Err(reason) => return refuse(reason, Format::Json, answer),
+        };
+        let (fields, body) = if csv {
+            (routes::HISTORY_CSV_FIELDS, self::csv(&history, step))
+        } else {
+            (routes::HISTORY_JSON_FIELDS, json(&history, step))
+        };
+        answer.send(Status::Ok, fields, body.as_bytes())
+    }
+}
+
+/// The step that `?by=` names, by default the minute; `None` for an unknown word.
 pub(super) fn step(by: Option<&str>) -> Option<Step> {
     let Some(by) = by else {
         return Some(Step::Minute);
@@ -16,7 +47,7 @@ pub(super) fn step(by: Option<&str>) -> Option<Step> {
 
 /// `{"by":"minute","step_seconds":60,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`
 #[cold]
-pub(super) fn json(history: &History, step: Step) -> String {
+fn json(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut json = String::with_capacity(6 * 1024);
     // Writing to a String cannot fail, here and below.
@@ -38,9 +69,9 @@ pub(super) fn json(history: &History, step: Step) -> String {
     json
 }
 
-/// A line for each point under `start,visits` (RFC 4180).
+/// One line per point under `start,visits` (RFC 4180).
 #[cold]
-pub(super) fn csv(history: &History, step: Step) -> String {
+fn csv(history: &History, step: Step) -> String {
     let series = history.of(step);
     let mut csv = String::from("start,visits\r\n");
     for (index, visits) in series.visits.iter().enumerate() {

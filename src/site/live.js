@@ -57,9 +57,9 @@
     const item = byId(id);
     if (!item) return;
     const word = item.querySelector('b');
-    word.dataset.up ??= item.classList.contains('away') ? word.dataset.away : word.textContent;
-    item.classList.toggle('away', !up);
-    word.textContent = up ? word.dataset.up : word.dataset.away;
+    word.dataset.up ??= item.classList.contains('down') ? word.dataset.down : word.textContent;
+    item.classList.toggle('down', !up);
+    word.textContent = up ? word.dataset.up : word.dataset.down;
   };
 
   let live = false;

@@ -1,4 +1,4 @@
-//! What the site measures of visits, for `/metrics`. Each worker has its own numbers, on its own
+//! What the site measures of visits for `/metrics`. Each worker has its own numbers, on its own
 //! cache lines.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,35 +10,34 @@ use crate::visits::{Count, Refused};
 const BOUNDS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
-/// The counter is away.
+/// Stands for a counter that is down.
 const DOWN: i64 = i64::MIN;
-/// Why visits are refused, as a label.
+/// Labels of [`Reason`].
 const REASONS: [&str; 6] = ["starting", "ledger", "overload", "late", "stopping", "rate"];
 
-/// Measures of all workers.
 #[derive(Debug)]
 pub(super) struct Measures {
     workers: Box<[PerWorker]>,
     refused: [AtomicU64; REASONS.len()],
 }
 
-/// Cache lines in pairs, since processors fetch them so.
+/// Two cache lines, since processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct PerWorker {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     sum_us: AtomicU64,
-    /// When these two were the newest, on the coarse clock; 0: never.
-    told_ms: AtomicU64,
+    /// When the two numbers below were read, on the coarse clock; 0: never.
+    counted_ms: AtomicU64,
     total: AtomicU64,
     cache: AtomicI64,
 }
 
 /// Why a visit got no numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum Reason {
     Visits(Refused),
-    /// Too many by one address.
+    /// The rate limit.
     Rate,
 }
 
@@ -51,7 +50,7 @@ impl Measures {
         }
     }
 
-    /// A visit was answered with its numbers, so long after its arrival.
+    /// A visit got its numbers `took` after its arrival.
     pub(super) fn visited(&self, worker: usize, took: Duration, count: Count, now_ms: u64) {
         let one = &self.workers[worker];
         let seconds = took.as_secs_f64();
@@ -64,28 +63,27 @@ impl Measures {
             u64::try_from(took.as_micros()).unwrap_or(0),
             Ordering::Relaxed,
         );
-        self.told(worker, count, now_ms);
+        self.counted(worker, count, now_ms);
     }
 
-    /// Both numbers as they stand.
-    pub(super) fn told(&self, worker: usize, count: Count, now_ms: u64) {
+    pub(super) fn counted(&self, worker: usize, count: Count, now_ms: u64) {
         let one = &self.workers[worker];
         one.total.store(count.total, Ordering::Relaxed);
         one.cache
             .store(count.cache.unwrap_or(DOWN), Ordering::Relaxed);
-        one.told_ms.store(now_ms, Ordering::Relaxed);
+        one.counted_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self, why: Why) {
-        let reason = match why {
-            Why::Visits(Refused::Starting) => 0,
-            Why::Visits(Refused::LedgerDown) => 1,
-            Why::Visits(Refused::Overloaded) => 2,
-            Why::Visits(Refused::Late) => 3,
-            Why::Visits(Refused::Closing) => 4,
-            Why::Rate => 5,
+    pub(super) fn refused(&self, reason: Reason) {
+        let label = match reason {
+            Reason::Visits(Refused::Starting) => 0,
+            Reason::Visits(Refused::LedgerDown) => 1,
+            Reason::Visits(Refused::Overloaded) => 2,
+            Reason::Visits(Refused::Late) => 3,
+            Reason::Visits(Refused::Closing) => 4,
+            Reason::Rate => 5,
         };
-        self.refused[reason].fetch_add(1, Ordering::Relaxed);
+        self.refused[label].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Visits refused, by reason.
@@ -96,26 +94,26 @@ impl Measures {
             .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 
-    /// The numbers told last, by any worker; `None` before the first.
+    /// The newest numbers of any worker; `None` before the first.
     pub(super) fn newest(&self) -> Option<Count> {
-        let told = |one: &PerWorker| {
+        let newest = |one: &PerWorker| {
             (
-                one.told_ms.load(Ordering::Relaxed),
+                one.counted_ms.load(Ordering::Relaxed),
                 one.total.load(Ordering::Relaxed),
             )
         };
-        let newest = self.workers.iter().max_by_key(|one| told(one))?;
-        let cache = newest.cache.load(Ordering::Relaxed);
-        let (told_ms, total) = told(newest);
-        (told_ms > 0).then_some(Count {
+        let worker = self.workers.iter().max_by_key(|one| newest(one))?;
+        let cache = worker.cache.load(Ordering::Relaxed);
+        let (counted_ms, total) = newest(worker);
+        (counted_ms > 0).then_some(Count {
             total,
             pruned: 0,
             cache: (cache != DOWN).then_some(cache),
         })
     }
 
-    /// Times of visits: each bound with the number of those at most that, the number of all, and
-    /// their sum in seconds.
+    /// Times of visits: each bound with the number up to it, the number of all, and their sum in
+    /// seconds.
     pub(super) fn times(&self) -> (Vec<(f64, u64)>, u64, f64) {
         let sum = |of: &dyn Fn(&PerWorker) -> &AtomicU64| -> u64 {
             self.workers

@@ -1,18 +1,15 @@
-//! Which form and which language a visitor wants: proactive negotiation by Accept and
-//! Accept-Language (RFC 9110, section 12).
+//! The form and the language of an answer: proactive negotiation by Accept and Accept-Language (RFC
+//! 9110, section 12).
 
 use crate::http::Request;
 
-/// The form of the answer to a visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The page.
     Html,
     /// `{"total":N,"cache":M}`
     Json,
 }
 
-/// The language of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     /// `pt-BR`
@@ -21,24 +18,9 @@ pub enum Language {
     English,
 }
 
-/// JSON where it is preferred to HTML, or named while HTML is only not excluded; else the page.
+/// JSON where it is preferred to HTML, otherwise the page.
 pub(super) fn format(request: &Request<'_>) -> Format {
-    let (mut json, mut html) = (Preference::default(), Preference::default());
-    for (range, quality) in request.fields("accept").flat_map(weighted) {
-        match range.to_ascii_lowercase().as_str() {
-            "application/json" => json.offer(2, quality),
-            "text/html" => html.offer(2, quality),
-            "application/*" => json.offer(1, quality),
-            "text/*" => html.offer(1, quality),
-            "*/*" => {
-                json.offer(0, quality);
-                html.offer(0, quality);
-            }
-            _ => {}
-        }
-    }
-    let preferred = (json.quality, json.specificity) > (html.quality, html.specificity);
-    if preferred && json.quality > 0 {
+    if prefers(request, "application/json", "text/html") {
         Format::Json
     } else {
         Format::Html
@@ -47,30 +29,43 @@ pub(super) fn format(request: &Request<'_>) -> Format {
 
 /// Whether CSV is preferred to JSON.
 pub(super) fn prefers_csv(request: &Request<'_>) -> bool {
-    let (mut csv, mut json) = (Preference::default(), Preference::default());
-    for (range, quality) in request.fields("accept").flat_map(weighted) {
-        match range.to_ascii_lowercase().as_str() {
-            "text/csv" => csv.offer(2, quality),
-            "application/json" => json.offer(2, quality),
-            "text/*" => csv.offer(1, quality),
-            "application/*" => json.offer(1, quality),
-            "*/*" => {
-                csv.offer(0, quality);
-                json.offer(0, quality);
-            }
-            _ => {}
-        }
-    }
-    (csv.quality, csv.specificity) > (json.quality, json.specificity) && csv.quality > 0
+    prefers(request, "text/csv", "application/json")
 }
 
-/// English where it is preferred to Portuguese, else Portuguese.
+/// Whether Accept prefers the media type `wanted` to `usual`: by quality, then by how specific the
+/// matching range is. Without Accept it does not.
+fn prefers(request: &Request<'_>, wanted: &str, usual: &str) -> bool {
+    let of = |media_type: &str| {
+        let mut preference = Preference::default();
+        for (range, quality) in request.fields("accept").flat_map(weighted) {
+            if let Some(specificity) = matches(range, media_type) {
+                preference.offer(specificity, quality);
+            }
+        }
+        preference
+    };
+    let (wanted, usual) = (of(wanted), of(usual));
+    wanted.quality > 0 && (wanted.quality, wanted.specificity) > (usual.quality, usual.specificity)
+}
+
+/// How specific the range matches the type (RFC 9110, section 12.5.1): 2 in full, 1 as `type/*`, 0
+/// as `*/*`.
+fn matches(range: &str, media_type: &str) -> Option<u8> {
+    let family = media_type.split('/').next()?;
+    match range.strip_suffix("/*") {
+        Some("*") => Some(0),
+        Some(prefix) => prefix.eq_ignore_ascii_case(family).then_some(1),
+        None => range.eq_ignore_ascii_case(media_type).then_some(2),
+    }
+}
+
+/// English where it is preferred to Portuguese, otherwise Portuguese.
 pub(super) fn language(request: &Request<'_>) -> Language {
     let (mut english, mut portuguese) = (Preference::default(), Preference::default());
     for (range, quality) in request.fields("accept-language").flat_map(weighted) {
         let range = range.to_ascii_lowercase();
         match range.split('-').next() {
-            // Of `en-US, en;q=0.9` the better one counts: both mean the one English there is.
+            // Of `en-US, en;q=0.9` the better one counts: there is one English.
             Some("en") => english.better(1, quality),
             Some("pt") => portuguese.better(1, quality),
             Some("*") => {
@@ -87,7 +82,7 @@ pub(super) fn language(request: &Request<'_>) -> Language {
     }
 }
 
-/// The quality given to something by the most specific range that matches it, in thousandths.
+/// The quality, in thousandths, that the most specific matching range gives.
 #[derive(Debug, Default)]
 struct Preference {
     quality: u16,
@@ -95,7 +90,7 @@ struct Preference {
 }
 
 impl Preference {
-    /// A range of that specificity matches: it counts if none more specific did.
+    /// A range matches: it counts unless a more specific one did.
     fn offer(&mut self, specificity: u8, quality: u16) {
         if self.specificity.is_none_or(|before| before <= specificity) {
             *self = Preference {
@@ -105,7 +100,7 @@ impl Preference {
         }
     }
 
-    /// As [`Preference::offer`], but of two equally specific ones the better counts.
+    /// As [`Preference::offer`], but of two equally specific ranges the better counts.
     fn better(&mut self, specificity: u8, quality: u16) {
         let before = if self.specificity == Some(specificity) {
             self.quality
@@ -116,8 +111,7 @@ impl Preference {
     }
 }
 
-/// The members of a list with their qualities (RFC 9110, section 12.4.2); what is not valid is
-/// passed over.
+/// The members of a list with their qualities (RFC 9110, section 12.4.2), without invalid ones.
 fn weighted(list: &[u8]) -> impl Iterator<Item = (&str, u16)> {
     std::str::from_utf8(list)
         .unwrap_or_default()

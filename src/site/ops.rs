@@ -4,38 +4,31 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::routes::{self, Task};
-use super::{Site, Waiting};
-use crate::http::{Answer, Kind, Request, Service};
+use super::{Session, Site};
+use crate::http::{Answer, Answered, Plan, Request, Service};
 
-/// What the site tells those who run it, and nothing else.
+/// The part of the site for those who operate it.
 #[derive(Debug)]
 pub struct Ops(pub Arc<Site>);
 
 impl Service for Ops {
-    type Session = Waiting;
+    type Session = Session;
     type Task = Task;
 
-    fn session(&self, worker: usize) -> Waiting {
+    fn session(&self, worker: usize) -> Session {
         self.0.session(worker)
     }
 
-    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Task {
-        if routes::is_ops(request.path()) {
-            routes::plan(request, client)
+    fn plan(&self, request: &Request<'_>, client: IpAddr) -> Plan<Task> {
+        let task = if routes::is_ops(request.path()) {
+            routes::task(request, client)
         } else {
-            routes::nothing()
-        }
+            routes::not_found()
+        };
+        task.plan()
     }
 
-    fn kind(&self, task: &Task) -> Kind {
-        self.0.kind(task)
-    }
-
-    fn waits(&self, task: &Task) -> bool {
-        self.0.waits(task)
-    }
-
-    fn perform(&self, session: &mut Waiting, task: Task, answer: Answer<'_>) {
-        self.0.perform(session, task, answer);
+    fn perform(&self, session: &mut Session, task: Task, answer: Answer<'_>) -> Answered {
+        self.0.perform(session, task, answer)
     }
 }

@@ -1,6 +1,6 @@
 //! The page: both numbers, the history and the stores' states, in the visitor's language. All but
-//! the numbers is made in advance, at start or, for the charts, about once a second while somebody
-//! looks.
+//! the numbers is made in advance: the charts about once a second while somebody asks, the rest at
+//! start.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::visits::Count;
 use crate::visits::history::History;
 
 const TEMPLATE: &str = include_str!("page.html");
-/// The page's style, served beside it: a browser takes it once, and a visit is so much smaller.
+/// Served beside the page: a browser loads it once, so a visit is smaller.
 pub(super) const STYLE: &str = include_str!("page.css");
-/// The page's script, served beside it.
+/// Served beside the page.
 pub(super) const SCRIPT: &str = include_str!("live.js");
 
-/// What the page says, in one language.
+/// The page's texts in one language.
 struct Words {
     language: Language,
     lang: &'static str,
@@ -32,7 +32,7 @@ struct Words {
     /// `{}` is the counter's name.
     cache_note: &'static str,
     cache_note_in_process: &'static str,
-    cache_away: &'static str,
+    cache_down: &'static str,
     embedded: &'static str,
     embedded_name: &'static str,
     history: &'static str,
@@ -42,7 +42,7 @@ struct Words {
     last_months: &'static str,
     stores: &'static str,
     up: &'static str,
-    away: &'static str,
+    down: &'static str,
     times: &'static str,
     history_json: &'static str,
 }
@@ -55,11 +55,11 @@ const PORTUGUESE: Words = Words {
     heading: "Contador de visitas",
     live: "ao vivo",
     total_name: "Total de visitas",
-    total_note: "Uma linha por visita, guardada em {}: sobrevive a tudo.",
+    total_note: "Uma linha por visita, guardada em {}.",
     cache_name: "Visitas no cache",
     cache_note: "Contadas em {} desde que ele começou.",
     cache_note_in_process: "Contadas na memória desde que este processo começou.",
-    cache_away: "O cache está indisponível; a visita foi contada no total.",
+    cache_down: "O cache está indisponível; a visita foi contada no total.",
     embedded: "um arquivo local",
     embedded_name: "Arquivo local",
     history: "Histórico",
@@ -69,7 +69,7 @@ const PORTUGUESE: Words = Words {
     last_months: "90 dias",
     stores: "Onde as visitas são guardadas",
     up: "funcionando",
-    away: "fora do ar",
+    down: "fora do ar",
     times: "Horários em UTC.",
     history_json: "histórico em JSON",
 };
@@ -82,11 +82,11 @@ const ENGLISH: Words = Words {
     heading: "Visit counter",
     live: "live",
     total_name: "All visits",
-    total_note: "One row a visit, kept in {}: survives everything.",
+    total_note: "One row per visit, kept in {}.",
     cache_name: "Visits in the cache",
     cache_note: "Counted in {} since it started.",
     cache_note_in_process: "Counted in memory since this process started.",
-    cache_away: "The cache is unavailable; the visit is counted in the total.",
+    cache_down: "The cache is unavailable; the visit is counted in the total.",
     embedded: "a local file",
     embedded_name: "Local file",
     history: "History",
@@ -96,7 +96,7 @@ const ENGLISH: Words = Words {
     last_months: "90 days",
     stores: "Where visits are kept",
     up: "working",
-    away: "away",
+    down: "down",
     times: "Times in UTC.",
     history_json: "history as JSON",
 };
@@ -112,11 +112,10 @@ enum Part {
     Charts,
 }
 
-/// The name of a place, and the part that stands there.
-type Place = (&'static str, fn() -> Part);
+type Placeholder = (&'static str, fn() -> Part);
 
-/// Where the parts that change stand in the template.
-const PLACES: [Place; 5] = [
+/// The placeholders of the parts that change.
+const PLACEHOLDERS: [Placeholder; 5] = [
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
     ("{cache}", || Part::Cache),
@@ -124,7 +123,7 @@ const PLACES: [Place; 5] = [
     ("{charts}", || Part::Charts),
 ];
 
-/// The page in one language, with the counter there and away.
+/// The page in one language, with the counter up and down.
 #[derive(Debug)]
 struct Edition {
     language: Language,
@@ -133,10 +132,10 @@ struct Edition {
     without_cache: Vec<Part>,
 }
 
-/// The charts of one look at the history, in one language.
+/// The charts of one reading of the history, in one language.
 #[derive(Debug)]
 struct Charts {
-    look: u64,
+    reading: u64,
     html: Vec<u8>,
 }
 
@@ -155,21 +154,20 @@ impl Page {
         }
     }
 
-    /// The header fields that go with the page.
     pub(super) fn fields(&self, language: Language) -> &str {
         &self.edition(language).fields
     }
 
-    /// Renders the page and lends it to `take`. Its charts are those of that look at the history,
-    /// which `history` gives; each worker draws them once a look and language.
-    pub(super) fn render(
+    /// Renders the page and lends it to `take`. Its charts show that reading of the history; each
+    /// worker draws them once per reading and language.
+    pub(super) fn render<R>(
         &self,
         language: Language,
         count: Count,
-        look: u64,
+        reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
-        take: impl FnOnce(&[u8]),
-    ) {
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> R {
         thread_local! {
             static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
             static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
@@ -194,17 +192,20 @@ impl Page {
                     Part::Charts => body.extend_from_slice(charts),
                 }
             }
-            take(body);
+            take(body)
         };
         CHARTS.with_borrow_mut(|all| {
             let charts = &mut all[language as usize];
-            if charts.as_ref().is_none_or(|charts| charts.look != look) {
+            if charts
+                .as_ref()
+                .is_none_or(|charts| charts.reading != reading)
+            {
                 let html = chart::render(history().as_deref(), language).into_bytes();
-                *charts = Some(Charts { look, html });
+                *charts = Some(Charts { reading, html });
             }
             let html = charts.as_ref().map_or(&[][..], |charts| &charts.html);
-            BODY.with_borrow_mut(|body| fill(body, html));
-        });
+            BODY.with_borrow_mut(|body| fill(body, html))
+        })
     }
 
     fn edition(&self, language: Language) -> &Edition {
@@ -218,23 +219,26 @@ impl Page {
 impl Edition {
     fn new(words: &Words, names: StoreNames) -> Edition {
         let fields = format!(
-            "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\nCache-Control: no-store\r\n\
-             Vary: Accept, Accept-Language\r\nReferrer-Policy: no-referrer\r\n\
-             Content-Security-Policy: default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
+            "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\n\
+             Cache-Control: no-store\r\nVary: Accept, Accept-Language\r\n\
+             Referrer-Policy: no-referrer\r\n\
+             Content-Security-Policy: default-src 'none'; style-src 'self'; script-src 'self'; \
+             connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'\r\n",
             words.lang
         );
         let note = match names.counter {
             Some(name) => words.cache_note.replace("{}", name),
             None => words.cache_note_in_process.to_owned(),
         };
-        let there = format!(
-            "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd><dd class=\"note\">{note}</dd>"
+        let up = format!(
+            "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd>\
+             <dd class=\"note\">{note}</dd>"
         );
-        let away = format!("<dd class=\"note\">{}</dd>", words.cache_away);
+        let down = format!("<dd class=\"note\">{}</dd>", words.cache_down);
         let (with_cache, without_cache) = (
-            parts(words, names, &there, true),
-            parts(words, names, &away, false),
+            parts(words, names, &up, true),
+            parts(words, names, &down, false),
         );
         Edition {
             language: words.language,
@@ -245,7 +249,7 @@ impl Edition {
     }
 }
 
-/// The template with everything filled in but what changes.
+/// The template with all placeholders filled but those of [`PLACEHOLDERS`].
 fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) -> Vec<Part> {
     let postgres = names.ledger == "PostgreSQL";
     let (ledger, ledger_name) = if postgres {
@@ -254,40 +258,53 @@ fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) 
         (words.embedded, words.embedded_name)
     };
     let counter_state = names.counter.map_or(String::new(), |name| {
-        let (class, state) = if counter_up { ("", words.up) } else { (" class=\"away\"", words.away) };
+        let (class, state) = if counter_up {
+            ("", words.up)
+        } else {
+            (" class=\"down\"", words.down)
+        };
         format!(
-            "<li id=\"counter-state\"{class}>{name} <b data-up=\"{}\" data-away=\"{}\">{state}</b></li>",
-            words.up, words.away
+            "<li id=\"counter-state\"{class}>{name} \
+             <b data-up=\"{}\" data-down=\"{}\">{state}</b></li>",
+            words.up, words.down
         )
     });
-    let text = TEMPLATE
-        .replace("{lang}", words.lang)
-        .replace("{title}", words.title)
-        .replace("{description}", words.description)
-        .replace("{style-version}", &version(STYLE))
-        .replace("{script-version}", &version(SCRIPT))
-        .replace("{heading}", words.heading)
-        .replace("{live}", words.live)
-        .replace("{total-name}", words.total_name)
-        .replace("{total-note}", &words.total_note.replace("{}", ledger))
-        .replace("{cache-name}", words.cache_name)
-        .replace("{cache-block}", cache_block)
-        .replace("{history}", words.history)
-        .replace("{period}", words.period)
-        .replace("{last-hour}", words.last_hour)
-        .replace("{last-days}", words.last_days)
-        .replace("{last-months}", words.last_months)
-        .replace("{stores}", words.stores)
-        .replace("{ledger-name}", ledger_name)
-        .replace("{up}", words.up)
-        .replace("{away}", words.away)
-        .replace("{counter-state}", &counter_state)
-        .replace("{times}", words.times)
-        .replace("{history-json}", words.history_json);
+    let total_note = words.total_note.replace("{}", ledger);
+    let (style_version, script_version) = (version(STYLE), version(SCRIPT));
+    let filled = [
+        ("{lang}", words.lang),
+        ("{title}", words.title),
+        ("{description}", words.description),
+        ("{style-version}", &style_version),
+        ("{script-version}", &script_version),
+        ("{heading}", words.heading),
+        ("{live}", words.live),
+        ("{total-name}", words.total_name),
+        ("{total-note}", &total_note),
+        ("{cache-name}", words.cache_name),
+        ("{cache-block}", cache_block),
+        ("{history}", words.history),
+        ("{period}", words.period),
+        ("{last-hour}", words.last_hour),
+        ("{last-days}", words.last_days),
+        ("{last-months}", words.last_months),
+        ("{stores}", words.stores),
+        ("{ledger-name}", ledger_name),
+        ("{up}", words.up),
+        ("{down}", words.down),
+        ("{counter-state}", &counter_state),
+        ("{times}", words.times),
+        ("{history-json}", words.history_json),
+    ];
+    let text = filled
+        .iter()
+        .fold(TEMPLATE.to_owned(), |text, (placeholder, value)| {
+            text.replace(placeholder, value)
+        });
     let mut parts = Vec::new();
     let mut rest = text.as_str();
     let next = |rest: &str| {
-        let found = PLACES
+        let found = PLACEHOLDERS
             .iter()
             .filter_map(|(name, part)| rest.find(name).map(|at| (at, name.len(), part)));
         found.min_by_key(|(at, ..)| *at)
@@ -301,8 +318,7 @@ fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) 
     parts
 }
 
-/// Tells this version of a file from every other, so that a browser may keep it for ever: FNV-1a,
-/// 32 bits.
+/// A file's version, so that a browser may keep the file for ever: FNV-1a, 32 bits.
 fn version(text: &str) -> String {
     let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
@@ -324,7 +340,7 @@ mod tests {
         });
         let history = Arc::new(History::new(SystemTime::now(), &[]));
         for language in [Language::Portuguese, Language::English] {
-            for (look, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
+            for (reading, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
                 page.render(
                     language,
                     Count {
@@ -332,7 +348,7 @@ mod tests {
                         pruned: 0,
                         cache,
                     },
-                    look,
+                    reading,
                     || history.cloned(),
                     |body| {
                         let text = String::from_utf8_lossy(body);

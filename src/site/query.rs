@@ -1,7 +1,6 @@
-//! The query of a request's target: `name=value` pairs, percent-decoded, bounded by the request
-//! line.
+//! The query of a request's target: `name=value` pairs, percent-decoded.
 
-/// The value of the first pair of that name, in the query part of `target`.
+/// The value of the first pair of that name.
 pub(super) fn value(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     let pair = query
@@ -10,8 +9,8 @@ pub(super) fn value(target: &str, name: &str) -> Option<String> {
     Some(decode(pair.split_once('=').map_or("", |(_, value)| value)))
 }
 
-/// Undoes percent-encoding and `+` for a space (the URL standard's form encoding). What is not
-/// UTF-8 is replaced.
+/// Undoes percent-encoding and `+` for a space (the URL standard's form encoding). Replaces what is
+/// not UTF-8.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

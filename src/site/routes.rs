@@ -1,67 +1,75 @@
-//! The routes: what each method and path asks for, decided from the request alone.
+//! The routes: what each method and path asks for.
 
 use std::net::IpAddr;
 
 use super::badge::{self, Badge};
 use super::negotiation::{Format, Language, format, language, prefers_csv};
 use super::{history, page, query};
-use crate::http::{Method, Request, Status};
+use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::history::Step;
 
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub enum Task {
-    /// `GET /`: a visit, by the client at that address.
+    /// `GET /`, by the client at that address.
     Visit(Format, Language, IpAddr),
     /// A browser fetches ahead of a visit that may never come.
     Prefetch,
     /// `HEAD /`: what a visit would be answered with, and no visit.
     Head(Format, Language),
-    /// Both numbers, and no visit.
     Stats,
-    /// Whether the process serves.
     Livez,
-    /// Whether visits are taken.
     Readyz {
-        /// With a line a store.
+        /// One line per store.
         verbose: bool,
     },
-    /// Prometheus text.
     Metrics,
-    /// The history as JSON or CSV, and no visit.
     History {
-        /// What a point of it is.
         step: Step,
-        /// As CSV.
         csv: bool,
     },
-    /// The numbers as they change, and no visit.
     Events,
-    /// The total as a badge, and no visit.
-    Badge(Box<BadgeAsked>),
-    /// A browser asks whether another page's script may ask: it may (the Fetch standard's
-    /// CORS-preflight request).
+    Badge(Box<BadgeRequest>),
+    /// A browser asks whether another page's script may read an answer (the Fetch standard's
+    /// CORS-preflight request): it may.
     Preflight,
-    /// An answer known in advance.
-    Small(Small),
+    Fixed(Fixed),
 }
 
-/// A badge as it was asked for.
+impl Task {
+    pub(super) fn plan(self) -> Plan<Task> {
+        let kind = match self {
+            Task::Visit(..) => Kind::Visit,
+            Task::Livez | Task::Readyz { .. } | Task::Metrics => Kind::Probe,
+            Task::Prefetch => Kind::Prefetch,
+            _ => Kind::Other,
+        };
+        let waits = matches!(
+            self,
+            Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_)
+        );
+        Plan {
+            task: self,
+            kind,
+            waits,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
-pub struct BadgeAsked {
+pub struct BadgeRequest {
     pub(super) badge: Badge,
     /// As JSON for shields.io.
     pub(super) json: bool,
-    /// The entity tags of what the client has (RFC 9110, section 13.1.2).
-    pub(super) has: String,
-    /// The entity tags of which one has to be the badge's (section 13.1.1); `None`: any badge will
-    /// do.
-    pub(super) must_be: Option<String>,
+    /// If-None-Match: the entity tags that the client has (RFC 9110, section 13.1.2).
+    pub(super) if_none_match: String,
+    /// If-Match: the entity tags of which the badge must have one (section 13.1.1).
+    pub(super) if_match: Option<String>,
 }
 
 /// An answer known in advance.
 #[derive(Debug, Clone, Copy)]
-pub struct Small {
+pub struct Fixed {
     pub(super) status: Status,
     pub(super) fields: &'static str,
     pub(super) body: &'static [u8],
@@ -77,8 +85,7 @@ macro_rules! fields {
     };
 }
 
-/// Lets scripts of other pages read an answer. None of it is a secret, and no route looks at
-/// credentials.
+/// Lets scripts of other pages read an answer: nothing is secret, and no route reads credentials.
 macro_rules! cors {
     () => {
         "Access-Control-Allow-Origin: *"
@@ -102,7 +109,7 @@ pub(super) const HISTORY_CSV_FIELDS: &str = fields!(
     cors!(),
     "Vary: Accept"
 );
-// A proxy that buffers would keep the messages to itself.
+// Without this a proxy may buffer the messages.
 pub(super) const EVENTS_FIELDS: &str = fields!(
     "text/event-stream",
     "no-store",
@@ -112,13 +119,14 @@ pub(super) const EVENTS_FIELDS: &str = fields!(
 pub(super) const PREFLIGHT_FIELDS: &str = concat!(
     cors!(),
     "\r\nAccess-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: *\r\n",
-    "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\nVary: Access-Control-Request-Method\r\n"
+    "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\n",
+    "Vary: Access-Control-Request-Method\r\n"
 );
 pub(super) const METRICS_FIELDS: &str =
     fields!("text/plain; version=0.0.4; charset=utf-8", "no-store");
 const ICON_FIELDS: &str = fields!("image/svg+xml", "public, max-age=86400");
 const CACHED_TEXT_FIELDS: &str = fields!("text/plain; charset=utf-8", "public, max-age=86400");
-// Each has its version in its address, so it never changes.
+// The version is in the address, so a file never changes.
 const STYLE_FIELDS: &str = fields!(
     "text/css; charset=utf-8",
     "public, max-age=31536000, immutable"
@@ -137,66 +145,66 @@ const NOT_ALLOWED_FIELDS: &str = fields!(
 
 const ICON: &[u8] = include_bytes!("favicon.svg");
 
-const NOT_FOUND: Small = Small {
+const NOT_FOUND: Fixed = Fixed {
     status: Status::NotFound,
     fields: REFUSAL_FIELDS,
     body: b"There is nothing here.\n",
 };
-const BAD_STEP: Small = Small {
+const BAD_STEP: Fixed = Fixed {
     status: Status::BadRequest,
     fields: HISTORY_JSON_FIELDS,
-    body: b"{\"error\":\"The history is kept by minute, by hour and by day: ask for ?by= one of these.\"}",
+    body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
+        ask for ?by= one of these.\"}",
 };
-const NOT_ALLOWED: Small = Small {
+const NOT_ALLOWED: Fixed = Fixed {
     status: Status::MethodNotAllowed,
     fields: NOT_ALLOWED_FIELDS,
     body: b"Only GET and HEAD are allowed here.\n",
 };
-pub(super) const PREFETCH: Small = Small {
+pub(super) const PREFETCH: Fixed = Fixed {
     status: Status::ServiceUnavailable,
     fields: REFUSAL_FIELDS,
     body: b"A prefetch is no visit, so it was neither counted nor answered.\n",
 };
-/// `OPTIONS *`: what the server as a whole can do (RFC 9110, section 9.3.7).
-const OPTIONS: Small = Small {
+/// `OPTIONS *`: about the server as a whole (RFC 9110, section 9.3.7).
+const OPTIONS: Fixed = Fixed {
     status: Status::Ok,
     fields: "Allow: GET, HEAD\r\n",
     body: b"",
 };
-const FAVICON: Small = Small {
+const FAVICON: Fixed = Fixed {
     status: Status::Ok,
     fields: ICON_FIELDS,
     body: ICON,
 };
-const ROBOTS: Small = Small {
+const ROBOTS: Fixed = Fixed {
     status: Status::Ok,
     fields: CACHED_TEXT_FIELDS,
     body: b"User-agent: *\nDisallow: /\n",
 };
 
-const STYLE: Small = Small {
+const STYLE: Fixed = Fixed {
     status: Status::Ok,
     fields: STYLE_FIELDS,
     body: page::STYLE.as_bytes(),
 };
-const SCRIPT: Small = Small {
+const SCRIPT: Fixed = Fixed {
     status: Status::Ok,
     fields: SCRIPT_FIELDS,
     body: page::SCRIPT.as_bytes(),
 };
 
-/// Whether the path is for those who run the process.
+/// Whether the path is one for those who operate the process.
 pub(super) fn is_ops(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }
 
-/// What is answered where nothing is.
-pub(super) fn nothing() -> Task {
-    Task::Small(NOT_FOUND)
+pub(super) fn not_found() -> Task {
+    Task::Fixed(NOT_FOUND)
 }
 
-/// What the request asks for, by the client at that address.
-pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
+/// What the request of the client at that address asks for.
+pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
     let found = match request.path() {
         "/" => visit(request, client),
         "/stats" => Task::Stats,
@@ -212,12 +220,12 @@ pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
         "/events" => Task::Events,
         "/badge.svg" => badge(request, false),
         "/badge.json" => badge(request, true),
-        "/style.css" => Task::Small(STYLE),
-        "/live.js" => Task::Small(SCRIPT),
-        "/favicon.ico" | "/favicon.svg" => Task::Small(FAVICON),
-        "/robots.txt" => Task::Small(ROBOTS),
-        "*" => return Task::Small(OPTIONS),
-        _ => return nothing(),
+        "/style.css" => Task::Fixed(STYLE),
+        "/live.js" => Task::Fixed(SCRIPT),
+        "/favicon.ico" | "/favicon.svg" => Task::Fixed(FAVICON),
+        "/robots.txt" => Task::Fixed(ROBOTS),
+        "*" => return Task::Fixed(OPTIONS),
+        _ => return not_found(),
     };
     match request.method {
         Method::Get | Method::Head => found,
@@ -229,7 +237,7 @@ pub(super) fn plan(request: &Request<'_>, client: IpAddr) -> Task {
         {
             Task::Preflight
         }
-        Method::Other(_) => Task::Small(NOT_ALLOWED),
+        Method::Other(_) => Task::Fixed(NOT_ALLOWED),
     }
 }
 
@@ -239,7 +247,7 @@ fn read_history(request: &Request<'_>) -> Task {
             step,
             csv: prefers_csv(request),
         },
-        None => Task::Small(BAD_STEP),
+        None => Task::Fixed(BAD_STEP),
     }
 }
 
@@ -253,12 +261,12 @@ fn badge(request: &Request<'_>, json: bool) -> Task {
             .collect::<Vec<_>>()
             .join(",")
     };
-    let must_be = request.fields("if-match").next().map(|_| tags("if-match"));
-    Task::Badge(Box::new(BadgeAsked {
+    let if_match = request.fields("if-match").next().map(|_| tags("if-match"));
+    Task::Badge(Box::new(BadgeRequest {
         badge,
         json,
-        has: tags("if-none-match"),
-        must_be,
+        if_none_match: tags("if-none-match"),
+        if_match,
     }))
 }
 
@@ -294,8 +302,7 @@ fn asks_verbose(query: &str) -> bool {
         .any(|pair| pair.split('=').next() == Some("verbose"))
 }
 
-/// Whether the browser fetches this ahead of a visit that may never come (the Fetch standard's
-/// `Sec-Purpose`, and the names browsers used before).
+/// Whether the browser fetches ahead (the Fetch standard's `Sec-Purpose`, and its older names).
 fn is_prefetch(request: &Request<'_>) -> bool {
     let ahead = |value: &[u8]| {
         let mut words = value.split(|byte| !byte.is_ascii_alphanumeric());

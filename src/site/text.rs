@@ -1,12 +1,11 @@
-//! Numbers as a language writes them, times in UTC, and text that goes into XML or JSON.
+//! Numbers as a language writes them, times in UTC, and text inside XML or JSON.
 
-use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::negotiation::Language;
 use crate::logging;
 
-/// The number in groups of three: `1.234` in Portuguese, `1,234` in English.
+/// Appends `1.234` in Portuguese, `1,234` in English.
 pub(super) fn grouped(number: impl itoa::Integer, language: Language, into: &mut Vec<u8>) {
     let separator = match language {
         Language::Portuguese => b'.',
@@ -31,7 +30,7 @@ pub(super) fn utc(unix_s: i64) -> String {
     time + "Z"
 }
 
-/// Appends `text` so that it is text in XML and in an attribute, without what XML cannot hold.
+/// Appends `text` for XML and its attributes. What XML cannot hold becomes U+FFFD.
 pub(super) fn escape_xml(text: &str, into: &mut String) {
     for c in text.chars() {
         match c {
@@ -49,16 +48,7 @@ pub(super) fn escape_xml(text: &str, into: &mut String) {
 /// Appends `text` as a JSON string, with its quotes.
 pub(super) fn json_string(text: &str, into: &mut String) {
     into.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => into.extend(['\\', c]),
-            c if c < ' ' => {
-                // Writing to a String cannot fail.
-                let _ = write!(into, "\\u{:04x}", u32::from(c));
-            }
-            c => into.push(c),
-        }
-    }
+    logging::escape_json(text, into);
     into.push('"');
 }
 
@@ -95,6 +85,6 @@ mod tests {
         escape_xml("<a b='\"&\u{1}", &mut xml);
         assert_eq!(xml, "&lt;a b=&#39;&quot;&amp;\u{fffd}");
         json_string("a\"\\\n", &mut json);
-        assert_eq!(json, "\"a\\\"\\\\\\u000a\"");
+        assert_eq!(json, "\"a\\\"\\\\\\n\"");
     }
 }

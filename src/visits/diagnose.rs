@@ -1,14 +1,11 @@
-//! What a diagnosis of a store found, for a person who sets it up: see `visitas check`.
+//! What `visitas check` found, and what to do.
 
 use std::borrow::Cow;
 
-/// Text that is mostly known in advance.
 type Text = Cow<'static, str>;
 
-/// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// As it should be.
     Fine,
     /// Works, but a person should know.
     Warning,
@@ -16,21 +13,17 @@ pub enum Severity {
     Failure,
 }
 
-/// One thing that was looked at.
+/// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// How much it matters.
     pub severity: Severity,
-    /// What was looked at.
     pub what: &'static str,
-    /// What was found.
     pub found: Text,
-    /// What to do; empty when nothing is.
+    /// Empty when there is nothing to do.
     pub todo: Text,
 }
 
 impl Check {
-    /// As it should be.
     pub fn fine(what: &'static str, found: impl Into<Text>) -> Check {
         Check {
             severity: Severity::Fine,
@@ -40,7 +33,6 @@ impl Check {
         }
     }
 
-    /// Works, but a person should know.
     pub fn warns(what: &'static str, found: impl Into<Text>, todo: impl Into<Text>) -> Check {
         Check {
             severity: Severity::Warning,
@@ -50,7 +42,6 @@ impl Check {
         }
     }
 
-    /// Keeps visits from being served.
     pub fn fails(what: &'static str, found: impl Into<Text>, todo: &'static str) -> Check {
         Check {
             severity: Severity::Failure,

@@ -1,14 +1,13 @@
-//! One visit -> one row, one increment. Lanes group what waits into commits; nothing here knows of
-//! HTTP.
+//! One visit -> one row, one increment. Lanes group what waits into commits. Knows nothing of HTTP.
 //!
-//! A visit is a ticket (`visit`) in the queue of a `lane`. The lane's thread takes all that waits,
-//! commits it as one batch in the `ledger`, increments the `counter` once and gives every visitor
-//! its own numbers back, with one wake-up a worker. Waits are bounded: [`Visits::tick`] refuses
-//! whoever's deadline has passed, whatever the stores are doing.
+//! A visit is a ticket in the queue of a `lane`. The lane's thread commits all that waits as one
+//! batch in the `ledger`, increments the `counter` once, and gives every visitor its own numbers,
+//! with one wake-up per worker. Every wait is bounded: [`Visits::tick`] answers each ticket at its
+//! deadline, whatever the stores do.
 //!
 //! ```text
-//! visit    the nouns: ticket, batch, numbers, refusals
-//! lane     queue, waiters, commit, delivery
+//! visit    what a visit gets: numbers, or a refusal
+//! lane     tickets, queue, waiters, commit, delivery
 //! store    a store's connections: one state machine, backoff, health, name look-ups
 //! ledger   where rows live: the contract; PostgreSQL; one file
 //! tls      encrypted connections to both stores
@@ -35,42 +34,41 @@ use std::time::{Duration, Instant, SystemTime};
 use counter::Counter;
 use history::History;
 pub use lane::Waiter;
-use lane::{Shared, Startup};
+use lane::{Ask, Shared, Startup, Ticket};
 use ledger::{Ledger, Pruner};
 pub use stats::{Histogram, Stats};
 use store::Store;
 pub use store::StoreState;
-use visit::{Ask, Ticket};
 pub use visit::{Count, Refused};
 
-/// How many lanes, how much may wait and for how long.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Lanes, each with a thread and clients of its own.
+    /// Lanes, each with its own thread and store clients.
     pub lanes: usize,
     /// Visits that may wait for a commit, over all lanes.
     pub max_queue: usize,
     /// From a visit's arrival to its answer.
     pub deadline: Duration,
-    /// Tries to reach the ledger at start; `None`: for ever.
+    /// Attempts to reach the ledger at start; `None`: without end.
     pub connect_attempts: Option<NonZeroUsize>,
-    /// Time between two of them.
+    /// Time between two attempts.
     pub connect_interval: Duration,
-    /// How long rows are kept; `None`: for ever.
+    /// How long rows are kept; `None`: without end.
     pub keep_rows: Option<Duration>,
 }
 
-/// What the lanes tell whoever started them.
+/// What the lanes report.
 #[derive(Debug)]
 pub enum Event {
-    /// Every lane has reached the ledger: visits are taken. The schema where a database has them.
+    /// Every lane has reached the ledger: visits are taken. In a database, the schema with the
+    /// rows.
     Ready(Option<String>),
-    /// The ledger could not be reached in the attempts allowed, or never can be; the sentence says
-    /// which and why.
+    /// The ledger could not be reached in the allowed attempts, or never can be; the sentence says
+    /// why.
     Failed(String),
 }
 
-/// The visit counter: lanes over two stores. Shared by every connection.
+/// The visit counter, shared by every connection.
 pub struct Visits {
     shared: Arc<Shared>,
     deadline: Duration,
@@ -84,40 +82,37 @@ impl fmt::Debug for Visits {
     }
 }
 
-/// Makes the stores' clients: one ledger and one counter a lane, each used by one thread.
+/// Makes the stores' clients: one ledger and one counter per lane, each used by one thread.
 pub struct Stores {
-    /// The ledger's name in log lines and in `/readyz`.
+    /// In log lines and in `/readyz`.
     pub ledger_name: &'static str,
-    /// The counter's name there.
+    /// In log lines and in `/readyz`.
     pub counter_name: &'static str,
-    /// A ledger for one lane, not yet connected.
     pub ledger: Box<dyn Fn() -> Box<dyn Ledger>>,
-    /// A counter for one lane, not yet connected.
     pub counter: Box<dyn Fn() -> Box<dyn Counter>>,
-    /// What deletes the ledger's old rows.
     pub pruner: Box<dyn Fn() -> Box<dyn Pruner>>,
 }
 
-/// A pass over all rows begins this share of the time they are kept after the last one ended: rows
-/// stay that much longer.
+/// Between two passes over all rows lies this share of the time for which rows are kept: one in 50.
+/// Rows stay that much longer.
 const PRUNE_SHARE: u32 = 50;
-/// And not more often, nor more seldom, than this.
+/// The shortest and the longest time between two passes.
 const PRUNE_INTERVALS: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
 
 impl Visits {
-    /// Starts every lane. They reach for the stores at once and report through `tell`.
+    /// Starts every lane. They connect to the stores at once, and report through `on_event`.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(
         options: &Options,
         stores: &Stores,
-        tell: impl Fn(Event) + Send + Sync + 'static,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> std::io::Result<Visits> {
         let lanes = options.lanes;
         let store = |name| Arc::new(Store::new(name, lanes, options.connect_attempts));
-        let startup = Startup::new(2 * lanes, options.connect_interval, Box::new(tell));
+        let startup = Startup::new(2 * lanes, options.connect_interval, Box::new(on_event));
         let both = [store(stores.ledger_name), store(stores.counter_name)];
         let shared = Arc::new(Shared::new(
             lanes,
@@ -144,22 +139,20 @@ impl Visits {
     /// Records a visit and waits for its numbers, at most until its deadline.
     ///
     /// # Errors
-    /// The visit's row is there if and only if the batch it was in was committed; see [`Refused`]
-    /// for each case.
+    /// [`Refused`] says for each case whether the visit may have been recorded.
     pub fn visit(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
         self.ask(waiter, Ask::Visit, self.deadline)
     }
 
-    /// Both numbers as they stand, without a visit.
+    /// Both numbers, without a visit.
     ///
     /// # Errors
-    /// As [`Visits::visit`]; nothing is ever recorded.
+    /// As [`Visits::visit`]; nothing is recorded.
     pub fn peek(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
         self.ask(waiter, Ask::Peek, self.deadline)
     }
 
-    /// The history as it stands, waiting for it at most that long and never beyond a visit's
-    /// deadline.
+    /// Reads the history anew; waits at most that long, and never beyond a visit's deadline.
     ///
     /// # Errors
     /// As [`Visits::peek`].
@@ -172,13 +165,13 @@ impl Visits {
         self.shared.history.last().ok_or(Refused::LedgerDown)
     }
 
-    /// Which reading of the history was the last, and whether it is recent. Whoever asks has it
-    /// read again soon.
+    /// The number of the last reading of the history, and whether it is recent. Asking has the
+    /// history read again soon.
     pub fn last_reading(&self) -> (u64, bool) {
         self.shared.history.last_reading()
     }
 
-    /// The history as it was read last; `None` before the first reading.
+    /// The last reading of the history; `None` before the first.
     pub fn last_history(&self) -> Option<Arc<History>> {
         self.shared.history.last()
     }
@@ -195,8 +188,7 @@ impl Visits {
         waiter.wait()
     }
 
-    /// Puts the ticket into its own worker's lane, or, while that lane's ledger is down, into
-    /// another.
+    /// Queues the ticket in its worker's lane; while the ledger is down there, in another lane.
     fn submit(&self, mut ticket: Ticket) -> Result<(), Refused> {
         let queues = &self.shared.queues;
         let home = ticket.waiter.worker();
@@ -210,8 +202,7 @@ impl Visits {
         Err(Refused::LedgerDown)
     }
 
-    /// Answers every visit whose deadline has passed. To be called often: a visitor waits at most
-    /// one call longer.
+    /// Answers every ticket whose deadline has passed. A visitor waits at most one call longer.
     pub fn tick(&self, now: Instant) {
         let shared = &self.shared;
         shared.ledger.tick(now);
@@ -223,41 +214,40 @@ impl Visits {
         }
     }
 
-    /// Whether every lane has reached its stores once.
+    /// Whether every lane has reached its ledger once.
     pub fn has_begun(&self) -> bool {
         self.shared.startup.has_begun()
     }
 
-    /// Whether visits are taken: the ledger is there.
+    /// Whether visits are taken.
     pub fn is_ready(&self) -> bool {
         self.has_begun() && self.shared.ledger.state() == StoreState::Up
     }
 
-    /// Each store by its name, with its state.
+    /// The ledger and the counter: name and state.
     pub fn store_states(&self) -> [(&'static str, StoreState); 2] {
         [&self.shared.ledger, &self.shared.counter].map(|store| (store.name(), store.state()))
     }
 
-    /// What was counted so far.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
     }
 
-    /// Visits that wait for a commit now.
+    /// Visits that wait for a commit.
     pub fn queued(&self) -> usize {
         self.shared.queues.iter().map(lane::Queue::len).sum()
     }
 
-    /// Takes no more visits, finishes those that wait, and lets the stores go; waits for that at
-    /// most until `until`. Gives back whether all was done by then.
+    /// Takes no more visits, finishes those that wait, and closes the stores. Says whether that was
+    /// done by `until`.
     pub fn close(&self, until: Instant) -> bool {
         self.shared.queues.iter().for_each(lane::Queue::close);
         self.shared.wait_ended(until)
     }
 }
 
-/// Deletes old rows, pass after pass, for as long as the process runs. After each step it rests as
-/// long as that took, so that visits have the store for themselves half of the time.
+/// Deletes old rows, pass after pass. After each step it rests as long as the step took, so visits
+/// have the store to themselves half of the time.
 fn prune(mut pruner: Box<dyn Pruner>, keep: Duration, ledger: &Store) {
     let interval = (keep / PRUNE_SHARE).clamp(PRUNE_INTERVALS.0, PRUNE_INTERVALS.1);
     loop {

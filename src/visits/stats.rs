@@ -1,26 +1,23 @@
-//! What the lanes count about themselves, for `/metrics`.
+//! What the lanes count for `/metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters of the lanes. Each is written a few times a batch, never a visit.
+/// Counters of the lanes, each written a few times per batch.
 #[derive(Debug)]
 pub struct Stats {
-    /// Visits committed.
     pub visits: AtomicU64,
-    /// Commits that ended in doubt and had to be resolved.
+    /// Commits in doubt that had to be resolved.
     pub ambiguous_commits: AtomicU64,
-    /// Times a lane reached the ledger again.
+    /// Reconnections of a lane.
     pub ledger_reconnects: AtomicU64,
-    /// Times a lane reached the counter again.
+    /// Reconnections of a lane.
     pub counter_reconnects: AtomicU64,
     /// Visits committed that the counter did not count, or may not have.
     pub uncounted: AtomicU64,
-    /// Seconds a commit took.
     pub commit_seconds: Histogram<12>,
     /// Seconds an increment of the counter took, of those that were answered.
     pub increment_seconds: Histogram<12>,
-    /// Visits in a batch.
     pub batch_visits: Histogram<11>,
 }
 
@@ -58,12 +55,11 @@ pub(super) fn add(counter: &AtomicU64, amount: usize) {
     counter.fetch_add(amount as u64, Ordering::Relaxed);
 }
 
-/// A histogram with fixed upper bounds, in Prometheus' sense: a bucket counts what is at most its
-/// bound.
+/// A Prometheus histogram with fixed upper bounds.
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {
     bounds: [f64; N],
-    /// One for each bound, not cumulative.
+    /// Per bound, not cumulative.
     buckets: [AtomicU64; N],
     above: AtomicU64,
     /// The sum of all values, in millionths: an atomic holds no fraction.
@@ -86,8 +82,7 @@ impl<const N: usize> Histogram<N> {
         add(&self.sum_micro, (value * 1e6) as usize);
     }
 
-    /// Each bound with the number of values at most that, then the number of all values and their
-    /// sum.
+    /// Each bound with the number of values up to it, then the number of all values and their sum.
     pub fn cumulative(&self) -> (Vec<(f64, u64)>, u64, f64) {
         let mut count = 0;
         let mut rows = Vec::with_capacity(N);

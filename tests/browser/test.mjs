@@ -1,4 +1,5 @@
-// The page in a real browser: numbers, live update, dark and light, phone and desktop, without a script, accessibility.
+// The page in a real browser: numbers, live updates, dark and light, phone and desktop, without
+// scripts, accessibility.
 // Usage: node test.mjs URL CHROMIUM [FOLDER FOR SCREENSHOTS]
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -12,7 +13,8 @@ const DESKTOP = { width: 1100, height: 760 };
 const PHONE = { width: 375, height: 812 };
 
 const total = page => page.locator('#total').getAttribute('value').then(Number);
-const visit = () => fetch(url, { headers: { Accept: 'application/json' } }).then(answer => answer.json());
+const visit = () =>
+  fetch(url, { headers: { Accept: 'application/json' } }).then(answer => answer.json());
 
 /** Opens the page in a context of its own and collects what must not happen in it. */
 async function open({ wait = 'load', ...options } = {}) {
@@ -21,7 +23,10 @@ async function open({ wait = 'load', ...options } = {}) {
   const wrong = [];
   page.on('console', message => message.type() === 'error' && wrong.push(message.text()));
   page.on('pageerror', error => wrong.push(String(error)));
-  page.on('request', request => new URL(request.url()).host !== new URL(url).host && wrong.push(request.url()));
+  page.on(
+    'request',
+    request => new URL(request.url()).host !== new URL(url).host && wrong.push(request.url()),
+  );
   await page.goto(url, { waitUntil: wait });
   return { page, context, wrong };
 }
@@ -39,12 +44,18 @@ const tests = {
   },
 
   async 'numbers are written as the language writes them, by the server and by the script'() {
-    for (const [locale, expected] of [['pt-BR', /^\d{1,3}(\.\d{3})+$/], ['en', /^\d{1,3}(,\d{3})+$/]]) {
+    for (const [locale, expected] of [
+      ['pt-BR', /^\d{1,3}(\.\d{3})+$/],
+      ['en', /^\d{1,3}(,\d{3})+$/],
+    ]) {
       const { page, context } = await open({ locale });
       assert.match(await page.locator('#total').textContent(), expected);
       const before = await total(page);
       await visit();
-      await page.waitForFunction(least => document.getElementById('total').value > least, String(before));
+      await page.waitForFunction(
+        least => document.getElementById('total').value > least,
+        String(before),
+      );
       assert.match(await page.locator('#total').textContent(), expected);
       await context.close();
     }
@@ -53,20 +64,34 @@ const tests = {
   async 'numbers and chart follow live, without a reload'() {
     const { page, context, wrong } = await open();
     await page.locator('#live').waitFor({ state: 'visible' });
-    const sum = () => page.locator('#minute .sum').textContent().then(text => Number(text.replaceAll('.', '')));
+    const sum = () =>
+      page
+        .locator('#minute .sum')
+        .textContent()
+        .then(text => Number(text.replaceAll('.', '')));
     const [before, sumBefore] = [await total(page), await sum()];
     let last;
     for (let n = 0; n < 5; n++) last = await visit();
-    await page.waitForFunction(wanted => Number(document.getElementById('total').value) >= wanted, last.total);
+    await page.waitForFunction(
+      wanted => Number(document.getElementById('total').value) >= wanted,
+      last.total,
+    );
     assert.equal(await total(page), before + 5);
-    await page.waitForFunction(least => Number(document.querySelector('#minute .sum').textContent.replaceAll('.', '')) > least, sumBefore);
+    await page.waitForFunction(
+      least =>
+        Number(document.querySelector('#minute .sum').textContent.replaceAll('.', '')) > least,
+      sumBefore,
+    );
     assert.equal(await page.evaluate(() => performance.getEntriesByType('navigation').length), 1);
     // What the script draws is what the server draws.
-    const drawn = () => page.locator('figure path').evaluateAll(paths => paths.map(path => path.getAttribute('d')));
+    const drawn = () =>
+      page.locator('figure path').evaluateAll(paths => paths.map(path => path.getAttribute('d')));
     const live = await drawn();
     const served = await page.evaluate(async () => {
       const html = await (await fetch('/')).text();
-      return [...new DOMParser().parseFromString(html, 'text/html').querySelectorAll('figure path')].map(p => p.getAttribute('d'));
+      return [
+        ...new DOMParser().parseFromString(html, 'text/html').querySelectorAll('figure path'),
+      ].map(p => p.getAttribute('d'));
     });
     assert.equal(live.length, 3);
     const shape = paths => paths.map(d => d.replace(/M(\d+) \d+V/g, '$1 '));
@@ -99,19 +124,26 @@ const tests = {
   async 'without locks only a tab that is seen listens'() {
     const { page, context } = await (async () => {
       const context = await browser.newContext({ viewport: DESKTOP, locale: 'pt-BR' });
-      await context.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }));
+      await context.addInitScript(() =>
+        Object.defineProperty(navigator, 'locks', { value: undefined }),
+      );
       const page = await context.newPage();
       await page.goto(url);
       return { page, context };
     })();
     await page.locator('#live').waitFor({ state: 'visible' });
-    const turn = hidden => page.evaluate(hidden => {
-      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-      document.dispatchEvent(new Event('visibilitychange'));
-    }, hidden);
-    const listeners = async () => Number((await (await fetch(url + 'metrics')).text()).match(/^visitas_event_listeners (\d+)$/m)[1]);
+    const turn = hidden =>
+      page.evaluate(hidden => {
+        Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }, hidden);
+    const listeners = async () =>
+      Number(
+        (await (await fetch(url + 'metrics')).text()).match(/^visitas_event_listeners (\d+)$/m)[1],
+      );
     const become = async wanted => {
-      for (let tries = 0; tries < 100 && await listeners() !== wanted; tries++) await page.waitForTimeout(100);
+      for (let tries = 0; tries < 100 && (await listeners()) !== wanted; tries++)
+        await page.waitForTimeout(100);
       assert.equal(await listeners(), wanted);
     };
     await become(1);
@@ -120,7 +152,10 @@ const tests = {
     await turn(false);
     await become(1);
     const { total } = await visit();
-    await page.waitForFunction(wanted => Number(document.getElementById('total').value) >= wanted, total);
+    await page.waitForFunction(
+      wanted => Number(document.getElementById('total').value) >= wanted,
+      total,
+    );
     await context.close();
   },
 
@@ -130,7 +165,11 @@ const tests = {
     for (const name of ['minute', 'hour', 'day']) {
       await page.locator(`nav a[href="#${name}"]`).click();
       for (const other of ['minute', 'hour', 'day']) {
-        assert.equal(await page.locator(`#${other}`).isVisible(), other === name, `${other} at #${name}`);
+        assert.equal(
+          await page.locator(`#${other}`).isVisible(),
+          other === name,
+          `${other} at #${name}`,
+        );
       }
     }
     assert.equal(await total(page), before, 'choosing is no visit');
@@ -143,12 +182,18 @@ const tests = {
   async 'the keyboard reaches every link, with a mark that is seen'() {
     const { page, context } = await open();
     const reached = [];
-    for (let n = 0; n < await page.locator('a').count(); n++) {
+    for (let n = 0; n < (await page.locator('a').count()); n++) {
       await page.keyboard.press('Tab');
-      reached.push(await page.evaluate(() => {
-        const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
-        return document.activeElement.matches('a') && outlineStyle === 'solid' && parseFloat(outlineWidth) >= 2;
-      }));
+      reached.push(
+        await page.evaluate(() => {
+          const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+          return (
+            document.activeElement.matches('a') &&
+            outlineStyle === 'solid' &&
+            parseFloat(outlineWidth) >= 2
+          );
+        }),
+      );
     }
     assert.ok(reached.length >= 5 && reached.every(Boolean), String(reached));
     await page.locator('nav a[href="#hour"]').focus();
@@ -159,27 +204,47 @@ const tests = {
 
   async 'dark and light, phone and desktop: nothing is cut off, and axe finds nothing'() {
     for (const colorScheme of ['light', 'dark']) {
-      for (const [size, viewport] of Object.entries({ desktop: DESKTOP, phone: PHONE, narrow: { width: 280, height: 600 } })) {
-        const { page, context, wrong } = await open({ colorScheme, viewport, deviceScaleFactor: 1 });
+      for (const [size, viewport] of Object.entries({
+        desktop: DESKTOP,
+        phone: PHONE,
+        narrow: { width: 280, height: 600 },
+      })) {
+        const { page, context, wrong } = await open({
+          colorScheme,
+          viewport,
+          deviceScaleFactor: 1,
+        });
         await page.locator('#live').waitFor({ state: 'visible' });
         const [wide, paper] = await page.evaluate(() => [
           document.documentElement.scrollWidth - document.documentElement.clientWidth,
           getComputedStyle(document.body).backgroundColor,
         ]);
         assert.equal(wide, 0, `${size}: scrolls sideways`);
-        const bright = paper.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
+        const bright =
+          paper
+            .match(/\d+/g)
+            .slice(0, 3)
+            .reduce((sum, part) => sum + Number(part), 0) / 3;
         assert.ok(colorScheme === 'dark' ? bright < 60 : bright > 200, `${colorScheme}: ${paper}`);
         // In a page of its own world, so that the page's policy stays as it is.
         const cdp = await context.newCDPSession(page);
         const evaluate = async expression => {
-          const { result, exceptionDetails } = await cdp.send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true });
+          const { result, exceptionDetails } = await cdp.send('Runtime.evaluate', {
+            expression,
+            awaitPromise: true,
+            returnByValue: true,
+          });
           assert.ok(!exceptionDetails, JSON.stringify(exceptionDetails));
           return result.value;
         };
         await evaluate(axe);
-        const found = await evaluate('axe.run().then(({ violations }) => violations.map(v => v.id + ": " + v.nodes.map(n => n.html + " " + n.failureSummary).join("; ")))');
+        const found = await evaluate(
+          `axe.run().then(({ violations }) => violations.map(v => v.id + ": " +
+            v.nodes.map(n => n.html + " " + n.failureSummary).join("; ")))`,
+        );
         assert.deepEqual(found, [], `${colorScheme} ${size}`);
-        if (folder && size !== 'narrow') await page.screenshot({ path: `${folder}/${colorScheme}-${size}.png`, fullPage: true });
+        if (folder && size !== 'narrow')
+          await page.screenshot({ path: `${folder}/${colorScheme}-${size}.png`, fullPage: true });
         await context.close();
         assert.deepEqual(wrong, []);
       }
@@ -189,8 +254,12 @@ const tests = {
   async 'printed, all charts are there, on white'() {
     const { page, context } = await open({ colorScheme: 'dark' });
     await page.emulateMedia({ media: 'print' });
-    for (const name of ['minute', 'hour', 'day']) assert.ok(await page.locator(`#${name}`).isVisible(), name);
-    assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(255, 255, 255)');
+    for (const name of ['minute', 'hour', 'day'])
+      assert.ok(await page.locator(`#${name}`).isVisible(), name);
+    assert.equal(
+      await page.evaluate(() => getComputedStyle(document.body).backgroundColor),
+      'rgb(255, 255, 255)',
+    );
     if (folder) await page.screenshot({ path: `${folder}/print.png`, fullPage: true });
     await context.close();
   },
@@ -198,7 +267,12 @@ const tests = {
   async 'all of it is small'() {
     const { page, context } = await open();
     let bytes = 0;
-    for (const path of ['/', ...(await page.locator('link[href], script[src]').evaluateAll(all => all.map(one => one.getAttribute('href') ?? one.getAttribute('src'))))]) {
+    for (const path of [
+      '/',
+      ...(await page
+        .locator('link[href], script[src]')
+        .evaluateAll(all => all.map(one => one.getAttribute('href') ?? one.getAttribute('src')))),
+    ]) {
       bytes += (await (await fetch(new URL(path, url))).arrayBuffer()).byteLength;
     }
     assert.ok(bytes < 40_000, `${bytes} bytes`);

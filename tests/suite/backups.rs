@@ -1,5 +1,5 @@
-//! Backups, as docs/operations.md describes them: its commands as they stand there, then visitas on
-//! what was restored.
+//! Backups as docs/operations.md describes them: its own commands, then visitas on the restored
+//! data.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::support::ports::free_port;
 use crate::support::postgres::{PASSWORD, USER};
 use crate::support::process::send_signal;
 use crate::support::shell::Shell;
-use crate::support::{Cluster, Redis, Settings, Stop, run};
+use crate::support::{Cluster, LIMIT, Redis, Settings, Stop, scratch, within};
 
 const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const DATABASE: &str = "desafio3_db";
@@ -17,17 +17,17 @@ fn url(port: u16, database: &str) -> String {
     format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/{database}")
 }
 
-/// visitas goes on there: the total is the number of rows, and a visit is one more.
+/// visitas continues there: the total is the number of rows, and a visit adds one.
 #[track_caller]
 fn goes_on(url: &str, rows: u64) {
-    // A restored server takes no writes until its recovery has ended.
+    // A restored server takes no writes before its recovery ends.
     let settings = Settings::new()
         .set("DATABASE_URL", url)
         .set("CONNECT_ATTEMPTS", 30)
         .set("CONNECT_INTERVAL", "200ms");
     let visitas = settings.start();
-    assert_eq!(visitas.stats().total, rows, "{}", visitas.said());
-    assert_eq!(visitas.visit().total, rows + 1, "{}", visitas.said());
+    assert_eq!(visitas.stats().total, rows, "{}", visitas.output());
+    assert_eq!(visitas.visit().total, rows + 1, "{}", visitas.output());
     let counted = Settings::new()
         .set("DATABASE_URL", url)
         .argument("check")
@@ -37,15 +37,16 @@ fn goes_on(url: &str, rows: u64) {
     visitas.stop();
 }
 
-/// Visits, and rows of others: some that are gone, and some of other days.
+/// Makes visits and foreign rows, some of other days, some deleted.
 fn fill(cluster: &Cluster) -> u64 {
     let database = cluster.default_database();
     let visitas = Settings::new().postgres(&database).start();
     for _ in 0..5 {
         visitas.visit();
     }
-    let others = "INSERT INTO acessos (momento) SELECT now() - make_interval(days => d) FROM generate_series(1, 9) d; \
-                  DELETE FROM acessos WHERE id IN (SELECT id FROM acessos ORDER BY momento LIMIT 2)";
+    let others = "INSERT INTO acessos (momento) \
+            SELECT now() - make_interval(days => d) FROM generate_series(1, 9) d; \
+        DELETE FROM acessos WHERE id IN (SELECT id FROM acessos ORDER BY momento LIMIT 2)";
     database
         .sql()
         .batch_execute(others)
@@ -58,7 +59,7 @@ fn fill(cluster: &Cluster) -> u64 {
 #[test]
 fn a_dump_is_restored_as_a_whole_or_in_two_parts() {
     let (from, to) = (Cluster::stopped(), Cluster::start());
-    // What it has of transaction numbers means nothing on another server.
+    // Its transaction numbers mean nothing on another server.
     from.advance_transactions();
     from.restart();
     let rows = fill(&from);
@@ -75,13 +76,13 @@ fn a_dump_is_restored_as_a_whole_or_in_two_parts() {
     ));
     for database in ["restored", "apart"] {
         goes_on(&url(to.port(), database), rows);
-        // What starts later finds nothing to do.
+        // A later start finds nothing to do.
         goes_on(&url(to.port(), database), rows + 1);
     }
 }
 
 #[test]
-fn the_database_comes_back_as_it_was_at_a_moment() {
+fn the_database_is_restored_to_a_moment() {
     let cluster = Cluster::stopped();
     cluster.configure("unix_socket_directories = ''");
     cluster.restart();
@@ -97,7 +98,7 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
     let shell = shell
         .set("BACKUPS", backups.display())
         .set("RESTORED", restored.display());
-    // The server is this process's child: it restarts it itself.
+    // The server is a child of this process, which restarts it itself.
     let (once, restarts): (Vec<&str>, Vec<&str>) = once
         .lines()
         .partition(|line| !line.starts_with("pg_ctl restart"));
@@ -123,15 +124,11 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
     sql.batch_execute("SELECT pg_switch_wal()")
         .expect("the log's last piece");
     visitas.visit();
-    crate::support::within(
-        std::time::Duration::from_secs(30),
-        "the log to be archived",
-        || {
-            let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) FROM pg_ls_archive_statusdir() \
-                        WHERE name LIKE '%.ready') = 0 FROM pg_stat_archiver";
-            sql.query_one(archived, &[]).expect("the archiver").get(0)
-        },
-    );
+    within(LIMIT, "the log to be archived", || {
+        let archived = "SELECT last_archived_wal IS NOT NULL AND (SELECT count(*) \
+            FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') = 0 FROM pg_stat_archiver";
+        sql.query_one(archived, &[]).expect("the archiver").get(0)
+    });
     let port = free_port();
     let base = std::fs::read_dir(&backups)
         .expect("the backups")
@@ -147,11 +144,11 @@ fn the_database_comes_back_as_it_was_at_a_moment() {
         .set("PGPORT", port);
     let server = Restored { data: restored };
     shell.run(restore);
-    run::watch(server.pid(), "QUIT");
+    scratch::watch(server.pid(), "QUIT");
     goes_on(&url(port, DATABASE), 4);
 }
 
-/// A server that the commands of the document have started.
+/// A server that the document's commands have started.
 struct Restored {
     data: std::path::PathBuf,
 }
@@ -171,7 +168,7 @@ impl Drop for Restored {
         let pid = self.pid();
         if pid > 1 {
             send_signal(pid, "QUIT");
-            run::forget(pid);
+            scratch::forget(pid);
         }
     }
 }

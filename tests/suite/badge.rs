@@ -1,9 +1,9 @@
-//! Badges for other pages, and what lets scripts of other pages read the numbers.
+//! Badges, and the CORS headers that let other pages read the numbers.
 
 use crate::support::{Settings, html};
 
 #[test]
-fn it_shows_the_total_and_is_no_visit() {
+fn it_shows_the_total_without_a_visit() {
     let visitas = Settings::new().start();
     for _ in 0..3 {
         visitas.visit();
@@ -39,7 +39,7 @@ fn it_shows_the_total_and_is_no_visit() {
 }
 
 #[test]
-fn its_tag_saves_what_did_not_change() {
+fn its_etag_gives_304_while_nothing_changes() {
     let visitas = Settings::new().start();
     for path in ["/badge.svg?label=a", "/badge.json"] {
         let first = visitas.get(path);
@@ -89,7 +89,7 @@ fn label_and_colour_are_bounded_and_cannot_break_out() {
             !text.contains("<script") && !text.contains("onload=\"") && !text.contains('\0'),
             "{text}"
         );
-        // An SVG is stricter than the reader of pages, so this is a floor.
+        // SVG has stricter rules than this reader, so it finds only gross errors.
         html::Page::read(&format!(
             "<!doctype html>{}",
             text.replace("clipPath", "clippath")
@@ -117,7 +117,7 @@ fn label_and_colour_are_bounded_and_cannot_break_out() {
 }
 
 #[test]
-fn scripts_of_other_pages_may_read_the_numbers_and_the_refusals() {
+fn other_pages_may_read_the_numbers_and_the_refusals() {
     let visitas = Settings::new().start();
     let origin = ("Origin", "https://page.example");
     for path in [
@@ -155,7 +155,7 @@ fn scripts_of_other_pages_may_read_the_numbers_and_the_refusals() {
 }
 
 #[test]
-fn a_preflight_is_answered_and_every_other_options_is_not() {
+fn only_a_preflight_is_a_valid_options_request() {
     let visitas = Settings::new().start();
     let preflight = [
         ("Origin", "https://page.example"),
@@ -178,7 +178,7 @@ fn a_preflight_is_answered_and_every_other_options_is_not() {
 }
 
 #[test]
-fn a_badge_that_must_be_another_one_is_not_sent() {
+fn if_match_is_evaluated_for_badges() {
     let visitas = Settings::new().start();
     visitas.visit();
     let tag = visitas
@@ -194,7 +194,7 @@ fn a_badge_that_must_be_another_one_is_not_sent() {
     for same in ["*", &tag, &format!("\"other\", {tag}")] {
         assert_eq!(status(same), 200, "{same}");
     }
-    // A weak tag never matches here (RFC 9110, section 13.1.1).
+    // If-Match never matches a weak tag (RFC 9110, section 13.1.1).
     for other in ["\"other\"", &format!("W/{tag}"), ""] {
         assert_eq!(status(other), 412, "{other}");
     }

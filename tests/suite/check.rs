@@ -1,6 +1,6 @@
-//! `visitas check`: what it finds, what it says to do, its exit code; and that it changes nothing.
+//! `visitas check`: what it finds, what it advises, its exit code. It changes nothing.
 
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::server::Ended;
 use crate::support::{Cluster, Redis, Settings};
 
@@ -10,7 +10,7 @@ fn check(settings: Settings) -> Ended {
     ended
 }
 
-/// The line about that, and what to do below it.
+/// The line with this word, and the advice below it.
 #[track_caller]
 fn line<'a>(ended: &'a Ended, word: &str) -> (&'a str, Option<&'a str>) {
     let mut lines = ended.stdout.lines();
@@ -26,7 +26,7 @@ fn line<'a>(ended: &'a Ended, word: &str) -> (&'a str, Option<&'a str>) {
 }
 
 #[test]
-fn stores_that_work_are_ok_and_left_as_they_are() {
+fn working_stores_are_ok_and_left_unchanged() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let before = check(Settings::new().postgres(&database).redis(&redis));
     assert_eq!(
@@ -66,7 +66,7 @@ fn stores_that_work_are_ok_and_left_as_they_are() {
 }
 
 #[test]
-fn what_fails_is_said_with_what_to_do_and_without_a_password() {
+fn a_failure_comes_with_advice_and_without_a_password() {
     let database = Cluster::shared().database();
     let wrong = |from: &str, to: &str| {
         Settings::new().set("DATABASE_URL", database.url().replace(from, to))
@@ -108,12 +108,12 @@ fn what_fails_is_said_with_what_to_do_and_without_a_password() {
 }
 
 #[test]
-fn rights_that_are_missing_are_found() {
+fn missing_rights_are_found() {
     let database = Cluster::shared().database();
     database
         .superuser()
         .batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY)")
-        .expect("a table of another's");
+        .expect("a foreign table");
     let ended = check(Settings::new().postgres(&database));
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let (line, next) = line(&ended, "a visit");
@@ -127,8 +127,7 @@ fn rights_that_are_missing_are_found() {
     );
 }
 
-/// Says whether visits can be served as a start finds it: `check` does not promise what a start
-/// does not keep.
+/// Checks and starts: `check` must say that visits can be served exactly when a start serves them.
 #[track_caller]
 fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
     let ended = check(settings());
@@ -145,14 +144,14 @@ fn agrees(settings: impl Fn() -> Settings, case: &str) -> Ended {
         says,
         serves,
         "{case}: {ended:?}\nand a start: {}",
-        visitas.said()
+        visitas.output()
     );
     ended
 }
 
-/// What may be wrong with a table: what is done to it, whether before the first start, and a word
-/// of the line about it.
-const WRONGS: &[(bool, &str, &str)] = &[
+/// A problem: whether it exists before the first start, the SQL that makes it, and a word of its
+/// line.
+const PROBLEMS: &[(bool, &str, &str)] = &[
     (
         false,
         "ALTER TABLE acessos DISABLE TRIGGER visitas_insert",
@@ -162,13 +161,15 @@ const WRONGS: &[(bool, &str, &str)] = &[
     (false, "CREATE TABLE more () INHERITS (acessos)", "inherit"),
     (
         true,
-        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
+        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) \
+         PARTITION BY RANGE (id); \
          CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (1) TO (100000)",
         "partition",
     ),
     (
         true,
-        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) PARTITION BY RANGE (id); \
+        "CREATE TABLE acessos (id bigserial, momento timestamptz DEFAULT now()) \
+         PARTITION BY RANGE (id); \
          CREATE TABLE a_part PARTITION OF acessos FOR VALUES FROM (100000) TO (200000)",
         "partition",
     ),
@@ -187,7 +188,7 @@ const WRONGS: &[(bool, &str, &str)] = &[
         "CREATE TABLE acessos (id serial PRIMARY KEY); SELECT setval('acessos_id_seq', 2147480000)",
         "left",
     ),
-    // A column that holds less than its sequence gives.
+    // A column that is narrower than its sequence.
     (
         true,
         "CREATE SEQUENCE n START 32768; CREATE TABLE acessos (id smallint DEFAULT nextval('n')); \
@@ -226,8 +227,8 @@ const WRONGS: &[(bool, &str, &str)] = &[
 ];
 
 #[test]
-fn nothing_is_promised_that_a_start_does_not_keep() {
-    for (before, sql, word) in WRONGS {
+fn check_and_start_agree() {
+    for (before, sql, word) in PROBLEMS {
         let database = Cluster::shared().database();
         let settings = || Settings::new().postgres(&database);
         if !before {
@@ -237,16 +238,16 @@ fn nothing_is_promised_that_a_start_does_not_keep() {
         }
         database.sql().batch_execute(sql).expect(sql);
         let ended = agrees(settings, sql);
-        let (line, todo) = line(&ended, word);
-        // Something is said of it, unless the next start mends it.
-        let is_fine = line.starts_with("ok");
+        // Its line is a warning or a failure with advice, unless the next start repairs it.
+        let (line, advice) = line(&ended, word);
+        let is_repaired = line.starts_with("ok");
         assert!(
-            ended.code == Some(0) || !is_fine || ended.stdout.contains("FAIL"),
-            "{sql}: {ended:?}"
+            !is_repaired || ended.code == Some(0),
+            "{sql}: nothing is said about {word:?}: {ended:?}"
         );
         assert!(
-            is_fine || todo.is_some_and(|todo| !todo.is_empty()),
-            "{sql}: what to do: {ended:?}"
+            is_repaired || advice.is_some_and(|advice| !advice.is_empty()),
+            "{sql}: no advice: {ended:?}"
         );
     }
 }
@@ -276,18 +277,19 @@ fn a_database_that_takes_no_rows_is_found() {
     }
 }
 
-/// Rows that nobody counted are found at once where the table is small, and by a count anywhere.
+/// Uncounted rows are found at once in a small table, and by a count in any table.
 #[test]
-fn a_total_that_is_not_the_rows_is_found() {
+fn a_wrong_total_is_found() {
     let database = Cluster::shared().database();
     let settings = || Settings::new().postgres(&database);
     let visitas = settings().start();
     (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
-    let hidden = "SET session_replication_role = replica; INSERT INTO acessos SELECT FROM generate_series(1, 8)";
+    let hidden = "SET session_replication_role = replica; \
+                  INSERT INTO acessos SELECT FROM generate_series(1, 8)";
     database
         .superuser()
         .batch_execute(hidden)
-        .expect("rows that nobody sees");
+        .expect("hidden rows");
     let ended = check(settings());
     let (line, todo) = line(&ended, "the total");
     assert!(
@@ -302,7 +304,7 @@ fn a_total_that_is_not_the_rows_is_found() {
 }
 
 #[test]
-fn a_key_that_is_no_number_is_found() {
+fn a_counter_that_is_no_number_is_found() {
     for command in [
         &["SET", "contador_cache", "many"][..],
         &["LPUSH", "contador_cache", "1"],
@@ -316,7 +318,7 @@ fn a_key_that_is_no_number_is_found() {
 }
 
 #[test]
-fn the_embedded_store_is_looked_at_too() {
+fn the_embedded_store_is_checked_too() {
     let folder = Folder::new("store");
     let over = || Settings::new().set("DATA_DIR", folder.path().join("store").display());
     let new = check(over());

@@ -1,8 +1,8 @@
-//! What is a visit and what is not: `GET /` and nothing else.
+//! What counts as a visit: `GET /` and nothing else.
 
 use crate::support::{Cluster, Settings, Visitas};
 
-/// How much the total grew with `action`.
+/// How much `action` adds to the total.
 #[track_caller]
 fn visits_of(visitas: &Visitas, action: impl FnOnce()) -> u64 {
     let before = visitas.stats().total;

@@ -1,5 +1,4 @@
-//! Out of descriptors: no spinning, one log line, idle connections make room, and all is well when
-//! there are some again.
+//! Out of file descriptors: idle connections make room, one log line, no busy loop, and recovery.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,11 +6,11 @@ use std::time::Duration;
 use crate::metrics::metrics;
 use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::process::cpu_time;
-use crate::support::{Client, Cluster, Settings, Visitas, machine, within};
+use crate::support::{Client, Cluster, LIMIT, Settings, Visitas, machine, within};
 
 const PRLIMIT: &str = "/usr/bin/prlimit";
 
-/// Allows a running process so many open files, not more than it was started with.
+/// Sets the limit of a running process on open files, up to its hard limit.
 fn allow(visitas: &Visitas, files: usize) {
     let status = Command::new(PRLIMIT)
         .args([
@@ -29,7 +28,7 @@ fn open_files(visitas: &Visitas) -> usize {
         .count()
 }
 
-/// Allows it no further open file than it has.
+/// Allows it no more open files than it has.
 fn allow_no_more(visitas: &Visitas) {
     let free = || {
         let names = std::fs::read_dir(format!("/proc/{}/fd", visitas.pid()))
@@ -42,8 +41,8 @@ fn allow_no_more(visitas: &Visitas) {
             .find(|number| !open.contains(number))
             .expect("a free number")
     };
-    // The next one would get the lowest number that is free. It opens a file for a moment now and
-    // then, to measure itself.
+    // The next file gets the lowest free number. Now and then it opens one for a moment, to measure
+    // itself.
     allow(visitas, (0..100).map(|_| free()).min().expect("a number"));
 }
 
@@ -52,7 +51,7 @@ fn lines_about<'a>(lines: &'a [String], what: &str) -> Vec<&'a String> {
 }
 
 #[test]
-fn fewer_connections_than_configured_are_said_at_start() {
+fn fewer_connections_than_configured_are_logged_at_start() {
     let visitas = Settings::new()
         .through(&[PRLIMIT, "--nofile=100:100"])
         .start();
@@ -70,7 +69,7 @@ fn fewer_connections_than_configured_are_said_at_start() {
     assert!(
         lines_about(&enough.stderr().all(), "connections are served").is_empty(),
         "{}",
-        enough.said()
+        enough.output()
     );
 }
 
@@ -87,7 +86,7 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     assert!(
         lines_about(&visitas.stderr().all(), "connections are served").is_empty(),
         "{}",
-        visitas.said()
+        visitas.output()
     );
 }
 
@@ -99,17 +98,17 @@ fn too_few_for_one_connection_is_an_error() {
 }
 
 #[test]
-fn where_they_are_scarce_idle_connections_make_room() {
+fn with_few_descriptors_idle_connections_are_evicted() {
     let visitas = Settings::new()
         .through(&[PRLIMIT, "--nofile=80:80"])
         .start();
-    // Far more than there is room for: each is served, and those idle for the longest go.
+    // Far more than fit: each one is served, and the longest idle ones are closed.
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..300 {
         let mut client = visitas.connect();
         let response = client
             .try_visit()
-            .unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.said()));
+            .unwrap_or_else(|why| panic!("client {number}: {why:?}\n{}", visitas.output()));
         assert_eq!(response.status, 200, "client {number}: {response:?}");
         clients.push(client);
     }
@@ -118,7 +117,7 @@ fn where_they_are_scarce_idle_connections_make_room() {
     assert_eq!(
         clients[0].closed_within(ANSWER_LIMIT),
         b"",
-        "the first went without a word"
+        "the first is closed without an answer"
     );
     assert_eq!(
         clients[299].try_visit().expect("the last stayed").status,
@@ -127,7 +126,7 @@ fn where_they_are_scarce_idle_connections_make_room() {
 }
 
 #[test]
-fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
+fn without_descriptors_idle_connections_are_evicted_and_nothing_spins() {
     let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new()
@@ -138,7 +137,7 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     assert_eq!(clients[0].get("/livez").status, 200);
     assert!(
         clients[0].silent_for(Duration::from_millis(150)),
-        "so that it is idle for longer than all others"
+        "idle for longer than all others"
     );
     clients.extend((1..40).map(|_| visitas.connect()));
     clients
@@ -147,21 +146,21 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
         .for_each(|client| assert_eq!(client.get("/livez").status, 200));
     let mark = visitas.stderr().mark();
     allow_no_more(&visitas);
-    // Nobody comes: nobody has to go, and there is nothing to say.
+    // Without newcomers nothing is closed and nothing is logged.
     assert!(
         clients[0].silent_for(Duration::from_millis(300)),
-        "closed for nobody"
+        "closed without a newcomer"
     );
     assert_eq!(visitas.stderr().since(mark), Vec::<String>::new());
     assert_eq!(
         clients[39].get("/livez").status,
         200,
-        "so that it is idle for the shortest"
+        "idle for the shortest"
     );
-    // Somebody comes: the one idle for the longest goes.
-    // One may have become free meanwhile, if a store's connection was let go.
+    // A newcomer closes the longest idle one. A store's connection may have been closed, and its
+    // descriptor serves the first newcomer.
     let mut newcomers: Vec<Client> = Vec::new();
-    within(ANSWER_LIMIT, "the first to go", || {
+    within(LIMIT, "the first to go", || {
         newcomers.push(visitas.connect());
         assert_eq!(
             newcomers
@@ -173,35 +172,33 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     });
     assert!(
         newcomers.len() < 5,
-        "{} came before one went",
+        "{} newcomers before one was closed",
         newcomers.len()
     );
     drop(newcomers);
     assert_eq!(visitas.visit().total, 1);
-    assert_eq!(clients[39].get("/livez").status, 200, "the last one stayed");
-
-    // Nobody is idle, and some come: they wait.
+    assert_eq!(clients[39].get("/livez").status, 200, "the last one stays");
+    // With no idle connection newcomers wait.
     let most = 20_000.min(hard_limit(&visitas));
     allow(&visitas, most);
-    let (mut watcher, held) = (database.superuser(), database.hold());
+    let (mut watcher, lock) = (database.superuser(), database.lock_table());
     let mut busy: Vec<Client> = clients.drain(20..).collect();
-    // More than the first may have made room.
+    // Several may have been closed.
     busy.retain_mut(|client| client.try_request("GET", "/livez", &[]).is_ok());
     let visits = busy.len() as u64;
-    assert!(visits > 10, "only {visits} stayed");
+    assert!(visits > 10, "only {visits} clients left");
     let visit = request("GET", "/", &[("Accept", "application/json")]);
     busy[0].send(&visit);
-    within(ANSWER_LIMIT, "the first to be committed", || {
+    within(LIMIT, "the first to be committed", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     busy[1..].iter_mut().for_each(|client| client.send(&visit));
-    within(ANSWER_LIMIT, "the others to wait", || {
+    within(LIMIT, "the others to wait", || {
         crate::metrics::queued(&visitas) == (visits - 1) as f64
     });
     allow(&visitas, 4);
     drop(clients);
-    // accept(2) may hold a descriptor that it took before: this one gets it, and makes room for
-    // nobody.
+    // accept(2) may hold a descriptor that it reserved before; this connection gets it.
     let _first = visitas.connect();
     let mut waiting: Vec<Client> = (0..10).map(|_| visitas.connect()).collect();
     waiting
@@ -210,27 +207,27 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
     let before = cpu_time(visitas.pid());
     assert!(
         waiting[9].silent_for(Duration::from_secs(2)),
-        "there is no descriptor for it"
+        "an answer without a descriptor"
     );
     let spent = cpu_time(visitas.pid()) - before;
     assert!(
         spent <= Duration::from_millis(100),
-        "{spent:?} of processor time in 2 s of nothing to do"
+        "{spent:?} of CPU time in 2 s without work"
     );
-    held.release();
+    lock.release();
     busy.iter_mut()
-        .for_each(|client| assert_eq!(client.read().status, 200, "those who are there are served"));
+        .for_each(|client| assert_eq!(client.read().status, 200, "a connected client"));
     allow(&visitas, most);
     for client in &mut waiting {
         let answer = client
             .try_read(false)
-            .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+            .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.output()));
         assert_eq!(answer.status, 200);
     }
     assert_eq!(
         visitas.visit().total,
         visits + 2,
-        "two by newcomers, and those by the busy"
+        "two by newcomers, the others by the busy ones"
     );
     let lines = visitas.stderr().since(mark);
     assert_eq!(
@@ -238,11 +235,9 @@ fn when_there_is_none_left_idle_ones_make_room_and_nothing_spins() {
         1,
         "{lines:#?}"
     );
-    within(
-        ANSWER_LIMIT,
-        "all but the busy and the waiting to be gone",
-        || metrics(&visitas).sum("visitas_connections") <= 33.0,
-    );
+    within(LIMIT, "all but the busy and the waiting to be gone", || {
+        metrics(&visitas).sum("visitas_connections") <= 33.0
+    });
 }
 
 fn hard_limit(visitas: &Visitas) -> usize {
@@ -259,8 +254,8 @@ fn hard_limit(visitas: &Visitas) -> usize {
 }
 
 #[test]
-fn too_little_memory_for_the_stacks_is_said_and_survived() {
-    // Address space for a few hundred stacks at most.
+fn too_little_memory_for_the_stacks_is_logged_and_survived() {
+    // Address space for a few hundred stacks.
     let visitas = Settings::new()
         .through(&[PRLIMIT, "--as=1200000000"])
         .start();
@@ -269,7 +264,7 @@ fn too_little_memory_for_the_stacks_is_said_and_survived() {
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..3000 {
         let mut client = visitas.connect();
-        assert_eq!(client.get("/livez").status, 200, "{}", visitas.said());
+        assert_eq!(client.get("/livez").status, 200, "{}", visitas.output());
         clients.push(client);
     }
     assert_eq!(visitas.visit().total, 1);

@@ -1,5 +1,5 @@
-//! The embedded store: one file under `DATA_DIR`, kept over restarts and crashes, for one process
-//! at a time.
+//! The embedded store: one file under `DATA_DIR` that survives restarts and crashes, for one
+//! process at a time.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 
-use crate::support::run::Folder;
-use crate::support::{Load, Settings, SmallDisk, Visitas, machine, skipped, within};
+use crate::support::scratch::Folder;
+use crate::support::{LIMIT, Load, Settings, SmallDisk, Visitas, skipped, within};
 
-/// Settings over a store in that folder.
+/// Settings with a store in this folder.
 fn over(folder: &Folder) -> Settings {
     Settings::new().set("DATA_DIR", folder.path().join("store").display())
 }
@@ -36,7 +36,7 @@ fn the_total_survives_a_restart_and_the_counter_does_not() {
 }
 
 #[test]
-fn it_is_kept_below_the_working_folder_when_nothing_is_set() {
+fn by_default_it_is_in_the_working_directory() {
     let visitas = Settings::empty()
         .set("HOST", "127.0.0.1")
         .set("PORT", 0)
@@ -61,12 +61,11 @@ fn a_second_process_on_the_same_file_is_refused() {
         "one clear sentence: {ended:?}"
     );
     assert_eq!(ended.stdout, "");
-    assert_eq!(first.visit().total, 2, "the first goes on");
+    assert_eq!(first.visit().total, 2, "the first process");
 }
 
 #[test]
 fn no_answered_visit_is_lost_by_a_crash() {
-    let _machine = machine();
     let folder = Folder::new("store");
     let mut least = 0;
     let mut most = 0;
@@ -78,14 +77,12 @@ fn no_answered_visit_is_lost_by_a_crash() {
             "{total} after {least} answered and {most} sent"
         );
         let load = Load::start(visitas.port(), 8);
-        within(Duration::from_secs(20), "some visits", || {
-            visitas.stats().total > total + 50
-        });
+        within(LIMIT, "some visits", || visitas.stats().total > total + 50);
         visitas.kill();
-        let tally = load.stop();
-        least = total + tally.ok();
-        most = least + tally.unsure();
-        assert!(tally.ok() > 0);
+        let outcomes = load.stop();
+        least = total + outcomes.ok();
+        most = least + outcomes.unsure();
+        assert!(outcomes.ok() > 0);
     }
     let total = over(&folder).start().stats().total;
     assert!(
@@ -95,7 +92,7 @@ fn no_answered_visit_is_lost_by_a_crash() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_is_an_error_with_its_name() {
+fn an_impossible_folder_is_an_error_with_its_name() {
     let folder = Folder::new("store");
     let file = folder.file("not-a-folder", "");
     let ended = Settings::new().set("DATA_DIR", file.display()).run();
@@ -116,13 +113,11 @@ fn a_disk_that_is_full_at_the_first_start_needs_space_and_no_restart() {
     let mut visitas = Settings::new()
         .set("DATA_DIR", disk.path().display())
         .set("CONNECT_ATTEMPTS", 0)
+        .set("CONNECT_INTERVAL", "100ms")
         .launch();
     let refused = |line: &str| line.contains("embedded store not reached");
     assert!(
-        visitas
-            .stderr()
-            .find(Duration::from_secs(10), refused)
-            .is_some(),
+        visitas.stderr().find(LIMIT, refused).is_some(),
         "the disk is not full"
     );
     disk.free();
@@ -151,7 +146,7 @@ fn a_file_that_is_no_store_is_an_error_and_is_left_alone() {
 
 const VISITS: u64 = 50;
 
-/// A store of some visits, closed in order or killed; gives its bytes.
+/// The bytes of a store with some visits, after a stop or a kill.
 fn stored(folder: &Folder, killed: bool) -> Vec<u8> {
     let visitas = over(folder).start();
     for _ in 0..VISITS {
@@ -172,7 +167,7 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
         let folder = Folder::new("store");
         let whole = stored(&folder, killed);
         let file = folder.path().join("store/visitas.redb");
-        // Wherever there is anything, a block of it becomes something else; and the end is missing.
+        // Each used block is damaged in turn, and once the end is cut off.
         let used = whole.iter().rposition(|byte| *byte != 0).expect("bytes") + 1;
         let mut damaged: Vec<(String, Vec<u8>)> = (0..used)
             .step_by(4096)
@@ -196,7 +191,7 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
             let before = all_in(&folder.path().join("store"));
             let mut visitas = over(&folder).launch();
             if is_ready(&mut visitas) {
-                // What was damaged belongs to no row: an older state of the file has its pages too.
+                // The damaged page belongs to no row: the file keeps pages of older states.
                 visitas.wait_ready();
                 assert_eq!(visitas.visit().total, VISITS + 1, "{how}");
                 continue;
@@ -220,14 +215,14 @@ fn a_damaged_file_is_an_error_and_is_left_alone() {
     }
 }
 
-/// What another program may have in its `redb` file.
+/// A `redb` file of another program.
 #[derive(Debug, Clone, Copy)]
 enum Foreign {
     OneTable,
     ManyTables,
-    /// A table that visitas has too, beside one that it has not.
+    /// With a table of visitas' name and types, and another one.
     WithVisits,
-    /// A table of a name that visitas has, with other types.
+    /// With a table of visitas' name and other types.
     OtherTypes,
     Multimap,
     Megabytes,
@@ -243,13 +238,12 @@ impl Foreign {
         Foreign::Megabytes,
     ];
 
-    /// Makes the file, as it is once the program closed it, or as it is found after the program was
-    /// killed.
+    /// Makes the file, as its program leaves it at the end or when it is killed.
     fn make(self, file: &Path, killed: bool) {
         let folder = Folder::new("foreign");
         let own = folder.path().join("own.redb");
         let database = Database::create(&own).expect("a database");
-        // More than one commit, so that there is something freed.
+        // Several commits, so that there are freed pages.
         for round in 0..3 {
             self.commit(&database, round);
         }
@@ -302,7 +296,7 @@ impl Foreign {
     }
 }
 
-/// All there is in a folder: the names, what is in them, and when that was written.
+/// The files of a folder: name, content and modification time.
 fn all_in(folder: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
     let mut all: Vec<_> = fs::read_dir(folder)
         .expect("the folder")
@@ -362,7 +356,7 @@ fn a_store_of_another_program_is_an_error_and_is_left_alone() {
 }
 
 #[test]
-fn a_store_without_a_table_is_taken() {
+fn a_store_without_a_table_is_used() {
     let folder = Folder::new("store");
     drop(Database::create(folder.path().join("visitas.redb")).expect("a database"));
     let visitas = Settings::new()
@@ -392,7 +386,7 @@ fn a_check_leaves_the_store_as_a_crash_left_it() {
     );
 }
 
-/// Whether it gets ready; else it has ended.
+/// Whether it gets ready. If not, it has exited.
 pub fn is_ready(visitas: &mut Visitas) -> bool {
     loop {
         if visitas

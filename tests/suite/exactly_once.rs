@@ -1,27 +1,23 @@
-//! A 200 is one committed row, counted once, wherever a connection dies: before, inside or after a
+//! A 200 is one committed row, counted once, wherever a connection dies: before, in or after a
 //! commit.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use crate::outages::check_account;
+use crate::outages::check_rows;
 use crate::support::client::request;
-use crate::support::{Cluster, Load, Proxy, Redis, Response, Settings, Stop, Way, machine, within};
+use crate::support::{
+    Cluster, Direction, LIMIT, Load, Proxy, Redis, Response, Settings, Stop, within,
+};
 
-const LIMIT: Duration = Duration::from_secs(15);
-
-/// Bytes after which the connection is cut. A commit's exchange is shorter than the last of them,
-/// so every message of it is cut in its middle and between it and the next, and so is the first one
-/// after it.
+/// The connection is cut after each of these numbers of bytes. The last one is longer than the
+/// exchange of a commit, so every message is cut in its middle and at its end.
 fn offsets() -> impl Iterator<Item = usize> {
     (0..=60).step_by(3).chain((65..=320).step_by(15))
 }
 
-/// Visits one after the other while the connection to the database is cut once at each offset that
-/// way.
+/// Visits in a row while the connection to the database is cut at each offset in this direction.
 #[track_caller]
-fn cut_at_every_offset(way: Way) {
-    let _machine = machine();
+fn cut_at_every_offset(direction: Direction) {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
     let visitas = Settings::new()
@@ -32,27 +28,27 @@ fn cut_at_every_offset(way: Way) {
     let mut totals = BTreeSet::new();
     let (mut ok, mut unsure) = (0, 0);
     for (cuts, offset) in offsets().enumerate() {
-        proxy.cut_after(way, offset);
+        proxy.cut_after(direction, offset);
         let mut visits = 0;
         while proxy.cuts() == cuts {
             visits += 1;
             assert!(visits <= 50, "{offset} bytes did not go by in 50 visits");
             let response = client
                 .try_visit()
-                .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.said()));
+                .unwrap_or_else(|why| panic!("{why:?}\n{}", visitas.output()));
             if response.status == 200 {
                 ok += 1;
                 let total = response.counts().total;
                 assert!(
                     totals.insert(total),
-                    "the total {total} was given twice, at offset {offset}"
+                    "two visits got the total {total}, at offset {offset}"
                 );
             } else {
                 assert_eq!(response.status, 503, "{response:?}");
                 unsure += 1;
             }
         }
-        check_account(&database, &visitas, ok, unsure);
+        check_rows(&database, &visitas, ok, unsure);
     }
     let metrics = crate::metrics::metrics(&visitas);
     assert!(
@@ -61,24 +57,24 @@ fn cut_at_every_offset(way: Way) {
     );
     assert_eq!(
         unsure, 0,
-        "the server was there all the time: a lost connection costs nobody an answer"
+        "the server was up all the time: a lost connection costs nobody an answer"
     );
 }
 
 #[test]
-fn cut_on_the_way_to_the_database() {
-    cut_at_every_offset(Way::ToServer);
+fn cut_towards_the_database() {
+    cut_at_every_offset(Direction::ToServer);
 }
 
 #[test]
-fn cut_on_the_way_back() {
-    cut_at_every_offset(Way::ToClient);
+fn cut_towards_visitas() {
+    cut_at_every_offset(Direction::ToClient);
 }
 
-/// A lane's connection dies in a commit, and before it can connect again another process starts,
-/// for which that lane's place is free. The lane still has to find out what became of its batch.
+/// A lane's connection dies in a commit, and another process starts and commits before the lane can
+/// reconnect. The lane must still resolve its batch.
 #[track_caller]
-fn another_process_comes_in_between(way: Way, offset: usize) {
+fn another_process_comes_in_between(direction: Direction, offset: usize) {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
     let settings = Settings::new()
@@ -90,7 +86,7 @@ fn another_process_comes_in_between(way: Way, offset: usize) {
     let mut client = cut_off.connect();
     assert_eq!(client.try_visit().expect("an answer").counts().total, 1);
     proxy.refuse(true);
-    proxy.cut_after(way, offset);
+    proxy.cut_after(direction, offset);
     client.send(request("GET", "/", &[("Accept", "application/json")]));
     within(LIMIT, "the cut", || proxy.cuts() == 1);
     let other = Settings::new()
@@ -99,34 +95,31 @@ fn another_process_comes_in_between(way: Way, offset: usize) {
         .start();
     other.visit();
     proxy.refuse(false);
-    // Its own row is counted once, whether it was committed before the other process came or is
-    // only now.
+    // The row is counted once, whether it was committed before the other process came or after.
     assert!(
         [2, 3].contains(&client.read().counts().total),
         "{}",
-        cut_off.said()
+        cut_off.output()
     );
-    assert_eq!(database.rows(), 3, "{}", cut_off.said());
+    assert_eq!(database.rows(), 3, "{}", cut_off.output());
     assert_eq!((cut_off.stats().total, other.stats().total), (3, 3));
     assert_eq!((cut_off.visit().total, other.visit().total), (4, 5));
 }
 
 #[test]
-fn another_process_takes_the_place_of_a_committed_batch() {
-    another_process_comes_in_between(Way::ToClient, 0);
+fn another_process_commits_after_a_committed_batch() {
+    another_process_comes_in_between(Direction::ToClient, 0);
 }
 
 #[test]
-fn another_process_takes_the_place_of_a_batch_that_is_not_committed() {
-    another_process_comes_in_between(Way::ToServer, 10);
+fn another_process_commits_before_a_batch_in_doubt() {
+    another_process_comes_in_between(Direction::ToServer, 10);
 }
 
-/// The first answer is lost, and then the connection that is to find out is cut at one place after
-/// the other: in its handshake, before and after each of its statements, the one that decides among
-/// them. Others commit in the meantime.
+/// The first answer is lost, and the connection that resolves the batch is cut as well: in its
+/// handshake, and before and after each statement. Another process commits in between.
 #[test]
-fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
-    let _machine = machine();
+fn repeatedly_lost_answers_lose_no_row_and_count_none_twice() {
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
     let settings = Settings::new()
@@ -142,12 +135,12 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
     let (mut client, mut rows, mut again) = (cut_off.connect(), 0, 0);
     for place in (0..3600).step_by(150) {
         let cuts = proxy.cuts();
-        proxy.cut_after(Way::ToClient, 0);
+        proxy.cut_after(Direction::ToClient, 0);
         client.send(request("GET", "/", &[("Accept", "application/json")]));
         within(LIMIT, "the first cut", || proxy.cuts() > cuts);
-        proxy.cut_after(Way::ToClient, place);
+        proxy.cut_after(Direction::ToClient, place);
         other.visit();
-        assert_eq!(client.read().status, 200, "{}", cut_off.said());
+        assert_eq!(client.read().status, 200, "{}", cut_off.output());
         again += usize::from(proxy.cuts() > cuts + 1);
         proxy.heal();
         rows += 2;
@@ -155,7 +148,7 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
             database.rows(),
             rows,
             "cut {place} bytes later\n{}",
-            cut_off.said()
+            cut_off.output()
         );
         assert_eq!(
             (cut_off.stats().total, other.stats().total),
@@ -171,7 +164,6 @@ fn answers_lost_one_after_the_other_lose_no_row_and_count_none_twice() {
 
 #[test]
 fn cut_again_and_again_under_load() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let proxy = Proxy::to(database.port());
     let visitas = Settings::new()
@@ -179,20 +171,20 @@ fn cut_again_and_again_under_load() {
         .start();
     let load = Load::start(visitas.port(), 16);
     for cut in 0..40 {
-        let way = if cut % 2 == 0 {
-            Way::ToServer
+        let direction = if cut % 2 == 0 {
+            Direction::ToServer
         } else {
-            Way::ToClient
+            Direction::ToClient
         };
-        // Not before visits are committed again: most cuts are for them, not for a handshake.
+        // Most cuts should hit a commit, not a handshake.
         within(LIMIT, "visits between two cuts", || {
             let total =
                 |response: Response| (response.status == 200).then(|| response.fields().total);
             let (before, after) = (total(visitas.get("/stats")), total(visitas.get("/stats")));
             before.is_some() && after > before
         });
-        // Different places in different messages; nothing is special about these numbers.
-        proxy.cut_after(way, cut * 37 % 211);
+        // Arbitrary places in different messages.
+        proxy.cut_after(direction, cut * 37 % 211);
         within(LIMIT, "the cut", || proxy.cuts() > cut);
     }
     within(LIMIT, "the database to be reached again", || {
@@ -202,18 +194,13 @@ fn cut_again_and_again_under_load() {
     within(LIMIT, "visits after the last cut", || {
         visitas.stats().total > before + 50
     });
-    let tally = load.stop();
-    assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {:?}",
-        tally.others
-    );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    let outcomes = load.stop();
+    outcomes.only_200_and_503();
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
-fn every_session_ended_by_an_administrator_under_load() {
-    let _machine = machine();
+fn an_administrator_terminates_every_session_under_load() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let load = Load::start(visitas.port(), 16);
@@ -229,17 +216,13 @@ fn every_session_ended_by_an_administrator_under_load() {
             database.terminate_sessions() > 0
         });
     }
-    let tally = load.stop();
-    assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {:?}",
-        tally.others
-    );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    let outcomes = load.stop();
+    outcomes.only_200_and_503();
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
-fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
+fn a_commit_whose_session_is_terminated_is_repeated() {
     let database = Cluster::shared().database();
     let visitas = Settings::new()
         .postgres(&database)
@@ -247,7 +230,7 @@ fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
         .start();
     let mut watcher = database.superuser();
     for visit in 1..=3 {
-        let held = database.hold();
+        let lock = database.lock_table();
         let mut client = visitas.connect();
         client.send(request("GET", "/", &[("Accept", "application/json")]));
         within(LIMIT, "the commit to wait", || {
@@ -257,7 +240,7 @@ fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
         within(LIMIT, "the commit to be tried again", || {
             database.sessions_waiting(&mut watcher) == 1
         });
-        held.release();
+        lock.release();
         assert_eq!(client.read().counts().total, visit);
         assert_eq!(database.rows(), visit);
     }
@@ -265,7 +248,6 @@ fn a_commit_that_waits_when_its_session_is_ended_is_repeated() {
 
 #[test]
 fn the_server_crashes_again_and_again() {
-    let _machine = machine();
     let cluster = Cluster::start();
     let database = cluster.default_database();
     let visitas = Settings::new()
@@ -285,23 +267,18 @@ fn the_server_crashes_again_and_again() {
             visitas.get("/stats").status == 200
         });
     }
-    let tally = load.stop();
-    assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {:?}",
-        tally.others
-    );
-    check_account(&database, &visitas, tally.ok(), tally.unsure());
+    let outcomes = load.stop();
+    outcomes.only_200_and_503();
+    check_rows(&database, &visitas, outcomes.ok(), outcomes.unsure());
 }
 
 #[test]
 fn visitas_is_killed_again_and_again() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let (mut ok, mut unsure) = (0, 0);
     for _ in 0..4 {
         let visitas = Settings::new().postgres(&database).start();
-        check_account(&database, &visitas, ok, unsure);
+        check_rows(&database, &visitas, ok, unsure);
         assert_eq!(
             visitas.stats().cache,
             Some(0),
@@ -311,17 +288,16 @@ fn visitas_is_killed_again_and_again() {
         let load = Load::start(visitas.port(), 8);
         within(LIMIT, "visits", || visitas.stats().total > before + 50);
         visitas.kill();
-        let tally = load.stop();
-        ok += tally.ok();
-        unsure += tally.unsure();
+        let outcomes = load.stop();
+        ok += outcomes.ok();
+        unsure += outcomes.unsure();
     }
     let visitas = Settings::new().postgres(&database).start();
-    check_account(&database, &visitas, ok, unsure);
+    check_rows(&database, &visitas, ok, unsure);
 }
 
 #[test]
 fn an_increment_is_never_repeated() {
-    let _machine = machine();
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     let proxy = Proxy::to(redis.port());
     let visitas = Settings::new()
@@ -335,23 +311,20 @@ fn an_increment_is_never_repeated() {
     let mut visit = || {
         visits += 1;
         let counts = client.try_visit().expect("an answer").counts();
-        assert_eq!(counts.total, visits, "the ledger has nothing to do with it");
+        assert_eq!(counts.total, visits, "the ledger is not affected");
         match counts.cache {
-            Some(cache) => assert!(
-                caches.insert(cache),
-                "the cache number {cache} was given twice"
-            ),
+            Some(cache) => assert!(caches.insert(cache), "two visits got the number {cache}"),
             None => uncounted += 1,
         }
         counts.cache.is_some()
     };
-    let places = [Way::ToServer, Way::ToClient]
+    let places = [Direction::ToServer, Direction::ToClient]
         .into_iter()
-        .flat_map(|way| (0..=60).step_by(4).map(move |at| (way, at)));
-    for (cuts, (way, offset)) in places.enumerate() {
-        // Not before Redis is used again: the cut is for an increment, not for a handshake.
+        .flat_map(|direction| (0..=60).step_by(4).map(move |at| (direction, at)));
+    for (cuts, (direction, offset)) in places.enumerate() {
+        // The cut should hit an increment, not a handshake.
         within(LIMIT, "a counted visit", &mut visit);
-        proxy.cut_after(way, offset);
+        proxy.cut_after(direction, offset);
         within(LIMIT, "the cut", || {
             visit();
             proxy.cuts() > cuts

@@ -1,26 +1,24 @@
-//! Failovers under Patroni: the leader killed, frozen and cut off while three processes count
-//! visits.
-//!
-//! `scripts/test-failover` runs it.
+//! Failovers under Patroni: the leader is killed, frozen and cut off while three processes count
+//! visits. `scripts/test-failover` runs it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::support::load::Tally;
+use crate::support::audit::TABLE;
+use crate::support::load::Outcomes;
 use crate::support::postgres::DEFAULT_NAME;
-use crate::support::rows::{Rows, TABLE};
-use crate::support::{Crowd, Load, Patroni, Settings, Visitas, machine, within};
+use crate::support::rows::Rows;
+use crate::support::{Clients, Load, Patroni, Settings, Visitas, machine, within};
 
 const PROCESSES: usize = 3;
-/// Of each process.
+/// Per process.
 const VISITORS: usize = 4;
-/// Between a visitor's two visits.
+/// Between two visits of a client.
 const PAUSE: Duration = Duration::from_millis(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// What an answer may be late by: so many programs share the machine.
+/// An answer may be this late, since many programs share the machine.
 const LATE_AT_MOST: Duration = Duration::from_secs(3);
-/// From the moment that there is a leader until each process counts visits. Usually it is a second
-/// or two.
+/// From a new leader to counted visits in each process: usually a second or two.
 const BACK_LIMIT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -28,11 +26,11 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Killed,
-    /// Suspended until there is another leader.
+    /// Until there is another leader.
     Frozen,
     /// From etcd, the other node and visitas.
     CutOff,
-    /// From etcd and the other node, while visitas still reaches it.
+    /// From etcd and the other node, but not from visitas.
     CutOffFromPeers,
 }
 
@@ -57,9 +55,9 @@ const ASYNCHRONOUS: [Fault; 3] = [Fault::Killed, Fault::Frozen, Fault::CutOffFro
 struct Failover {
     fault: Fault,
     to_leader: Duration,
-    /// Until the last of the processes counted a visit again.
+    /// Until every process counts visits again.
     to_visits: Duration,
-    /// Until there was a standby again.
+    /// Until there is a standby again.
     to_standby: Duration,
 }
 
@@ -80,7 +78,7 @@ impl fmt::Display for Failover {
     }
 }
 
-/// Processes over both nodes, each with visitors of its own.
+/// Processes over both nodes, each with its own clients.
 struct Web {
     processes: Vec<Visitas>,
     loads: Vec<Load>,
@@ -90,7 +88,7 @@ impl Web {
     fn start(patroni: &Patroni) -> Web {
         let start = |index: usize| {
             let name = format!("web{index}");
-            // One worker each, so that no two rows of a process have the same moment.
+            // With one worker no two rows of a process share a moment.
             let settings = Settings::new()
                 .set("DATABASE_URL", patroni.url(&name))
                 .set("WORKERS", 1);
@@ -100,19 +98,19 @@ impl Web {
         };
         let processes: Vec<Visitas> = (0..PROCESSES).map(start).collect();
         let load = |visitas: &Visitas| {
-            Load::of(&Crowd {
+            Load::of(&Clients {
                 ports: vec![visitas.port()],
-                visitors: VISITORS,
+                count: VISITORS,
                 pause: PAUSE,
-                keep_numbers: true,
+                keep_counts: true,
             })
         };
         let loads = processes.iter().map(load).collect();
         Web { processes, loads }
     }
 
-    /// Waits until every process has counted visits more.
-    fn visits_go_on(&self, limit: Duration) {
+    /// Waits until every process counts visits.
+    fn wait_for_visits(&self, limit: Duration) {
         let before: Vec<u64> = self.loads.iter().map(Load::ok_so_far).collect();
         within(limit, "visits to go on", || {
             self.loads
@@ -122,17 +120,20 @@ impl Web {
         });
     }
 
-    fn stop(self) -> (Vec<Visitas>, Tally) {
-        let tallies = self.loads.into_iter().map(Load::stop);
-        (self.processes, tallies.fold(Tally::default(), Tally::merge))
+    fn stop(self) -> (Vec<Visitas>, Outcomes) {
+        let all_outcomes = self.loads.into_iter().map(Load::stop);
+        (
+            self.processes,
+            all_outcomes.fold(Outcomes::default(), Outcomes::merge),
+        )
     }
 }
 
-/// Does that to the leader, waits for the other node to be the leader and for visits there, heals,
-/// and waits until there is a standby again.
+/// Breaks the leader, waits for a new leader and visits there, heals the old one, and waits until
+/// it is a standby.
 fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> Failover {
     let (leader, standby) = patroni.leader_and_standby();
-    web.visits_go_on(LIMIT);
+    web.wait_for_visits(LIMIT);
     let began = Instant::now();
     match fault {
         Fault::Killed => leader.kill(),
@@ -142,7 +143,7 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> F
     }
     standby.wait_primary();
     let (to_leader, elected) = (began.elapsed(), Instant::now());
-    web.visits_go_on(BACK_LIMIT);
+    web.wait_for_visits(BACK_LIMIT);
     let to_visits = elected.elapsed();
     match fault {
         Fault::Killed => leader.restart(),
@@ -159,21 +160,21 @@ fn fail_over(patroni: &Patroni, web: &Web, fault: Fault, synchronous: bool) -> F
     }
 }
 
-/// What was lost, after it was held against everything that holds in any case: no row twice, the
-/// total the number of rows.
-fn account(patroni: &Patroni, web: Web) -> u64 {
+/// The number of lost visits. Checks what holds after every failover: no row twice, and a total
+/// equal to the rows.
+fn lost(patroni: &Patroni, web: Web) -> u64 {
     let (leader, _) = patroni.leader_and_standby();
-    web.visits_go_on(LIMIT);
-    let (processes, tally) = web.stop();
+    web.wait_for_visits(LIMIT);
+    let (processes, outcomes) = web.stop();
     let rows = Rows::of(&mut leader.superuser(DEFAULT_NAME));
-    let lost = rows.lost(&tally);
+    let lost = rows.lost(&outcomes);
     println!(
         "\n200: {}, 503: {}, rows: {}, lost: {lost}, twice: {}, longest wait: {} ms",
-        tally.ok(),
-        tally.refused,
+        outcomes.ok(),
+        outcomes.refused,
         rows.count(),
         rows.twice,
-        tally.longest.as_millis()
+        outcomes.longest.as_millis()
     );
     assert_eq!(rows.twice, 0, "rows are there twice");
     for visitas in &processes {
@@ -181,7 +182,7 @@ fn account(patroni: &Patroni, web: Web) -> u64 {
             visitas.stats().total,
             rows.count(),
             "the total\n{}",
-            visitas.said()
+            visitas.output()
         );
     }
     let check = Settings::new()
@@ -190,14 +191,11 @@ fn account(patroni: &Patroni, web: Web) -> u64 {
         .argument("--count")
         .run();
     assert_eq!(check.code, Some(0), "{check:?}");
+    outcomes.only_200_and_503();
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {tally:?}"
-    );
-    assert!(
-        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        outcomes.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "a visit waited {:?}",
-        tally.longest
+        outcomes.longest
     );
     lost
 }
@@ -211,7 +209,8 @@ fn start() -> Option<Patroni> {
         .batch_execute(&table)
         .expect("a table of visits");
     println!(
-        "| leader | to the next one | then to visits in each process | then to a standby |\n|---|---|---|---|"
+        "| leader | to the next one | then to visits in each process | \
+         then to a standby |\n|---|---|---|---|"
     );
     Some(patroni)
 }
@@ -225,7 +224,7 @@ fn a_synchronous_failover_loses_nothing() {
     for fault in SYNCHRONOUS {
         println!("{}", fail_over(&patroni, &web, fault, true));
     }
-    let lost = account(&patroni, web);
+    let lost = lost(&patroni, web);
     assert_eq!(lost, 0, "answered with 200, and no row");
 }
 
@@ -239,5 +238,5 @@ fn an_asynchronous_failover_counts_nothing_twice() {
     for fault in ASYNCHRONOUS {
         println!("{}", fail_over(&patroni, &web, fault, false));
     }
-    account(&patroni, web);
+    lost(&patroni, web);
 }

@@ -1,5 +1,5 @@
-//! `visitas healthcheck`, for images that hold no other program: 0 when the local server is ready,
-//! else 1.
+//! `visitas healthcheck`, for images without any other program: 0 when the local server is ready,
+//! and 1 when not.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

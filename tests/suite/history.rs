@@ -1,100 +1,12 @@
-//! The history: exact by minute, hour and day whoever writes, in both stores, for rows from before
-//! too, and soon to be had.
+//! The history is exact by minute, hour and day: in both stores, with any writer, and for existing
+//! rows.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::support::history::{STEPS, clock_ahead, is_exact, points, sum};
 use crate::support::ports::free_port;
-use crate::support::run::Folder;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, audit, clock, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(20);
-const STEPS: [(&str, &str, usize); 3] = [
-    ("minute", "1 minute", 60),
-    ("hour", "1 hour", 48),
-    ("day", "1 day", 90),
-];
-
-/// The points of a series: when each begins, and its visits.
-#[track_caller]
-pub fn points(visitas: &Visitas, by: &str) -> Vec<(String, u64)> {
-    let response = visitas.get(&format!("/history?by={by}"));
-    assert_eq!(response.status, 200, "{response:?}\n{}", visitas.said());
-    let json: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
-    let point = |point: &serde_json::Value| {
-        (
-            point["start"].as_str().expect("a start").to_owned(),
-            point["visits"].as_u64().expect("visits"),
-        )
-    };
-    json["points"]
-        .as_array()
-        .expect("points")
-        .iter()
-        .map(point)
-        .collect()
-}
-
-pub fn sum(visitas: &Visitas, by: &str) -> u64 {
-    points(visitas, by).iter().map(|(_, visits)| visits).sum()
-}
-
-/// What the rows themselves say, by the same steps.
-fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTreeMap<String, u64> {
-    let query = format!(
-        "SELECT to_char(date_trunc('{by}', momento AT TIME ZONE 'UTC'), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) \
-         FROM acessos WHERE isfinite(momento) AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
-             <= date_trunc('{by}', now() AT TIME ZONE 'UTC') AND date_trunc('{by}', momento AT TIME ZONE 'UTC') \
-             > date_trunc('{by}', now() AT TIME ZONE 'UTC') - {count} * interval '{span}' GROUP BY 1"
-    );
-    let rows = database
-        .superuser()
-        .query(&query, &[])
-        .expect("the rows by time");
-    rows.iter()
-        .map(|row| (row.get(0), row.get::<_, i64>(1) as u64))
-        .collect()
-}
-
-/// Every point of every series is what the rows say. A step that ends in between is asked for
-/// again.
-#[track_caller]
-pub fn is_exact(visitas: &Visitas, database: &Database<'_>) {
-    for (by, span, count) in STEPS {
-        let mut last = None;
-        for _ in 0..3 {
-            let shown = points(visitas, by);
-            assert_eq!(shown.len(), count);
-            let shown: BTreeMap<String, u64> = shown
-                .into_iter()
-                .filter(|(_, visits)| *visits > 0)
-                .collect();
-            let there = counted(database, by, span, count);
-            last = (shown != there).then_some((shown, there));
-            if last.is_none() {
-                break;
-            }
-        }
-        if let Some((shown, there)) = last {
-            panic!(
-                "by {by}: shown {shown:?}, there {there:?}\n{}",
-                visitas.said()
-            );
-        }
-    }
-}
-
-/// A process whose wall clock is ten days ahead; none where its clock cannot be set, which is said.
-#[track_caller]
-pub fn clock_ahead(settings: Settings) -> Option<Settings> {
-    match clock::faked(settings) {
-        Ok(settings) => Some(settings.set("FAKETIME", "+10d")),
-        Err(why) => {
-            crate::support::skipped("a clock ahead", &why);
-            None
-        }
-    }
-}
+use crate::support::scratch::Folder;
+use crate::support::{Cluster, LIMIT, Load, Settings, Visitas, audit, clock, within};
 
 /// Rows over the last hundred days.
 const OLD_ROWS: &str = "INSERT INTO acessos (momento) \
@@ -102,7 +14,7 @@ const OLD_ROWS: &str = "INSERT INTO acessos (momento) \
     SELECT now() - random() * interval '55 minutes' FROM generate_series(1, 500)";
 
 #[test]
-fn visits_are_in_the_point_under_way() {
+fn visits_are_in_the_current_point() {
     let database = Cluster::shared().database();
     let settings = [Settings::new(), Settings::new().postgres(&database)];
     for visitas in settings.map(Settings::start) {
@@ -117,7 +29,7 @@ fn visits_are_in_the_point_under_way() {
                 5,
                 "by {by}"
             );
-            // A minute may end between the visits and the look.
+            // A minute may end in between.
             assert!(
                 points[count - 2..]
                     .iter()
@@ -132,7 +44,7 @@ fn visits_are_in_the_point_under_way() {
 }
 
 #[test]
-fn foreign_writers_are_followed_row_by_row() {
+fn the_history_follows_foreign_writers_row_by_row() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.sql();
@@ -143,9 +55,12 @@ fn foreign_writers_are_followed_row_by_row() {
         "UPDATE acessos SET momento = momento - interval '7 minutes' WHERE id % 2 = 0",
         "UPDATE acessos SET momento = momento",
         "BEGIN; DELETE FROM acessos; INSERT INTO acessos DEFAULT VALUES; ROLLBACK",
-        "INSERT INTO acessos (momento) VALUES ('infinity'), ('-infinity'), (now() + interval '3 days'), ('1900-01-01')",
-        "DELETE FROM acessos WHERE NOT isfinite(momento) OR momento < '1950-01-01' OR momento > now()",
-        "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos LIMIT 50 \
+        "INSERT INTO acessos (momento) VALUES ('infinity'), ('-infinity'), \
+         (now() + interval '3 days'), ('1900-01-01')",
+        "DELETE FROM acessos WHERE NOT isfinite(momento) OR momento < '1950-01-01' \
+         OR momento > now()",
+        "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos \
+         LIMIT 50 \
              ON CONFLICT (id) DO UPDATE SET momento = excluded.momento - interval '1 hour'",
         "TRUNCATE acessos",
         OLD_ROWS,
@@ -158,19 +73,20 @@ fn foreign_writers_are_followed_row_by_row() {
 
 #[test]
 fn rows_from_before_are_counted_while_others_write() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let mut sql = database.sql();
     sql.batch_execute(
-        "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now())",
+        "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+         momento timestamptz DEFAULT now())",
     )
     .expect("the table from before");
     sql.batch_execute(
-        "INSERT INTO acessos (momento) SELECT now() - random() * interval '100 days' FROM generate_series(1, 400000); \
+        "INSERT INTO acessos (momento) SELECT now() - random() * interval '100 days' \
+         FROM generate_series(1, 400000); \
          UPDATE acessos SET momento = NULL WHERE id % 1000 = 0",
     )
     .expect("rows from before");
-    // Other writers never wait for the count, and nothing of what they do is missed.
+    // Other writers never wait for the count, and it misses none of their changes.
     let mut visitas = Settings::new()
         .postgres(&database)
         .set("PORT", free_port())
@@ -201,8 +117,10 @@ fn rows_from_before_are_counted_while_others_write() {
 fn a_table_without_rising_ids_is_counted_too() {
     for shape in [
         "CREATE TABLE acessos (momento timestamptz DEFAULT now())",
-        "CREATE TABLE acessos (id int PRIMARY KEY DEFAULT (random() * 1e9)::int, momento timestamptz DEFAULT now())",
-        "CREATE TABLE acessos (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, momento timestamptz DEFAULT now()); \
+        "CREATE TABLE acessos (id int PRIMARY KEY DEFAULT (random() * 1e9)::int, \
+         momento timestamptz DEFAULT now())",
+        "CREATE TABLE acessos (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, \
+         momento timestamptz DEFAULT now()); \
          INSERT INTO acessos (id) VALUES (5000)",
     ] {
         let database = Cluster::shared().database();
@@ -224,7 +142,7 @@ fn a_table_without_rising_ids_is_counted_too() {
 }
 
 #[test]
-fn a_column_that_is_no_time_keeps_nobody_from_writing() {
+fn a_column_without_a_time_type_does_not_stop_writers() {
     let database = Cluster::shared().database();
     let mut sql = database.sql();
     sql.batch_execute("CREATE TABLE acessos (id serial PRIMARY KEY, momento text DEFAULT 'then')")
@@ -238,11 +156,10 @@ fn a_column_that_is_no_time_keeps_nobody_from_writing() {
     assert_eq!(visitas.stats().total, 2);
 }
 
-/// A process whose clock is ten days ahead writes rows that are ten days ahead. What others have it
-/// must leave alone, minutes and hours too, which are kept for some days only.
+/// A process whose clock is ten days ahead writes rows of that time. It must not delete other
+/// minutes and hours, although these are kept for some days only.
 #[test]
-fn a_clock_ahead_takes_nothing_from_others() {
-    let _machine = machine();
+fn a_clock_ahead_deletes_nothing() {
     let database = Cluster::shared().database();
     let Some(ahead) = clock_ahead(Settings::new().postgres(&database)) else {
         return;
@@ -251,14 +168,15 @@ fn a_clock_ahead_takes_nothing_from_others() {
     let mut sql = database.sql();
     (0..5).for_each(|_| assert_eq!(visitas.try_visit().status, 200));
     sql.batch_execute(
-        "INSERT INTO acessos (momento) SELECT now() - n * interval '7 minutes' FROM generate_series(1, 300) n",
+        "INSERT INTO acessos (momento) SELECT now() - n * interval '7 minutes' \
+         FROM generate_series(1, 300) n",
     )
     .expect("rows of a day and a half");
     is_exact(&visitas, &database);
     let ahead = ahead.start();
     for _ in 0..3 {
         ahead.visit();
-        // More than wait to be folded, so that both processes fold.
+        // Enough changes that both processes fold some.
         for _ in 0..200 {
             sql.batch_execute(
                 "INSERT INTO acessos (momento) VALUES (now() - interval '90 minutes')",
@@ -279,16 +197,15 @@ fn a_clock_ahead_takes_nothing_from_others() {
     let settings = ahead.stop();
     let counted = audit::count(Settings::new().postgres(&database));
     assert_eq!(counted.code, Some(0), "{counted:?}");
-    // Nor does a start with that clock.
+    // A start with that clock deletes nothing either.
     settings.start().visit();
     is_exact(&visitas, &database);
     assert_eq!(visitas.stats().total, database.rows());
 }
 
-/// A column without a zone holds what its database's zone was when visitas took it over, whatever
-/// that becomes.
+/// A column without a time zone keeps the zone that the database had when visitas adopted it.
 #[test]
-fn moments_without_a_zone_keep_theirs() {
+fn moments_without_a_time_zone_keep_their_zone() {
     let database = Cluster::shared().database();
     let zone = |zone: &str| {
         let set = format!("ALTER DATABASE {} SET timezone = '{zone}'", database.name);
@@ -299,7 +216,8 @@ fn moments_without_a_zone_keep_theirs() {
     };
     zone("America/Sao_Paulo");
     let table = "CREATE TABLE acessos (id bigserial PRIMARY KEY, momento timestamp DEFAULT now()); \
-        INSERT INTO acessos (momento) SELECT now() - n * interval '10 minutes' FROM generate_series(1, 3) n";
+        INSERT INTO acessos (momento) SELECT now() - n * interval '10 minutes' \
+        FROM generate_series(1, 3) n";
     database
         .sql()
         .batch_execute(table)
@@ -335,7 +253,7 @@ fn moments_without_a_zone_keep_theirs() {
         ["minute", "hour", "day"].map(|by| sum(&visitas, by)),
         [5, 6, 6]
     );
-    // Whatever was added for a row is what is taken away with it.
+    // A deleted row takes away exactly what it had added.
     database
         .sql()
         .batch_execute("DELETE FROM acessos")
@@ -348,7 +266,6 @@ fn moments_without_a_zone_keep_theirs() {
 
 #[test]
 fn two_processes_share_one_history() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let processes = [0, 1].map(|_| Settings::new().postgres(&database).start());
     let ports: Vec<u16> = processes.iter().map(Visitas::port).collect();
@@ -360,16 +277,17 @@ fn two_processes_share_one_history() {
 }
 
 #[test]
-fn a_look_costs_the_same_with_many_rows_as_with_none() {
-    let _machine = machine();
+fn a_history_request_reads_no_rows() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.superuser();
     sql.batch_execute(
-        "INSERT INTO acessos (momento) SELECT now() - random() * interval '90 days' FROM generate_series(1, 300000)",
+        "INSERT INTO acessos (momento) SELECT now() - random() * interval '90 days' \
+         FROM generate_series(1, 300000)",
     )
     .expect("rows");
-    let scans = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+    let scans = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint \
+        FROM pg_stat_user_tables \
         WHERE relname = 'acessos'";
     let mut read = || -> i64 {
         sql.batch_execute("SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot()")
@@ -391,7 +309,6 @@ fn a_look_costs_the_same_with_many_rows_as_with_none() {
 
 #[test]
 fn the_embedded_history_survives_a_restart_and_a_crash() {
-    let _machine = machine();
     let folder = Folder::new("store");
     let over = || Settings::new().set("DATA_DIR", folder.path().join("store").display());
     let visitas = over().start();
@@ -415,7 +332,7 @@ fn the_embedded_history_survives_a_restart_and_a_crash() {
 }
 
 #[test]
-fn it_is_json_or_csv_and_says_what_it_takes() {
+fn it_is_json_or_csv_and_names_valid_steps() {
     let visitas = Settings::new().start();
     visitas.visit();
     let json = visitas.get("/history?by=hour");
@@ -443,7 +360,7 @@ fn it_is_json_or_csv_and_says_what_it_takes() {
 }
 
 #[test]
-fn it_is_a_fast_503_while_the_ledger_is_away() {
+fn it_is_a_fast_503_while_the_ledger_is_down() {
     let cluster = Cluster::start();
     let database = cluster.default_database();
     let visitas = Settings::new().postgres(&database).start();
@@ -464,7 +381,7 @@ fn it_is_a_fast_503_while_the_ledger_is_away() {
     assert_eq!(sum(&visitas, "day"), 1);
 }
 
-/// A batch may hold visits of several minutes: a clock in which minutes pass in a tenth of a second.
+/// A batch may hold visits of several minutes: with this clock a minute takes a tenth of a second.
 #[test]
 fn minutes_that_end_within_a_batch_are_counted() {
     let database = Cluster::shared().database();
@@ -479,7 +396,7 @@ fn minutes_that_end_within_a_batch_are_counted() {
         row.expect("a number").get(0)
     };
     within(LIMIT, "minutes to pass", || minutes() >= 20);
-    assert_eq!(load.stop().unsure(), 0, "{}", visitas.said());
+    assert_eq!(load.stop().unsure(), 0, "{}", visitas.output());
     let counted = audit::count(Settings::new().postgres(&database));
-    assert_eq!(counted.code, Some(0), "{counted:?}\n{}", visitas.said());
+    assert_eq!(counted.code, Some(0), "{counted:?}\n{}", visitas.output());
 }

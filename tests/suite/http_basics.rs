@@ -1,10 +1,12 @@
-//! HTTP/1.1 as clients rely on it: connections kept and closed, pipelining, dates, lengths, HEAD,
-//! and deadlines.
+//! What clients rely on in HTTP/1.1: persistence, pipelining, dates, lengths, HEAD, deadlines.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Settings, machine};
+use crate::support::{LIMIT, Settings, within};
+
+/// Longer than the time-outs that these tests set, and below the defaults.
+const BELOW_DEFAULTS: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_connection_is_kept() {
@@ -18,7 +20,7 @@ fn a_connection_is_kept() {
         assert_eq!(
             client.get("/nowhere").status,
             404,
-            "a refusal with no doubt about framing keeps it too"
+            "so does a refusal with clear framing"
         );
         assert_eq!(client.request("HEAD", "/", &[]).status, 200);
     }
@@ -53,14 +55,12 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_request_may_come_in_any_pieces() {
+fn a_request_may_come_in_pieces() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
     let visit = request("GET", "/", &[("Accept", "application/json")]);
     for cut in 1..visit.len() {
         client.send(&visit[..cut]);
-        // Nothing can be answered yet; a second request before the rest would be taken for a part
-        // of the first.
         client.send(&visit[cut..]);
         assert_eq!(client.read().counts().total as usize, cut);
     }
@@ -72,14 +72,6 @@ fn a_request_may_come_in_any_pieces() {
 }
 
 #[test]
-fn empty_lines_before_a_request_are_skipped() {
-    let visitas = Settings::new().start();
-    let mut client = visitas.connect();
-    client.send(format!("\r\n{}", request("GET", "/livez", &[])));
-    assert_eq!(client.read().status, 200);
-}
-
-#[test]
 fn a_hundred_headers_are_accepted() {
     let visitas = Settings::new().start();
     let names: Vec<String> = (0..98).map(|number| format!("X-Header-{number}")).collect();
@@ -88,13 +80,13 @@ fn a_hundred_headers_are_accepted() {
         .map(|name| (name.as_str(), "some value"))
         .collect();
     headers.push(("Accept", "application/json"));
-    // With Host that makes a hundred.
+    // With Host these are a hundred.
     let response = visitas.request("GET", "/", &headers);
     assert_eq!(response.counts().total, 1);
 }
 
 #[test]
-fn header_names_have_no_case_and_values_no_borders() {
+fn header_names_ignore_case_and_values_are_trimmed() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
     client.send(
@@ -108,11 +100,12 @@ fn header_names_have_no_case_and_values_no_borders() {
 fn a_target_in_absolute_form_is_the_same_page() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
-    client.send("GET http://visitas.example/ HTTP/1.1\r\nHost: visitas.example\r\nAccept: application/json\r\n\r\n");
-    assert_eq!(client.read().counts().total, 1);
-    client.send("GET http://visitas.example HTTP/1.1\r\nHost: visitas.example\r\nAccept: application/json\r\n\r\n");
-    assert_eq!(client.read().counts().total, 2);
-    client.send("GET http://visitas.example/livez?x HTTP/1.1\r\nHost: visitas.example\r\n\r\n");
+    let json = [("Accept", "application/json")];
+    for (visit, target) in (1..).zip(["http://visitas.example/", "http://visitas.example"]) {
+        client.send(request("GET", target, &json));
+        assert_eq!(client.read().counts().total, visit, "{target}");
+    }
+    client.send(request("GET", "http://visitas.example/livez?x", &[]));
     assert_eq!(client.read().status, 200);
 }
 
@@ -130,7 +123,7 @@ fn every_answer_has_the_date() {
         let date = response
             .header("Date")
             .unwrap_or_else(|| panic!("no Date: {response:?}"));
-        // `Sun, 06 Nov 1994 08:49:37 GMT`, and no other of the forms that can be read.
+        // `Sun, 06 Nov 1994 08:49:37 GMT`, and not one of the obsolete forms.
         let shape: String = date
             .chars()
             .map(|c| if c.is_ascii_digit() { '0' } else { c })
@@ -145,7 +138,7 @@ fn every_answer_has_the_date() {
         let off = now
             .duration_since(said)
             .unwrap_or_else(|early| early.duration());
-        assert!(off <= Duration::from_secs(2), "{date} is {off:?} off");
+        assert!(off <= Duration::from_secs(5), "{date} is {off:?} off");
     }
 }
 
@@ -161,9 +154,7 @@ fn the_date_goes_on() {
             .to_owned()
     };
     let first = date();
-    crate::support::within(Duration::from_secs(3), "the next second", || {
-        date() != first
-    });
+    within(LIMIT, "the next second", || date() != first);
 }
 
 #[test]
@@ -214,33 +205,21 @@ fn head_has_no_body() {
             "HEAD {path}: {raw}"
         );
     }
-    // A length in an answer to HEAD is that of the answer to GET.
     let (get, head) = (
         visitas.get("/robots.txt"),
         visitas.request("HEAD", "/robots.txt", &[]),
     );
-    if let Some(length) = head.header("Content-Length") {
-        assert_eq!(Some(length), get.header("Content-Length"));
-    }
+    let length = get.header("Content-Length");
+    assert!(length.is_some(), "{get:?}");
+    assert_eq!(
+        head.header("Content-Length"),
+        length,
+        "as in the answer to GET"
+    );
 }
 
 #[test]
-fn close_is_honoured() {
-    let visitas = Settings::new().start();
-    for value in ["close", "Close", "keep-alive, close"] {
-        let mut client = visitas.connect();
-        let response = client.request("GET", "/livez", &[("Connection", value)]);
-        assert_eq!(
-            response.header("Connection"),
-            Some("close"),
-            "Connection: {value}"
-        );
-        assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
-    }
-}
-
-#[test]
-fn http_1_0_closes_unless_told_to_keep() {
+fn http_1_0_closes_unless_it_says_keep_alive() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
     client.send("GET / HTTP/1.0\r\nAccept: application/json\r\n\r\n");
@@ -251,30 +230,12 @@ fn http_1_0_closes_unless_told_to_keep() {
         kept.send("GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         let response = kept.read();
         assert_eq!(response.status, 200);
-        if response
-            .header("Connection")
-            .is_none_or(|value| !value.eq_ignore_ascii_case("keep-alive"))
-        {
-            kept.closed_within(ANSWER_LIMIT);
-            return;
-        }
+        assert_eq!(response.header("Connection"), Some("keep-alive"));
     }
 }
 
 #[test]
-fn a_client_that_has_said_all_is_answered() {
-    let visitas = Settings::new().start();
-    let mut client = visitas.connect();
-    client.send(request("GET", "/", &[("Accept", "application/json")]));
-    client.send(request("GET", "/livez", &[]));
-    client.half_close();
-    assert_eq!(client.read().counts().total, 1);
-    assert_eq!(client.read().status, 200);
-    assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
-}
-
-#[test]
-fn a_client_that_goes_away_does_no_harm() {
+fn a_client_that_disconnects_does_no_harm() {
     let visitas = Settings::new().start();
     for _ in 0..50 {
         visitas.connect();
@@ -283,18 +244,17 @@ fn a_client_that_goes_away_does_no_harm() {
         let mut unread = visitas.connect();
         unread.send(request("GET", "/", &[]));
     }
-    // The unread visits may be counted or not; the server goes on and its numbers are right.
+    // The unread visits may be counted or not. The server goes on with correct numbers.
     let first = visitas.visit().total;
     assert!((1..=51).contains(&first), "{first}");
-    crate::support::within(Duration::from_secs(5), "every visit to be settled", || {
+    within(LIMIT, "the end of every visit", || {
         let (stats, metrics) = (visitas.stats().total, crate::metrics::metrics(&visitas));
         (metrics.sum("visitas_visits_total") - stats as f64).abs() < 0.5
     });
 }
 
 #[test]
-fn a_slow_request_is_told_so_and_closed() {
-    let _machine = machine();
+fn a_slow_request_gets_408_and_is_closed() {
     let visitas = Settings::new().set("HEADER_TIMEOUT", "300ms").start();
     for part in [
         "G",
@@ -309,25 +269,24 @@ fn a_slow_request_is_told_so_and_closed() {
         assert_eq!(response.status, 408, "{part:?}: {response:?}");
         assert_eq!(response.header("Connection"), Some("close"));
         assert!(
-            took >= Duration::from_millis(250) && took < Duration::from_secs(1),
+            took >= Duration::from_millis(250) && took < BELOW_DEFAULTS,
             "{part:?}: after {took:?}"
         );
         client.closed_within(ANSWER_LIMIT);
     }
-    assert_eq!(visitas.stats().total, 0, "half a visit is none");
+    assert_eq!(visitas.stats().total, 0, "half a visit does not count");
 }
 
 #[test]
 fn a_drip_of_bytes_does_not_stretch_the_deadline() {
-    let _machine = machine();
     let visitas = Settings::new().set("HEADER_TIMEOUT", "400ms").start();
     let mut client = visitas.connect();
     let start = Instant::now();
     client.send("GET / HTTP/1.1\r\nX: ");
-    // One byte each 20 ms for as long as nothing comes back.
+    // One byte every 20 ms until an answer comes.
     while client.silent_for(Duration::from_millis(20)) {
         assert!(
-            start.elapsed() < Duration::from_secs(2),
+            start.elapsed() < BELOW_DEFAULTS,
             "still waiting for a slow request after {:?}",
             start.elapsed()
         );
@@ -344,57 +303,46 @@ fn a_drip_of_bytes_does_not_stretch_the_deadline() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word() {
-    let _machine = machine();
-    let visitas = Settings::new().set("IDLE_TIMEOUT", "400ms").start();
-    let mut used = visitas.connect();
+fn an_idle_connection_is_closed_without_an_answer() {
+    let visitas = Settings::new().set("IDLE_TIMEOUT", "1s").start();
+    let (mut used, mut unused) = (visitas.connect(), visitas.connect());
     assert_eq!(used.get("/livez").status, 200);
-    let start = Instant::now();
-    assert_eq!(used.closed_within(Duration::from_secs(3)), b"");
-    let took = start.elapsed();
-    assert!(
-        took >= Duration::from_millis(300) && took < Duration::from_millis(1100),
-        "closed after {took:?}"
-    );
-    let mut unused = visitas.connect();
-    let start = Instant::now();
-    assert_eq!(unused.closed_within(Duration::from_secs(3)), b"");
-    assert!(
-        start.elapsed() < Duration::from_millis(1100),
-        "closed after {:?}",
-        start.elapsed()
-    );
     // A connection in use is not idle.
     let mut busy = visitas.connect();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(900) {
+    while start.elapsed() < Duration::from_millis(1500) {
         assert_eq!(busy.get("/livez").status, 200);
         assert!(
-            busy.silent_for(Duration::from_millis(100)),
+            busy.silent_for(Duration::from_millis(50)),
             "closed while in use"
         );
     }
+    assert_eq!(used.closed_within(ANSWER_LIMIT), b"");
+    assert_eq!(unused.closed_within(ANSWER_LIMIT), b"");
+    let start = Instant::now();
+    assert_eq!(busy.get("/livez").status, 200);
+    assert_eq!(busy.closed_within(ANSWER_LIMIT), b"");
+    assert!(
+        start.elapsed() >= Duration::from_millis(800),
+        "closed after {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
-fn a_client_that_never_reads_holds_nobody_up() {
-    let visitas = Settings::new().set("HEADER_TIMEOUT", "1s").start();
-    let mut deaf = visitas.connect();
+fn a_client_that_never_reads_does_not_delay_others() {
+    let visitas = Settings::new().set("HEADER_TIMEOUT", "300s").start();
+    let deaf = visitas.connect();
     let many = request("GET", "/", &[]).repeat(2000);
-    // The answers fill every buffer; sending may then stop too, which is as it should be.
+    // The answers fill every buffer, and then sending may block too.
+    let mut sender = deaf.duplicate();
     let sender = std::thread::spawn(move || {
-        let _ = deaf.try_send(&many);
-        let _ = deaf.try_send(&many);
-        deaf
+        let _ = sender.try_send(&many);
+        let _ = sender.try_send(&many);
     });
-    let start = Instant::now();
     for _ in 0..20 {
         assert_eq!(visitas.try_visit().status, 200);
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
-    drop(sender.join());
+    deaf.close();
+    sender.join().expect("the sender's end");
 }

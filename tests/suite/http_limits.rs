@@ -1,18 +1,19 @@
-//! Limits on one connection: sizes to the byte, times from the first byte, turns, and memory.
+//! Limits of one connection: sizes, deadlines, fairness and memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Settings, Visitas, machine, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, machine, within};
 
 const LINE: usize = 8 * 1024;
 const FIELDS: usize = 32 * 1024;
 const COUNT: usize = 128;
 const BODY: usize = 64 * 1024;
+/// Longer than the time-outs that these tests set, and below the defaults.
+const BELOW_DEFAULTS: Duration = Duration::from_secs(8);
 
-/// A request for a page that is not there, with a request line and a block of fields of these
-/// lengths.
+/// A request for a missing page, with a request line and a header section of these lengths.
 fn sized(line: usize, fields: usize, count: usize) -> String {
     let line = format!(
         "GET /{} HTTP/1.1\r\n",
@@ -96,11 +97,11 @@ fn sizes_are_bounded_to_the_byte() {
 }
 
 #[test]
-fn who_still_sends_can_read_why_it_is_refused() {
+fn a_client_that_still_sends_can_read_its_refusal() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
-    // More than any buffer on the way holds unless it is read.
+    // More than all buffers hold unless the server reads it.
     for _ in 0..15 {
         client.send("x".repeat(8 * 1024));
     }
@@ -111,13 +112,12 @@ fn who_still_sends_can_read_why_it_is_refused() {
 }
 
 #[test]
-fn a_slow_client_can_read_why_it_is_refused() {
-    let _machine = machine();
+fn a_slow_client_can_read_its_refusal() {
     let visitas = Settings::new().set("HEADER_TIMEOUT", "200ms").start();
     let mut client = visitas.connect();
     client.send("GET / HTTP/1.1\r\nX: ");
     assert_eq!(client.read().status, 408);
-    // It goes on for a while, as one that has not read the answer yet.
+    // It keeps sending, like a client that has not read the answer yet.
     for _ in 0..10 {
         assert_eq!(client.closed_within(ANSWER_LIMIT), b"");
         client.send("x");
@@ -127,7 +127,6 @@ fn a_slow_client_can_read_why_it_is_refused() {
 
 #[test]
 fn a_body_has_a_deadline_however_it_drips() {
-    let _machine = machine();
     let visitas = Settings::new().set("HEADER_TIMEOUT", "400ms").start();
     for (head, drop) in [
         ("Content-Length: 1000", "x"),
@@ -138,8 +137,8 @@ fn a_body_has_a_deadline_however_it_drips() {
         let start = Instant::now();
         while client.silent_for(Duration::from_millis(20)) {
             assert!(
-                start.elapsed() < Duration::from_secs(2),
-                "still taken after {:?}",
+                start.elapsed() < BELOW_DEFAULTS,
+                "still accepted after {:?}",
                 start.elapsed()
             );
             client.send(drop);
@@ -156,13 +155,12 @@ fn a_body_has_a_deadline_however_it_drips() {
 
 #[test]
 fn the_deadline_of_a_head_begins_with_its_first_byte() {
-    let _machine = machine();
     let visitas = Settings::new()
         .set("HEADER_TIMEOUT", "400ms")
         .set("IDLE_TIMEOUT", "10s")
         .start();
     let mut client = visitas.connect();
-    // Nothing is due while nothing was begun, not before the first request and not after it.
+    // The deadline does not run without a request, neither before the first one nor after it.
     assert!(client.silent_for(Duration::from_millis(600)));
     assert_eq!(client.get("/livez").status, 200);
     assert!(client.silent_for(Duration::from_millis(600)));
@@ -171,11 +169,11 @@ fn the_deadline_of_a_head_begins_with_its_first_byte() {
     assert_eq!(
         client.closed_within(ANSWER_LIMIT),
         b"",
-        "there is no request to answer"
+        "an answer without a request"
     );
     let took = start.elapsed();
     assert!(
-        (Duration::from_millis(350)..Duration::from_secs(1)).contains(&took),
+        (Duration::from_millis(350)..BELOW_DEFAULTS).contains(&took),
         "closed after {took:?}"
     );
 }
@@ -185,8 +183,7 @@ fn open_connections(visitas: &Visitas) -> f64 {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_given_up() {
-    let _machine = machine();
+fn a_client_that_reads_nothing_is_closed() {
     let visitas = Settings::new().set("HEADER_TIMEOUT", "500ms").start();
     let before = open_connections(&visitas);
     let many = request("GET", "/metrics", &[]).repeat(4000);
@@ -198,10 +195,10 @@ fn a_client_that_reads_nothing_is_given_up() {
             std::thread::spawn(move || (client.try_send(&many).is_err(), client))
         })
         .collect();
-    within(Duration::from_secs(5), "all of them to be given up", || {
+    within(LIMIT, "all of them to be closed", || {
         open_connections(&visitas) <= before
     });
-    // What was on its way is dropped, and the client told so.
+    // The rest is dropped, and the client sees the end.
     for sender in senders {
         let (_, mut client) = sender.join().expect("a sender");
         client.closed_within(ANSWER_LIMIT);
@@ -209,23 +206,20 @@ fn a_client_that_reads_nothing_is_given_up() {
 }
 
 #[test]
-fn a_client_that_never_closes_is_let_go() {
-    let _machine = machine();
+fn a_client_that_never_closes_is_closed() {
     let visitas = Settings::new().start();
     let before = open_connections(&visitas);
     let mut client = visitas.connect();
     client.send(request("GET", "/livez", &[("Connection", "close")]));
     assert_eq!(client.read().status, 200);
-    within(
-        Duration::from_secs(4),
-        "the connection to be let go",
-        || open_connections(&visitas) <= before,
-    );
+    within(LIMIT, "the connection to be closed", || {
+        open_connections(&visitas) <= before
+    });
 }
 
-/// One client has a thousand requests waiting, while another has one after the other: whether any
-/// of these is answered between the thousand, by the order of the log's lines. So few short answers
-/// fit in the system's buffers, so that nothing waits for a reader.
+/// One client sends a thousand requests at once, another one after the other. Gives whether one of
+/// the latter is answered among the thousand, by the order of the log. The answers fit into the
+/// system's buffers, so nothing waits for a reader.
 fn is_overtaken(visitas: &Visitas) -> bool {
     const MANY: usize = 1000;
     let (mut greedy, mut modest) = (visitas.connect(), visitas.connect());
@@ -238,11 +232,11 @@ fn is_overtaken(visitas: &Visitas) -> bool {
                 assert_eq!(modest.request("HEAD", "/one", &[]).status, 404);
             }
         });
-        within(ANSWER_LIMIT, "the modest one", || {
+        within(LIMIT, "the modest one", || {
             visitas.stderr().mark() > mark + 5
         });
         greedy.send("HEAD /many HTTP/1.1\r\nHost:\r\n\r\n".repeat(MANY));
-        within(ANSWER_LIMIT, "all", || {
+        within(LIMIT, "all", || {
             visitas
                 .stderr()
                 .since(mark)
@@ -260,15 +254,15 @@ fn is_overtaken(visitas: &Visitas) -> bool {
 }
 
 #[test]
-fn who_has_much_to_be_answered_gives_way_to_others() {
+fn a_connection_with_many_requests_yields_to_others() {
     let _machine = machine();
     let visitas = Settings::new()
         .set("WORKERS", 1)
         .set("ACCESS_LOG", "on")
         .start();
     let overtaken = (0..20).filter(|_| is_overtaken(&visitas)).count();
-    // Not always: on a busy machine the other may not have had its next request ready in time.
-    assert!(overtaken >= 10, "in {overtaken} of 20 tries");
+    // Without a yield this is 0. On a loaded machine the other client may often be too late.
+    assert!(overtaken >= 3, "in {overtaken} of 20 tries");
 }
 
 #[test]
@@ -283,7 +277,7 @@ fn a_head_in_many_pieces_costs_little() {
     }
     assert_eq!(client.read().status, 404);
     let spent = cpu() - before;
-    // Parsed anew for every piece it would be some hundred megabytes of parsing.
+    // Parsing it again for every piece would parse some hundred megabytes.
     assert!(
         spent < Duration::from_millis(400),
         "{spent:?} of processor time"

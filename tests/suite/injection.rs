@@ -1,13 +1,12 @@
-//! What a client sends never reaches a page, a header or a log line as anything but text.
+//! What a client sends reaches pages, headers and log lines only as text.
 
 use crate::support::client::ANSWER_LIMIT;
-use crate::support::{Settings, within};
+use crate::support::{LIMIT, Settings, within};
 
-/// Found in every request below, wherever a client can put it.
+/// Part of every request below, wherever a client can put it.
 const CANARY: &str = "kanarienvogel";
 
-/// Requests that try to end a line, a string, an element or a header in whatever is written about
-/// them.
+/// Requests that try to end a line, a string, an element or a header in the output about them.
 fn attempts() -> Vec<String> {
     let hostile = [
         "<script>CANARY</script>",
@@ -27,12 +26,15 @@ fn attempts() -> Vec<String> {
         "GET /?HERE HTTP/1.1\r\nHost: x\r\nPurpose: prefetch\r\n\r\n",
         "GET /readyz?verbose=HERE HTTP/1.1\r\nHost: x\r\n\r\n",
         "HEAD / HTTP/1.1\r\nHost: HERE\r\nX-Forwarded-For: HERE\r\nX-Forwarded-Host: HERE\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: x\r\nAccept-Language: HERE\r\nAccept: HERE\r\nUser-Agent: HERE\r\nReferer: HERE\r\n\r\n",
-        "GET /stats HTTP/1.1\r\nHost: x\r\nCookie: HERE\r\nConnection: HERE\r\nExpect: HERE\r\nRange: HERE\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nAccept-Language: HERE\r\nAccept: HERE\r\n\
+         User-Agent: HERE\r\nReferer: HERE\r\n\r\n",
+        "GET /stats HTTP/1.1\r\nHost: x\r\nCookie: HERE\r\nConnection: HERE\r\n\
+         Expect: HERE\r\nRange: HERE\r\n\r\n",
         "HERE / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HERE\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.1\r\nHERE: x\r\nHost: x\r\n\r\n",
-        "POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: HERE\r\nContent-Length: HERE\r\n\r\n",
+        "POST /metrics HTTP/1.1\r\nHost: x\r\n\
+         Transfer-Encoding: HERE\r\nContent-Length: HERE\r\n\r\n",
         "GET http://HERE/ HTTP/1.1\r\nHost: HERE\r\n\r\n",
     ];
     let filled = |place: &str, text: &str| place.replace("HERE", text).replace("CANARY", CANARY);
@@ -73,7 +75,7 @@ fn nothing_a_client_sends_makes_a_log_line() {
         }
         visitas.get("/the-last-one");
         let is_last = |line: &String| line.contains("/the-last-one");
-        within(ANSWER_LIMIT, "the last line", || {
+        within(LIMIT, "the last line", || {
             visitas.stderr().since(mark).iter().any(is_last)
         });
         let lines = visitas.stderr().since(mark);

@@ -1,10 +1,13 @@
-//! Bounds on what waits: connections, the queue, a visit's time. Above them a fast 503.
+//! Limits of the queue and of a visit's time. Beyond them visits get a fast 503.
 
 use std::time::{Duration, Instant};
 
 use crate::metrics::queued;
-use crate::support::client::{ANSWER_LIMIT, request};
-use crate::support::{Client, Cluster, Settings, machine, within};
+use crate::support::client::request;
+use crate::support::{Client, Cluster, LIMIT, Settings, machine, within};
+
+/// An answer may be later than its deadline by this: the promise.
+const LATE_AT_MOST: Duration = Duration::from_secs(1);
 
 fn visit() -> String {
     request("GET", "/", &[("Accept", "application/json")])
@@ -17,19 +20,20 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
         .postgres(&database)
         .set("WORKERS", 1)
         .set("MAX_QUEUE", 3)
+        .set("REQUEST_TIMEOUT", "300s")
         .start();
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut waiting = vec![visitas.connect()];
     waiting[0].send(visit());
-    within(ANSWER_LIMIT, "the first commit to wait", || {
+    within(LIMIT, "the first commit to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     for number in 1..=3 {
         let mut client = visitas.connect();
         client.send(visit());
         waiting.push(client);
-        within(ANSWER_LIMIT, "the visit to queue", || {
+        within(LIMIT, "the visit to queue", || {
             queued(&visitas) >= f64::from(number)
         });
     }
@@ -38,11 +42,11 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
     assert!(
-        start.elapsed() < Duration::from_millis(500),
+        start.elapsed() < Duration::from_secs(5),
         "refused after {:?}",
         start.elapsed()
     );
-    held.release();
+    lock.release();
     waiting
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));
@@ -58,7 +62,7 @@ fn a_visit_waits_no_longer_than_its_deadline() {
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "600ms")
         .start();
-    let held = database.hold();
+    let lock = database.lock_table();
     let start = Instant::now();
     let mut waiting: Vec<Client> = (0..8).map(|_| visitas.connect()).collect();
     waiting.iter_mut().for_each(|client| client.send(visit()));
@@ -73,16 +77,14 @@ fn a_visit_waits_no_longer_than_its_deadline() {
         "given up early, after {took:?}"
     );
     assert!(
-        took < Duration::from_millis(1000),
+        took < Duration::from_millis(600) + LATE_AT_MOST,
         "given up after {took:?}"
     );
-    held.release();
-    // Their rows may be there or not; what is there is counted.
-    within(ANSWER_LIMIT, "visits again", || {
-        visitas.try_visit().status == 200
-    });
+    lock.release();
+    // Their rows may be there or not; those that are there are counted.
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
     let mut watcher = database.superuser();
-    within(ANSWER_LIMIT, "the last commit", || {
+    within(LIMIT, "the last commit", || {
         database.sessions_waiting(&mut watcher) == 0
     });
     let rows = database.rows();
@@ -98,21 +100,19 @@ fn a_lock_on_the_table_for_longer_than_the_deadline_leaves_nothing_stuck() {
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "200ms")
         .start();
-    let held = database.hold();
+    let lock = database.lock_table();
     for _ in 0..8 {
         let start = Instant::now();
         assert_eq!(visitas.try_visit().status, 503);
         assert!(
-            start.elapsed() < Duration::from_millis(600),
+            start.elapsed() < Duration::from_millis(200) + LATE_AT_MOST,
             "refused after {:?}",
             start.elapsed()
         );
     }
     assert_eq!(visitas.get("/livez").status, 200);
-    held.release();
-    within(Duration::from_secs(3), "visits again", || {
-        visitas.try_visit().status == 200
-    });
+    lock.release();
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
 }

@@ -1,11 +1,9 @@
-//! Log lines go to stderr: text or JSON, one a request where asked for, and never a password.
+//! Log lines go to stderr: text or JSON, one per request if asked for, and never a password.
 
-use crate::support::{Cluster, Redis, Settings, within};
-
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+use crate::support::{Cluster, LIMIT, Redis, Settings, within};
 
 #[test]
-fn a_request_is_a_line_only_where_asked_for() {
+fn a_request_is_logged_only_with_access_log() {
     for (access_log, expected) in [("off", 0), ("on", 3)] {
         let visitas = Settings::new().set("ACCESS_LOG", access_log).start();
         let mark = visitas.stderr().mark();
@@ -34,26 +32,6 @@ fn a_request_is_a_line_only_where_asked_for() {
                 "{lines:#?}"
             );
         }
-    }
-}
-
-#[test]
-fn a_path_cannot_forge_a_line() {
-    let visitas = Settings::new()
-        .set("ACCESS_LOG", "on")
-        .set("LOG_FORMAT", "json")
-        .start();
-    let mark = visitas.stderr().mark();
-    visitas.get("/a\"b\\c?d");
-    within(LIMIT, "the line", || {
-        !visitas.stderr().since(mark).is_empty()
-    });
-    for line in visitas.stderr().since(mark) {
-        let json: Result<serde_json::Value, _> = serde_json::from_str(&line);
-        assert!(
-            json.is_ok_and(|json| json.is_object()),
-            "no JSON object: {line}"
-        );
     }
 }
 
@@ -88,7 +66,7 @@ fn no_line_holds_a_password() {
         .postgres(&database)
         .redis(&redis)
         .set("ACCESS_LOG", "on")
-        .set("REQUEST_TIMEOUT", "500ms")
+        .set("REQUEST_TIMEOUT", "3s")
         .start();
     visitas.visit();
     redis.stop();

@@ -1,9 +1,9 @@
-//! visitas as its users meet it: the real binary, real PostgreSQL and Redis, a client that speaks
-//! raw HTTP/1.1.
+//! visitas as its users meet it: the real binary, real PostgreSQL and Redis, and a client that
+//! speaks raw HTTP/1.1.
 //!
-//! One file a behaviour. `../support` starts and stops everything; nothing here waits for a fixed
-//! time. `VISITAS_BIN` names another binary to test than the one Cargo built, `PG_BIN` the folder
-//! of PostgreSQL's programs.
+//! Each file covers one behaviour. `../support` starts and stops servers. Tests wait for states,
+//! not for time. `VISITAS_BIN` names another binary than Cargo's, `PG_BIN` the folder of
+//! PostgreSQL's programs.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,53 +29,53 @@ mod adoption;
 mod backups;
 mod badge;
 mod black_hole;
-mod brake;
+mod burst;
 mod check;
-mod clients;
+mod concurrent_visits;
 mod configuration;
 mod counting;
-mod crowd;
 mod descriptors;
 mod differential;
+mod dns;
 mod drain;
 mod embedded;
 mod events;
-mod exact;
+mod eviction;
 mod exactly_once;
 mod failover;
 mod faults;
-mod guests;
 mod healthcheck;
 mod history;
 mod http_basics;
 mod http_framing;
 mod http_limits;
 mod http_rules;
+mod idle_connections;
 mod injection;
 mod lanes;
 mod limits;
 mod logging;
 mod memory;
 mod metrics;
-mod names;
-mod ops;
+mod ops_port;
+mod other_writers;
 mod outages;
 mod page;
 mod pooler;
 mod postgres_total;
 mod protocol;
 mod proxies;
+mod rate_limit;
+mod real_clients;
 mod recount;
 mod replication;
+mod repository;
 mod retention;
-mod room;
 mod routes;
 mod selfcheck;
-mod session_attrs;
 mod slow_clients;
-mod starting;
-mod storm;
-mod tidy;
+mod startup;
+mod target_session_attrs;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]

@@ -1,17 +1,15 @@
-//! The memory that the process is given is enough for it, whatever clients do: it is never killed,
-//! and never aborts.
+//! The process fits into its memory limit, whatever clients do: it is never killed and never
+//! aborts.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::metrics::metrics;
-use crate::support::client::ANSWER_LIMIT;
-use crate::support::{Settings, Visitas, machine, skipped, within};
+use crate::support::{LIMIT, Settings, Visitas, machine, skipped, within};
 
-/// A memory cgroup of the test's own, of version 1 or 2. Removed when dropped.
+/// A memory cgroup of version 1 or 2. Removed when dropped.
 struct Group(PathBuf);
 
 impl Group {
@@ -42,8 +40,7 @@ impl Drop for Group {
     }
 }
 
-/// Connects and sends the beginning of a head of that size. An error is no failure: it may be
-/// refused.
+/// Connects and sends an incomplete head of this size. `None` when it was refused.
 fn unfinished(visitas: &Visitas, bytes: usize) -> Option<TcpStream> {
     let mut stream =
         TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, visitas.port()))).ok()?;
@@ -52,8 +49,7 @@ fn unfinished(visitas: &Visitas, bytes: usize) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// What was answered to an unfinished head: 408 to who had to go, 503 to who was refused, nothing
-/// to who waits.
+/// The answer to an incomplete head: 408 after an eviction, 503 for a refusal, none so far.
 fn status(stream: &mut TcpStream) -> Option<String> {
     stream.set_nonblocking(true).expect("a socket");
     let mut answer = [0; 12];
@@ -61,8 +57,7 @@ fn status(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[9..]).into_owned())
 }
 
-/// Far more unfinished heads than there is memory for; meanwhile visits are served, and the process
-/// lives on.
+/// More incomplete heads than fit into memory: visits are served, and the process survives.
 fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
     let mut slow = Vec::new();
     for number in 0..heads {
@@ -73,25 +68,27 @@ fn is_survived(visitas: &mut Visitas, heads: usize, bytes: usize) {
                 answer.status,
                 200,
                 "beside {number} heads: {answer:?}\n{}",
-                visitas.said()
+                visitas.output()
             );
         }
     }
-    assert!(visitas.is_running(), "{}", visitas.said());
+    assert!(visitas.is_running(), "{}", visitas.output());
     assert_eq!(visitas.get("/livez").status, 200);
-    let told: Vec<String> = slow.iter_mut().filter_map(status).collect();
+    let statuses: Vec<String> = slow.iter_mut().filter_map(status).collect();
     assert!(
-        told.iter().any(|status| status == "408"),
-        "nobody had to go: {} of {} were answered",
-        told.len(),
+        statuses.iter().any(|status| status == "408"),
+        "nobody was evicted: {} of {} were answered",
+        statuses.len(),
         slow.len()
     );
     assert!(
-        told.iter().all(|status| status == "408" || status == "503"),
-        "{told:?}"
+        statuses
+            .iter()
+            .all(|status| status == "408" || status == "503"),
+        "{statuses:?}"
     );
     drop(slow);
-    within(ANSWER_LIMIT, "all to be gone", || {
+    within(LIMIT, "all to be gone", || {
         metrics(visitas).sum("visitas_connections") <= 2.0
     });
     assert_eq!(visitas.try_visit().status, 200);
@@ -126,7 +123,7 @@ fn unfinished_heads_beyond_the_cgroup_are_survived() {
     is_survived(&mut visitas, 3000, 39_000);
     visitas.signal("KILL");
     visitas.wait_end();
-    within(Duration::from_secs(5), "the cgroup to be empty", || {
+    within(LIMIT, "the cgroup to be empty", || {
         fs::read_to_string(group.0.join("cgroup.procs")).is_ok_and(|pids| pids.trim().is_empty())
     });
 }

@@ -1,8 +1,8 @@
-//! `/metrics`: the format, the names, and values that follow what happens.
+//! `/metrics`: format, names and values.
 
 use crate::support::load::visits_at_once;
 use crate::support::prometheus::Metrics;
-use crate::support::{Cluster, Redis, Settings, Visitas, within};
+use crate::support::{Client, Cluster, LIMIT, Redis, Settings, Visitas, within};
 
 #[track_caller]
 pub fn metrics(visitas: &Visitas) -> Metrics {
@@ -16,6 +16,12 @@ pub fn metrics(visitas: &Visitas) -> Metrics {
 pub fn queued(visitas: &Visitas) -> f64 {
     let metrics = metrics(visitas);
     metrics.sum(metrics.one("gauge", "queue"))
+}
+
+/// The metrics on `OPS_PORT`, where a request takes no connection from others.
+#[track_caller]
+pub fn metrics_at(ops: u16) -> Metrics {
+    Metrics::read(&Client::connect(ops).get("/metrics").text())
 }
 
 /// Answers with that status so far.
@@ -37,7 +43,7 @@ fn every_name_has_the_prefix_and_its_unit() {
     let metrics = metrics(&visitas);
     assert_eq!(metrics.count("visitas_increment_seconds"), 1.0);
     for (name, family) in &metrics.0 {
-        // Those of the process have the names that every client library gives them.
+        // Metrics of the process have the names that all client libraries use.
         assert!(
             name.starts_with("visitas_") || name.starts_with("process_"),
             "{name}"
@@ -85,7 +91,7 @@ fn visits_commits_and_answers_rise_with_the_visits() {
     let rise = |name: &str| after.sum(name) - before.sum(name);
     assert_eq!(rise("visitas_visits_total"), 50.0);
     assert_eq!(answers(&after, "404") - answers(&before, "404"), 3.0);
-    // The first reading itself was answered after it was read.
+    // The first reading counts its own answer later.
     assert_eq!(answers(&after, "200") - answers(&before, "200"), 51.0);
     let batch = after.one("histogram", "batch");
     let samples = &after.family(batch).samples;
@@ -115,13 +121,12 @@ fn connections_are_those_that_are_open() {
     let mut kept: Vec<_> = (0..5).map(|_| visitas.connect()).collect();
     kept.iter_mut()
         .for_each(|client| drop(client.get("/livez")));
-    // Connections of earlier readings may not be gone yet.
-    let limit = std::time::Duration::from_secs(5);
-    within(limit, "five connections and the one that asks", || {
+    // Connections of earlier readings may still be open.
+    within(LIMIT, "five connections and the one that asks", || {
         open() == 6.0
     });
     drop(kept);
-    within(limit, "the one that asks", || open() == 1.0);
+    within(LIMIT, "the one that asks", || open() == 1.0);
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn reconnects_are_counted() {
     };
     let before = reconnects();
     assert!(database.terminate_sessions() > 0);
-    within(std::time::Duration::from_secs(10), "a reconnect", || {
+    within(LIMIT, "a reconnect", || {
         visitas.visit().total > 0 && reconnects() > before
     });
 }

@@ -1,5 +1,5 @@
-//! PgBouncer between visitas and PostgreSQL, in either mode: nothing is lost, nothing is counted
-//! twice, nothing is mixed up.
+//! PgBouncer between visitas and PostgreSQL, in both modes: nothing is lost, counted twice or mixed
+//! up.
 
 use std::time::Duration;
 
@@ -9,13 +9,10 @@ use crate::support::load::visits_at_once;
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
 use crate::support::{
-    Cluster, Crowd, Database, Load, PgBouncer, Settings, Visitas, machine, within,
+    Clients, Cluster, Database, LIMIT, Load, PgBouncer, Settings, Visitas, within,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// As it ships it refuses what it does not know of a client's start; people who run it tell it to
-/// ignore these.
+/// As it ships, it refuses unknown startup parameters. People who run it make it ignore these.
 const IGNORED: [&str; 3] = [
     "",
     "ignore_startup_parameters = options",
@@ -26,7 +23,7 @@ fn settings(database: &Database<'_>, pooler: &PgBouncer) -> Settings {
     Settings::new().set("DATABASE_URL", database.url_at(pooler.port()))
 }
 
-/// Two processes at once over an empty database.
+/// Two processes that start at once over an empty database.
 fn two(settings: impl Fn() -> Settings) -> Vec<Visitas> {
     let mut both = vec![
         settings().set("PORT", free_port()).launch(),
@@ -37,69 +34,57 @@ fn two(settings: impl Fn() -> Settings) -> Vec<Visitas> {
     both
 }
 
-fn total(visitas: &Visitas) -> Option<u64> {
-    let response = visitas.get("/stats");
-    (response.status == 200).then(|| response.fields().total)
-}
-
-/// Waits until visits are counted through every process.
+/// Waits until every process counts visits.
 #[track_caller]
-fn visits_go_on(processes: &[Visitas]) {
+fn wait_for_visits(processes: &[Visitas]) {
     for visitas in processes {
-        let mut before = None;
-        within(LIMIT, "visits to go on", || {
-            let now = total(visitas);
-            before = before.or(now);
-            now.zip(before)
-                .is_some_and(|(now, before)| now > before + 20)
-        });
+        visitas.wait_for_visits(20, LIMIT);
     }
 }
 
-/// Under load with sessions ended now and then by an administrator.
+/// Under load, while an administrator terminates sessions.
 fn stays_exact(mode: Mode, more: &str) {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let Some(pooler) = PgBouncer::start(database.cluster, mode, more) else {
         return;
     };
     database.prepare();
     let both = two(|| settings(&database, &pooler));
-    // What a process has to find out about the way to its database costs it one answer at most.
-    let mut told = 0;
+    // A process may lose one answer while it finds out that there is a pooler.
+    let mut answered = 0;
     for visitas in &both {
-        let tally = visits_at_once(&[visitas.port()], 12, 5);
+        let outcomes = visits_at_once(&[visitas.port()], 12, 5);
         assert!(
-            tally.unsure() <= 1,
-            "{mode:?} {more:?}: {tally:?}\n{}",
-            visitas.said()
+            outcomes.unsure() <= 1,
+            "{mode:?} {more:?}: {outcomes:?}\n{}",
+            visitas.output()
         );
-        told += tally.ok();
+        answered += outcomes.ok();
     }
-    let load = Load::of(&crowd(&both));
+    let load = Load::of(&clients(&both));
     for _ in 0..5 {
-        visits_go_on(&both);
+        wait_for_visits(&both);
         within(LIMIT, "a session to end", || {
             database.terminate_sessions() > 0
         });
     }
-    visits_go_on(&both);
-    let mut tally = load.stop();
+    wait_for_visits(&both);
+    let mut outcomes = load.stop();
     assert!(
-        tally.ok() > 100,
-        "too few visits for this to mean anything: {tally:?}"
+        outcomes.ok() > 100,
+        "too few visits for this to mean anything: {outcomes:?}"
     );
-    tally.add_answered(told);
-    audit::holds(&database, &tally, &both, settings(&database, &pooler));
+    outcomes.add_answered(answered);
+    audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
 }
 
-fn crowd(processes: &[Visitas]) -> Crowd {
+fn clients(processes: &[Visitas]) -> Clients {
     let ports = processes.iter().map(Visitas::port).collect();
-    Crowd {
+    Clients {
         ports,
-        visitors: 16,
+        count: 16,
         pause: Duration::ZERO,
-        keep_numbers: false,
+        keep_counts: false,
     }
 }
 
@@ -126,28 +111,26 @@ fn transaction_mode_that_ignores_options() {
 #[test]
 fn a_pooler_that_restarts_costs_no_row() {
     for mode in Mode::ALL {
-        let _machine = machine();
         let database = Cluster::shared().database();
         let Some(mut pooler) = PgBouncer::start(database.cluster, mode, "") else {
             return;
         };
         database.prepare();
         let both = two(|| settings(&database, &pooler).set("REQUEST_TIMEOUT", "2s"));
-        let load = Load::of(&crowd(&both));
+        let load = Load::of(&clients(&both));
         for _ in 0..3 {
-            visits_go_on(&both);
+            wait_for_visits(&both);
             pooler.stop();
             pooler.restart();
         }
-        visits_go_on(&both);
-        let tally = load.stop();
-        audit::holds(&database, &tally, &both, settings(&database, &pooler));
+        wait_for_visits(&both);
+        let outcomes = load.stop();
+        audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
     }
 }
 
 #[test]
 fn one_server_connection_is_enough_for_many_lanes() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let Some(pooler) =
         PgBouncer::start(database.cluster, Mode::Transaction, "default_pool_size = 1")
@@ -157,9 +140,9 @@ fn one_server_connection_is_enough_for_many_lanes() {
     database.prepare();
     let both = two(|| settings(&database, &pooler).set("WORKERS", 8));
     let ports: Vec<u16> = both.iter().map(Visitas::port).collect();
-    let tally = visits_at_once(&ports, 24, 20);
-    assert!(tally.unsure() <= 2, "{tally:?}");
-    audit::holds(&database, &tally, &both, settings(&database, &pooler));
+    let outcomes = visits_at_once(&ports, 24, 20);
+    assert!(outcomes.unsure() <= 2, "{outcomes:?}");
+    audit::holds(&database, &outcomes, &both, settings(&database, &pooler));
 }
 
 #[test]
@@ -180,7 +163,7 @@ fn a_process_that_gets_no_connection_takes_none_from_another() {
     second.wait_listening();
     for visit in 1..=10 {
         assert_eq!(first.visit().total, visit);
-        assert_eq!(first.get("/history").status, 200, "{}", first.said());
+        assert_eq!(first.get("/history").status, 200, "{}", first.output());
         assert_eq!(second.try_visit().status, 503);
     }
     first.stop();
@@ -188,53 +171,49 @@ fn a_process_that_gets_no_connection_takes_none_from_another() {
     assert_eq!(second.visit().total, 11);
 }
 
-/// Statements that a server connection knows by name are whoever's prepared them there.
+/// A server connection keeps the named statements of all its clients.
 #[test]
 fn statements_of_two_processes_are_never_mixed_up() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let more = "default_pool_size = 1\nignore_startup_parameters = options";
     let Some(pooler) = PgBouncer::start(database.cluster, Mode::Transaction, more) else {
         return;
     };
-    // Names that clients like to give, given to something else.
+    // Common names, for other statements.
     let mut stranger = pooler.session(&database.name).expect("a session");
     let names: String = (0..40)
         .map(|n| format!("PREPARE s{n} AS SELECT 42::bigint AS x;"))
         .collect();
-    stranger
-        .batch_execute(&names)
-        .expect("statements of another's");
+    stranger.batch_execute(&names).expect("foreign statements");
     let both = two(|| settings(&database, &pooler));
     let (one, other) = (&both[0], &both[1]);
-    // Different first questions, so that a name that both would use means different things.
+    // Different first statements, so that a shared name would mean different things.
     one.get("/history?by=day");
     other.visit();
     one.visit();
     other.get("/history?by=hour");
-    let load = Load::of(&crowd(&both));
+    let load = Load::of(&clients(&both));
     for round in 0..40 {
         for visitas in &both {
             let by = ["minute", "hour", "day"][round % 3];
             let history = visitas.get(&format!("/history?by={by}"));
-            assert_eq!(history.status, 200, "{history:?}\n{}", visitas.said());
-            assert!(visitas.stats().total >= 2, "{}", visitas.said());
+            assert_eq!(history.status, 200, "{history:?}\n{}", visitas.output());
+            assert!(visitas.stats().total >= 2, "{}", visitas.output());
         }
     }
-    let tally = load.stop();
-    assert_eq!(tally.unsure(), 0, "{tally:?}\n{}", one.said());
+    let outcomes = load.stop();
+    assert_eq!(outcomes.unsure(), 0, "{outcomes:?}\n{}", one.output());
     let rows = database.rows();
-    assert_eq!(rows, tally.ok() + 2);
+    assert_eq!(rows, outcomes.ok() + 2);
     for visitas in &both {
         assert_eq!(visitas.stats().total, rows);
-        crate::history::is_exact(visitas, &database);
+        crate::support::history::is_exact(visitas, &database);
     }
     let counted = count(settings(&database, &pooler));
     assert_eq!(counted.code, Some(0), "{counted:?}");
 }
 
-/// What a lane sets for its own statements must not stay in a server connection that the next
-/// client gets.
+/// A lane's settings must not stay in a server connection that the next client gets.
 #[test]
 fn nothing_is_left_in_a_shared_connection() {
     let database = Cluster::shared().database();
@@ -245,9 +224,11 @@ fn nothing_is_left_in_a_shared_connection() {
     };
     let visitas = settings(&database, &pooler).start();
     let mut sql = pooler.session(&database.name).expect("a session");
-    let settings = "SELECT name || '=' || setting FROM pg_settings WHERE source = 'session' AND name NOT IN \
-        ('application_name', 'client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings') \
-        UNION SELECT 'visitas.lane=' || current_setting('visitas.lane') WHERE current_setting('visitas.lane', true) <> ''";
+    let settings = "SELECT name || '=' || setting FROM pg_settings \
+        WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding', \
+            'DateStyle', 'TimeZone', 'standard_conforming_strings') \
+        UNION SELECT 'visitas.lane=' || current_setting('visitas.lane') \
+        WHERE current_setting('visitas.lane', true) <> ''";
     for visit in 0..5 {
         assert_eq!(
             visitas.visit(),
@@ -258,15 +239,14 @@ fn nothing_is_left_in_a_shared_connection() {
         );
         let left: Vec<String> = messages(&mut sql, settings);
         assert!(left.is_empty(), "{left:?}");
-        // So whoever writes next over it is a stranger, and counted as one.
+        // So the next writer over it is counted as a foreign one.
         sql.batch_execute("INSERT INTO acessos DEFAULT VALUES")
-            .expect("a row of another's");
+            .expect("a foreign row");
         assert_eq!(visitas.stats().total, 2 * visit + 2);
     }
 }
 
-/// The first column, by the simple protocol: the pooler gives prepared statements to whoever comes
-/// next.
+/// The first column, by the simple protocol: a pooler would pass prepared statements on.
 fn messages(sql: &mut ::postgres::Client, query: &str) -> Vec<String> {
     let rows = sql.simple_query(query).expect(query);
     let text = |message| match message {
@@ -277,7 +257,7 @@ fn messages(sql: &mut ::postgres::Client, query: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_check_says_what_stands_between() {
+fn check_reports_a_pooler() {
     let database = Cluster::shared().database();
     Settings::new().postgres(&database).start().stop();
     let says = |text: &str| text.to_lowercase().contains("pooler");

@@ -1,12 +1,11 @@
-//! The total in PostgreSQL equals `SELECT count(*)`, whoever writes to the table and however; and
-//! rows carry arrival times.
+//! The total in PostgreSQL equals `SELECT count(*)` for every writer, and rows carry their arrival.
 
 use std::io::Write;
 use std::time::Duration;
 
 use crate::support::load::visits_at_once;
 use crate::support::wait::within_value;
-use crate::support::{Cluster, Database, Load, Settings, Visitas, machine, within};
+use crate::support::{Cluster, Database, LIMIT, Load, Settings, Visitas, within};
 
 #[track_caller]
 fn total_is(visitas: &Visitas, database: &Database<'_>, expected: u64) {
@@ -40,9 +39,10 @@ fn foreign_inserts_deletes_and_truncates_are_counted() {
     sql.batch_execute("UPDATE acessos SET momento = now()")
         .expect("an update");
     total_is(&visitas, &database, left);
-    let insert = "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() FROM acessos LIMIT 5";
+    let insert = "INSERT INTO acessos (id, momento) OVERRIDING SYSTEM VALUE SELECT id, now() \
+        FROM acessos LIMIT 5";
     sql.batch_execute(&format!("{insert} ON CONFLICT DO NOTHING"))
-        .expect("an insert of what is there");
+        .expect("an insert of existing rows");
     total_is(&visitas, &database, left);
     sql.batch_execute("TRUNCATE acessos").expect("a truncate");
     total_is(&visitas, &database, 0);
@@ -66,7 +66,7 @@ fn copy_is_counted() {
 }
 
 #[test]
-fn what_is_rolled_back_is_not_counted() {
+fn a_rollback_is_not_counted() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.sql();
@@ -80,7 +80,8 @@ fn what_is_rolled_back_is_not_counted() {
             .expect("a rollback");
         total_is(&visitas, &database, before);
     }
-    let all = "BEGIN; TRUNCATE acessos; INSERT INTO acessos DEFAULT VALUES; SAVEPOINT s; DELETE FROM acessos; \
+    let all = "BEGIN; TRUNCATE acessos; INSERT INTO acessos DEFAULT VALUES; SAVEPOINT s; DELETE \
+        FROM acessos; \
         ROLLBACK TO s; INSERT INTO acessos DEFAULT VALUES; COMMIT";
     sql.batch_execute(all).expect("a transaction of many parts");
     total_is(&visitas, &database, 2);
@@ -107,10 +108,12 @@ fn other_roles_and_other_search_paths_are_counted() {
     sql.batch_execute("INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 10)")
         .expect("an insert");
     total_is(&visitas, &database, 11);
-    // Tables of the same names in the way of whoever looks them up in the session's own path.
+    // Tables with the same names, first in the session's search path.
     sql.batch_execute(
-        "SET search_path = elsewhere, pg_temp; CREATE TABLE elsewhere.visitas_changes (start bigint, total bigint); \
-         CREATE TEMP TABLE visitas_changes (start bigint, total bigint); CREATE TEMP TABLE visitas_base (total bigint)",
+        "SET search_path = elsewhere, pg_temp; \
+         CREATE TABLE elsewhere.visitas_changes (start bigint, total bigint); \
+         CREATE TEMP TABLE visitas_changes (start bigint, total bigint); \
+         CREATE TEMP TABLE visitas_base (total bigint)",
     )
     .expect("another path");
     sql.batch_execute("INSERT INTO public.acessos (momento) VALUES (now()), (now())")
@@ -128,14 +131,14 @@ fn other_roles_and_other_search_paths_are_counted() {
 
 #[test]
 fn foreign_writers_and_visits_at_the_same_time() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let load = Load::start(visitas.port(), 8);
     std::thread::scope(|scope| {
         for statement in [
             "INSERT INTO acessos (momento) SELECT now() FROM generate_series(1, 7)",
-            "DELETE FROM acessos WHERE id IN (SELECT id FROM acessos LIMIT 5 FOR UPDATE SKIP LOCKED)",
+            "DELETE FROM acessos WHERE id IN (SELECT id FROM acessos LIMIT 5 FOR \
+             UPDATE SKIP LOCKED)",
         ] {
             let database = &database;
             scope.spawn(move || {
@@ -148,17 +151,17 @@ fn foreign_writers_and_visits_at_the_same_time() {
             (0..10).for_each(|_| sql.batch_execute("TRUNCATE acessos").expect("a truncate"));
         });
     });
-    let tally = load.stop();
+    let outcomes = load.stop();
     assert!(
-        tally.ok() > 50,
+        outcomes.ok() > 50,
         "too few visits for this to mean anything: {}",
-        tally.ok()
+        outcomes.ok()
     );
     assert_eq!(
-        tally.unsure(),
+        outcomes.unsure(),
         0,
-        "a visit was refused: {tally:?}\n{}",
-        visitas.said()
+        "a visit was refused: {outcomes:?}\n{}",
+        visitas.output()
     );
     let rows = database.rows();
     assert_eq!(visitas.stats().total, rows);
@@ -166,7 +169,6 @@ fn foreign_writers_and_visits_at_the_same_time() {
 
 #[test]
 fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new()
         .postgres(&database)
@@ -178,22 +180,21 @@ fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
         let now = "SELECT extract(epoch FROM clock_timestamp())::float8";
         sql.query_one(now, &[]).expect("the time").get(0)
     };
-    let held = database.hold();
+    let lock = database.lock_table();
     let before = clock();
-    // The first visit's commit waits for the table; the second waits behind it in the lane.
+    // The first visit's commit waits for the lock, the second visit waits behind it in the lane.
     let (mut first, mut second) = (visitas.connect(), visitas.connect());
     let visit = crate::support::client::request("GET", "/", &[("Accept", "application/json")]);
     first.send(&visit);
-    let limit = Duration::from_secs(4);
-    within(limit, "the first visit's commit to wait", || {
+    within(LIMIT, "the first visit's commit to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     second.send(&visit);
-    within(limit, "the second visit to queue", || {
+    within(LIMIT, "the second visit to queue", || {
         crate::metrics::queued(&visitas) >= 1.0
     });
     let arrived = clock();
-    held.release();
+    lock.release();
     assert_eq!(
         (first.read().counts().total, second.read().counts().total),
         (1, 2)
@@ -217,7 +218,7 @@ fn the_total_survives_a_restart() {
     let visitas = Settings::new().postgres(&database).start();
     visits_at_once(&[visitas.port()], 10, 5).all_ok(50);
     visitas.stop();
-    // Also rows that come and go while nobody serves.
+    // Rows that come and go while visitas is stopped.
     database
         .sql()
         .batch_execute("INSERT INTO acessos DEFAULT VALUES; DELETE FROM acessos WHERE id <= 3")
@@ -233,8 +234,7 @@ fn the_total_survives_a_restart() {
     );
 }
 
-/// The pages that `SELECT visitas_total()` touches, once the session knows what it needs of the
-/// catalogs.
+/// The pages that `SELECT visitas_total()` touches in a session with a warm catalog cache.
 fn pages_of_a_total(database: &Database<'_>) -> u64 {
     let mut sql = database.superuser();
     let explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) SELECT visitas_total()";
@@ -259,26 +259,26 @@ fn pages_of_a_total(database: &Database<'_>) -> u64 {
         .sum()
 }
 
-/// The pages that the sessions of visitas touch for so many visits, those of connecting included.
+/// The pages that the sessions of visitas touch for these visits and for connecting.
 fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u64 {
-    // From another database, so that what is asked here is not counted there.
+    // From another database, so that these queries are not counted.
     let mut watcher = database
         .cluster
         .superuser(crate::support::postgres::DEFAULT_NAME);
     let mut pages = || -> u64 {
-        // A session reports what it did when it ends; before PostgreSQL 15 to a process that takes
-        // its time.
+        // A session reports its statistics when it ends. Before PostgreSQL 15 they arrive later.
         database.terminate_sessions();
-        let count = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename = 'user_app'), \
+        let count = "SELECT (SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = $1 AND usename = 'user_app'), \
             (SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = $1)";
         let mut same_since: Option<(i64, std::time::Instant)> = None;
-        within_value(Duration::from_secs(20), "the sessions to end", || {
+        within_value(LIMIT, "the sessions to end", || {
             let row = watcher
                 .query_one(count, &[&database.name])
                 .expect("statistics");
             let (sessions, pages): (i64, i64) = (row.get(0), row.get(1));
             if sessions > 0 {
-                // One that was being made when the others were ended.
+                // It was opened while the others were terminated.
                 database.terminate_sessions();
             }
             let (_, since) = *same_since.insert(match same_since {
@@ -296,7 +296,7 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
     let before = pages();
     let mut client = visitas.connect();
     for _ in 0..visits {
-        within(Duration::from_secs(20), "a visit", || {
+        within(LIMIT, "a visit", || {
             client
                 .try_visit()
                 .is_ok_and(|response| response.status == 200)
@@ -305,13 +305,11 @@ fn pages_of_visits(database: &Database<'_>, visitas: &Visitas, visits: u64) -> u
     pages() - before
 }
 
-/// While somebody holds a snapshot nothing can be cleared away that was deleted or replaced since:
-/// whoever reads over it pays for it.
+/// An open snapshot keeps vacuum from removing dead rows, and readers pay for passing them.
 #[test]
 fn a_visit_costs_the_same_beside_an_open_snapshot() {
-    let _machine = machine();
     let cluster = Cluster::stopped();
-    // Its workers touch pages too.
+    // Its workers would touch pages too.
     cluster.configure("autovacuum = off");
     cluster.restart();
     let database = cluster.database();
@@ -338,25 +336,19 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
     sql.batch_execute("SET synchronous_commit = off")
         .expect("a setting");
     sql.batch_execute("CALL singles(20000)")
-        .expect("20,000 rows of another's");
+        .expect("20,000 foreign rows");
     let mut watcher = database.superuser();
-    within_value(
-        Duration::from_secs(20),
-        "what they appended to be folded",
-        || {
-            within(Duration::from_secs(20), "a visit", || {
-                visitas.try_visit().status == 200
-            });
-            match watcher
-                .query_one("SELECT count(*) FROM visitas_changes", &[])
-                .expect("changes")
-                .get::<_, i64>(0)
-            {
-                0..300 => Ok(()),
-                left => Err(left),
-            }
-        },
-    );
+    within_value(LIMIT, "what they appended to be folded", || {
+        within(LIMIT, "a visit", || visitas.try_visit().status == 200);
+        match watcher
+            .query_one("SELECT count(*) FROM visitas_changes", &[])
+            .expect("changes")
+            .get::<_, i64>(0)
+        {
+            0..300 => Ok(()),
+            left => Err(left),
+        }
+    });
     let total = pages_of_a_total(&database);
     assert!(
         total <= 2 * before.0 + 20,
@@ -377,15 +369,14 @@ fn a_visit_costs_the_same_beside_an_open_snapshot() {
 
 #[test]
 fn a_total_costs_the_same_with_many_rows_as_with_none() {
-    let _machine = machine();
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
     let mut sql = database.superuser();
     let scans = |sql: &mut ::postgres::Client| -> i64 {
-        // A session reports what it did when it is idle, so this is asked until it stands still.
         sql.batch_execute("SELECT pg_stat_clear_snapshot()")
             .expect("statistics");
-        let count = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+        let count = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint \
+            FROM pg_stat_user_tables \
             WHERE relname = 'acessos'";
         sql.query_one(count, &[]).expect("statistics").get(0)
     };
@@ -397,9 +388,10 @@ fn a_total_costs_the_same_with_many_rows_as_with_none() {
         visitas.stats();
     }
     visitas.stop();
-    // Ended sessions have reported.
-    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'user_app'";
-    within(Duration::from_secs(5), "the sessions to end", || {
+    // Sessions report their statistics when they end.
+    let idle = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND usename = 'user_app'";
+    within(LIMIT, "the sessions to end", || {
         sql.query_one(idle, &[]).expect("sessions").get::<_, i64>(0) == 0
     });
     assert_eq!(

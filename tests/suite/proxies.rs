@@ -1,18 +1,17 @@
-//! Behind real proxies with kept upstream connections: no answer is lost, and none goes to
-//! another's request. Slow: `scripts/test-clients` installs them and runs this.
+//! Behind real proxies with persistent upstream connections no answer is lost, and none goes to
+//! another request. Slow: `scripts/test-clients` installs the proxies and runs this.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::support::client::request;
 use crate::support::load::visits_at_once;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::tools::tool;
-use crate::support::{Client, Settings, Visitas, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
-/// A proxy in front of a visitas.
+/// A proxy in front of visitas.
 struct Behind {
     visitas: Visitas,
     port: u16,
@@ -20,8 +19,7 @@ struct Behind {
     _folder: Folder,
 }
 
-/// nginx's configuration: kept connections to the upstream, in HTTP/1.1, and bodies passed on as
-/// they come.
+/// nginx with persistent upstream connections, HTTP/1.1, and unbuffered bodies.
 const NGINX: &str = "
 daemon off; pid FOLDER/pid; error_log stderr warn; worker_processes 1;
 events { worker_connections 1024; }
@@ -40,7 +38,7 @@ http {
 }
 ";
 
-/// HAProxy's: every upstream connection may serve any client.
+/// HAProxy where every upstream connection serves any client.
 const HAPROXY: &str = "
 global
     maxconn 1000
@@ -71,9 +69,7 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
         Command::new(program_path).args(arguments).arg(file),
         "TERM",
     );
-    within(Duration::from_secs(10), program, || {
-        Client::try_connect(port).is_ok()
-    });
+    within(LIMIT, program, || Client::try_connect(port).is_ok());
     Some(Behind {
         visitas,
         port,
@@ -82,13 +78,12 @@ fn behind(program: &str, configuration: &str, arguments: &[&str]) -> Option<Behi
     })
 }
 
-/// 50,000 visits over 50 connections; then requests of every kind, each with an answer of its own
-/// kind.
+/// 50,000 visits over 50 connections, then requests of every kind with their different answers.
 fn nothing_is_lost_or_mixed(behind: Option<Behind>) {
     let Some(behind) = behind else { return };
-    let tally = visits_at_once(&[behind.port], 50, 1000);
-    tally.all_ok(50_000);
-    tally.each_cache_number_once(1);
+    let outcomes = visits_at_once(&[behind.port], 50, 1000);
+    outcomes.all_ok(50_000);
+    outcomes.each_cache_number_once(1);
     assert_eq!(behind.visitas.stats().total, 50_000);
     std::thread::scope(|scope| {
         for _ in 0..20 {

@@ -1,32 +1,31 @@
-//! A primary with a standby: no 200 before a commit is settled there, and after a failover every
-//! 200 still has its row.
+//! A primary with a standby: no 200 before the standby confirms the commit, and every 200 still has
+//! its row after a failover.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::support::load::Tally;
+use crate::support::audit::TABLE;
+use crate::support::load::Outcomes;
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
-use crate::support::rows::{Rows, TABLE};
+use crate::support::rows::Rows;
 use crate::support::{
-    Cluster, Crowd, Database, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within,
+    Clients, Cluster, Database, LIMIT, Load, Proxy, Redis, Settings, Standby, Stop, Visitas, within,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// What an answer may be late by, with other tests on the machine.
+/// An answer may be this late, with other tests on the machine.
 const LATE_AT_MOST: Duration = Duration::from_millis(1500);
-/// How long the standby confirms nothing: several visits' deadlines, one after the other.
+/// An outage of the standby: several deadlines in a row.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// From one fault within an outage to the next, in which a lane connects again and commits.
+/// Between two faults within an outage, so that a lane reconnects and commits.
 const BETWEEN: Duration = Duration::from_millis(500);
-const LIMIT: Duration = Duration::from_secs(60);
-/// Sessions that wait for a standby do not notice that their client has gone, so their number needs
-/// a bound: those of one lane and of the history, and those of the tries that were given up.
+/// Sessions that wait for a standby do not notice a lost client, so their number needs a bound:
+/// those of one lane and of the history, and those of timed-out attempts.
 const SESSIONS_AT_MOST: i64 = 8;
 
-/// A primary, its standby, and a process with both in its `DATABASE_URL`, the primary through a
-/// proxy.
+/// A primary behind a proxy, its standby, and a process with both in its `DATABASE_URL`.
 struct Pair {
     primary: Cluster,
     to_primary: Proxy,
@@ -38,13 +37,14 @@ struct Pair {
 fn url(ports: [u16; 2]) -> String {
     let [one, other] = ports;
     format!(
-        "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}?target_session_attrs=read-write"
+        "postgres://{USER}:{PASSWORD}@127.0.0.1:{one},127.0.0.1:{other}/{DEFAULT_NAME}\
+         ?target_session_attrs=read-write"
     )
 }
 
 impl Pair {
-    /// Commits wait for the standby as `level`, a value of `synchronous_commit`, says; for none of
-    /// it: they do not.
+    /// Commits wait for the standby by `level`, a value of `synchronous_commit`. With `None` they
+    /// do not.
     fn start(settings: Settings, level: Option<&str>) -> Pair {
         let primary = Cluster::start();
         primary
@@ -55,7 +55,7 @@ impl Pair {
         let standby = Standby::of(&primary);
         let to_primary = Proxy::to(primary.port());
         let ports = [to_primary.port(), standby.cluster.port()];
-        // One worker, so that no two rows may have the same moment.
+        // With one worker no two rows share a moment.
         let settings = settings.set("DATABASE_URL", url(ports)).set("WORKERS", 1);
         let visitas = settings.start();
         if let Some(level) = level {
@@ -71,26 +71,16 @@ impl Pair {
 
     fn clients(&self, visitors: usize) -> Load {
         let pause = Duration::from_millis(20);
-        Load::of(&Crowd {
+        Load::of(&Clients {
             ports: vec![self.visitas.port()],
-            visitors,
+            count: visitors,
             pause,
-            keep_numbers: true,
+            keep_counts: true,
         })
     }
 
-    fn visits_go_on(&self) {
-        let total = || {
-            let response = self.visitas.get("/stats");
-            (response.status == 200).then(|| response.fields().total)
-        };
-        let mut before = None;
-        within(LIMIT, "visits to go on", || {
-            let now = total();
-            before = before.or(now);
-            now.zip(before)
-                .is_some_and(|(now, before)| now > before + 20)
-        });
+    fn wait_for_visits(&self) {
+        self.visitas.wait_for_visits(20, LIMIT);
     }
 
     /// A session of the superuser on the primary.
@@ -105,26 +95,41 @@ impl Pair {
         });
     }
 
-    /// Calls that function of PostgreSQL for every session that waits for the standby, for the time
-    /// of an outage.
+    /// Calls a function of PostgreSQL for every session that waits for the standby, throughout an
+    /// outage.
     fn for_each_wait(&self, function: &str) {
-        let mut watcher = self.watcher();
         let query = format!(
-            "SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = $1"
+            "SELECT {function}(pid) FROM pg_stat_activity \
+             WHERE wait_event = 'SyncRep' AND usename = $1"
         );
-        again_and_again(|| watcher.query(&query, &[&USER]).expect("the sessions").len() as i64);
+        self.repeat_for(OUTAGE, |watcher| {
+            watcher.query(&query, &[&USER]).expect("the sessions");
+        });
     }
 
-    /// Ends the primary as a machine's crash does, and makes the standby the primary.
+    /// Repeats a fault for this time, always when a commit waits for the standby.
+    fn repeat_for(&self, time: Duration, mut fault: impl FnMut(&mut Client)) {
+        let (began, mut watcher) = (Instant::now(), self.watcher());
+        while began.elapsed() < time {
+            within(LIMIT, "a commit to wait for the standby", || {
+                sessions(&mut watcher).1 > 0
+            });
+            fault(&mut watcher);
+            last(BETWEEN);
+        }
+    }
+
+    /// Kills the primary, as a crash of the machine does, and promotes the standby.
     fn fail_over(&self) {
         self.primary.stop(Stop::KillAll);
         self.standby.promote();
     }
 }
 
-/// How many sessions of visitas there are, and those of them that wait for the standby.
+/// The number of sessions of visitas, and of those that wait for the standby.
 fn sessions(watcher: &mut Client) -> (i64, i64) {
-    let query = "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') FROM pg_stat_activity WHERE usename = $1";
+    let query = "SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep') \
+                 FROM pg_stat_activity WHERE usename = $1";
     let row = watcher.query_one(query, &[&USER]).expect("the sessions");
     (row.get(0), row.get(1))
 }
@@ -133,12 +138,12 @@ fn settings() -> Settings {
     Settings::new().set("REQUEST_TIMEOUT", format!("{}s", REQUEST_TIMEOUT.as_secs()))
 }
 
-/// What happens before the primary dies and the standby is promoted.
+/// What happens before the failover.
 struct Scenario {
     name: &'static str,
     /// The value of `synchronous_commit`.
     level: &'static str,
-    /// How the standby's outage begins, and what happens while it lasts.
+    /// The start of the standby's outage, and what happens during it.
     outage: Option<Outage>,
 }
 
@@ -191,12 +196,7 @@ fn terminate_sessions(pair: &Pair) {
 }
 
 fn cut_connections(pair: &Pair) {
-    let mut watcher = pair.watcher();
-    again_and_again(|| {
-        let (_, waiting) = sessions(&mut watcher);
-        pair.to_primary.cut_all();
-        waiting
-    });
+    pair.repeat_for(OUTAGE, |_| pair.to_primary.cut_all());
 }
 
 fn restart_primary(pair: &Pair) {
@@ -207,22 +207,9 @@ fn restart_primary(pair: &Pair) {
     }
 }
 
-/// Lets an outage last that long. Nothing is waited for: the time itself is the fault.
+/// Lets an outage last that long. The time itself is the fault; nothing is awaited.
 fn last(time: Duration) {
     std::thread::sleep(time);
-}
-
-/// A fault now and then for the time of an outage. Gives up where it hit nothing.
-fn again_and_again(mut fault: impl FnMut() -> i64) {
-    let (began, mut hit) = (Instant::now(), 0);
-    while began.elapsed() < OUTAGE {
-        hit += fault();
-        last(BETWEEN);
-    }
-    assert!(
-        hit > 0,
-        "no commit waited when the fault came: this proves nothing"
-    );
 }
 
 impl Scenario {
@@ -237,7 +224,7 @@ impl Scenario {
     fn run(&self) {
         let pair = Pair::start(settings(), Some(self.level));
         let clients = pair.clients(8);
-        pair.visits_go_on();
+        pair.wait_for_visits();
         let during = self.outage.map(|(begin, fault)| {
             begin(&pair.standby);
             pair.a_commit_waits();
@@ -246,14 +233,14 @@ impl Scenario {
             during.stop()
         });
         pair.fail_over();
-        pair.visits_go_on();
+        pair.wait_for_visits();
         let all = clients.stop();
         if let Some(during) = during {
             assert_eq!(
                 during.ok(),
                 0,
                 "counted while the standby confirmed nothing: {during:?}\n{}",
-                pair.visitas.said()
+                pair.visitas.output()
             );
             answered_in_time(&during);
         }
@@ -268,7 +255,7 @@ impl Scenario {
 
 #[test]
 fn a_failover_to_a_synchronous_standby_loses_nothing() {
-    // Beside each other: mostly they wait.
+    // In parallel, since they mostly wait.
     let failed: Vec<&str> = std::thread::scope(|scope| {
         let run = |scenario: &'static Scenario| {
             let result = catch_unwind(AssertUnwindSafe(|| scenario.run()));
@@ -285,15 +272,15 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
-/// Every 200 has its row there, no row is there twice, and the total is the number of rows.
+/// Every 200 has its row, no row is there twice, and the total is the number of rows.
 #[track_caller]
-fn holds(database: &Database<'_>, visitas: &Visitas, tally: &Tally) {
+fn holds(database: &Database<'_>, visitas: &Visitas, outcomes: &Outcomes) {
     let rows = Rows::of(&mut database.superuser());
-    let (lost, said) = (rows.lost(tally), visitas.said());
+    let (lost, said) = (rows.lost(outcomes), visitas.output());
     assert_eq!(
         (lost, rows.twice),
         (0, 0),
-        "of {} rows: lost, twice; {tally:?}\n{said}",
+        "of {} rows: lost, twice; {outcomes:?}\n{said}",
         rows.count()
     );
     total_is_rows(database, visitas, &rows);
@@ -305,7 +292,7 @@ fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
         visitas.stats().total,
         rows.count(),
         "the total\n{}",
-        visitas.said()
+        visitas.output()
     );
     let check = Settings::new()
         .postgres(database)
@@ -316,44 +303,33 @@ fn total_is_rows(database: &Database<'_>, visitas: &Visitas, rows: &Rows) {
 }
 
 #[track_caller]
-fn answered_in_time(tally: &Tally) {
+fn answered_in_time(outcomes: &Outcomes) {
+    outcomes.only_200_and_503();
     assert!(
-        tally.others.is_empty() && tally.unanswered == 0,
-        "only 200 and 503: {tally:?}"
-    );
-    assert!(
-        tally.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
+        outcomes.longest <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "a visit waited {:?}",
-        tally.longest
+        outcomes.longest
     );
 }
 
 #[test]
 fn visits_go_on_when_the_standby_comes_back() {
-    // Many deadlines pass in an outage, and so many tries are given up.
-    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "200ms"), Some("on"));
+    // A short deadline, so that many attempts time out in an outage.
+    let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "500ms"), Some("on"));
     let clients = pair.clients(8);
-    let mut watcher = pair.watcher();
     let mut most = 0;
     for outage in [Standby::stall, Standby::cut_off] {
-        pair.visits_go_on();
+        pair.wait_for_visits();
         outage(&pair.standby);
         pair.a_commit_waits();
-        again_and_again(|| {
-            let (all, waiting) = sessions(&mut watcher);
-            most = most.max(all);
-            waiting
-        });
+        pair.repeat_for(2 * OUTAGE, |watcher| most = most.max(sessions(watcher).0));
         pair.for_each_wait("pg_cancel_backend");
         pair.standby.reconnect();
     }
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     assert!(most <= SESSIONS_AT_MOST, "{most} sessions on the primary");
-    assert!(
-        all.others.is_empty() && all.unanswered == 0,
-        "only 200 and 503: {all:?}"
-    );
+    all.only_200_and_503();
     holds(&pair.primary.default_database(), &pair.visitas, &all);
 }
 
@@ -361,11 +337,11 @@ fn visits_go_on_when_the_standby_comes_back() {
 fn a_standby_that_comes_back_in_time_costs_nobody_an_answer() {
     let pair = Pair::start(Settings::new().set("REQUEST_TIMEOUT", "60s"), Some("on"));
     let clients = pair.clients(8);
-    pair.visits_go_on();
+    pair.wait_for_visits();
     pair.standby.cut_off();
     pair.a_commit_waits();
     pair.standby.reconnect();
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     all.all_ok(all.ok());
     holds(&pair.primary.default_database(), &pair.visitas, &all);
@@ -376,13 +352,13 @@ fn an_asynchronous_standby_may_lack_visits_but_has_none_twice() {
     let redis = Redis::start();
     let pair = Pair::start(settings().redis(&redis), None);
     let clients = pair.clients(8);
-    pair.visits_go_on();
+    pair.wait_for_visits();
     pair.standby.stall();
-    // What is counted now is lost.
-    pair.visits_go_on();
-    pair.visits_go_on();
+    // The failover loses these visits.
+    pair.wait_for_visits();
+    pair.wait_for_visits();
     pair.fail_over();
-    pair.visits_go_on();
+    pair.wait_for_visits();
     let all = clients.stop();
     let database = pair.standby.cluster.default_database();
     let rows = Rows::of(&mut database.superuser());

@@ -1,4 +1,4 @@
-//! The suite's own tools do what they say: without that no other result means anything.
+//! The suite's own tools work: without that no other result means anything.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use crate::support::client::{ANSWER_LIMIT, request};
 use crate::support::postgres::{DEFAULT_NAME, PASSWORD, USER};
 use crate::support::prometheus::Metrics;
 use crate::support::{
-    Client, Cluster, NoAnswer, Proxy, Redis, Stop, Way, html, markdown, ports, within,
+    Client, Cluster, Direction, LIMIT, NoAnswer, Proxy, Redis, Stop, html, markdown, ports, within,
 };
 
 #[test]
@@ -32,7 +32,7 @@ fn postgres_asks_for_the_password_by_scram() {
 }
 
 #[test]
-fn databases_of_the_shared_cluster_are_apart() {
+fn databases_of_the_shared_cluster_are_separate() {
     let (one, other) = (Cluster::shared().database(), Cluster::shared().database());
     one.sql()
         .batch_execute("CREATE TABLE acessos (id int); INSERT INTO acessos VALUES (1)")
@@ -73,21 +73,21 @@ fn a_cluster_keeps_its_port_and_its_data_whichever_way_it_stops() {
 }
 
 #[test]
-fn sessions_that_wait_are_seen_and_can_be_ended() {
+fn waiting_sessions_are_found_and_terminated() {
     let database = Cluster::shared().database();
     database
         .sql()
         .batch_execute("CREATE TABLE acessos (id int)")
         .expect("a table");
     let mut watcher = database.superuser();
-    let held = database.hold();
+    let lock = database.lock_table();
     let mut other = database.sql();
     let waiting = thread::spawn(move || {
         other
             .batch_execute("INSERT INTO acessos VALUES (1)")
             .is_err()
     });
-    within(Duration::from_secs(5), "a session to wait", || {
+    within(LIMIT, "a session to wait", || {
         database.sessions_waiting(&mut watcher) == 1
     });
     assert_eq!(database.terminate_sessions(), 1);
@@ -95,7 +95,7 @@ fn sessions_that_wait_are_seen_and_can_be_ended() {
         waiting.join().expect("a session's end"),
         "the insert went through"
     );
-    held.release();
+    lock.release();
     assert_eq!(database.rows(), 0);
 }
 
@@ -124,8 +124,7 @@ fn redis_counts_forgets_and_asks_for_its_password() {
     );
 }
 
-/// A server that answers each connection's first bytes with those and closes; the port it listens
-/// on.
+/// The port of a server that sends this answer on each connection and closes it.
 fn canned(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", ports::free_port())).expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -141,9 +140,10 @@ fn canned(answer: &'static [u8]) -> u16 {
 }
 
 #[test]
-fn the_client_reads_answers_and_refuses_what_is_none() {
+fn the_client_reads_answers_and_refuses_malformed_ones() {
     let whole = canned(
-        b"HTTP/1.1 200 OK\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-One: 1\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 503 \
+            No\r\nContent-Length: 0\r\n\r\n",
     );
     let mut client = Client::connect(whole);
     let response = client.get("/");
@@ -196,7 +196,7 @@ fn the_client_does_not_wait_for_ever() {
     assert!(client.silent_for(Duration::from_millis(20)));
 }
 
-/// A server that sends back what it gets; the port it listens on.
+/// The port of an echo server.
 fn echo() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", ports::free_port())).expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -216,23 +216,23 @@ fn echo() -> u16 {
 #[test]
 fn the_proxy_passes_and_cuts_where_it_was_told() {
     let proxy = Proxy::to(echo());
-    for (way, cut_at) in [
-        (Way::ToServer, 3),
-        (Way::ToClient, 3),
-        (Way::ToServer, 0),
-        (Way::ToClient, 10),
+    for (direction, cut_at) in [
+        (Direction::ToServer, 3),
+        (Direction::ToClient, 3),
+        (Direction::ToServer, 0),
+        (Direction::ToClient, 10),
     ] {
         let mut client = Client::connect(proxy.port());
-        proxy.cut_after(way, cut_at);
+        proxy.cut_after(direction, cut_at);
         let before = proxy.cuts();
         client.send("0123456789");
         let got = client.closed_within(ANSWER_LIMIT);
-        // Cut on the way to the server, whatever comes back may or may not have been in time.
+        // After a cut towards the server the echo may arrive or not.
         assert!(
             b"0123456789".starts_with(&got) && got.len() <= 10,
             "{got:?}"
         );
-        if way == Way::ToClient {
+        if direction == Direction::ToClient {
             assert_eq!(got.len(), cut_at);
         } else {
             assert!(got.len() <= cut_at, "{got:?}");
@@ -254,15 +254,15 @@ fn the_proxy_swallows_refuses_and_slows_down() {
     let proxy = Proxy::to(echo());
     let mut old = Client::connect(proxy.port());
     old.send("a");
-    within(ANSWER_LIMIT, "the first byte back", || {
+    within(LIMIT, "the first byte back", || {
         !old.silent_for(Duration::from_millis(10))
     });
     let mut silent = Client::connect(proxy.port());
     silent.send("x");
-    within(ANSWER_LIMIT, "the first byte back", || {
+    within(LIMIT, "the first byte back", || {
         !silent.silent_for(Duration::from_millis(10))
     });
-    proxy.swallow_links();
+    proxy.swallow_connections();
     let mut fresh = Client::connect(proxy.port());
     fresh.send("b");
     fresh.half_close();
@@ -301,7 +301,8 @@ fn the_proxy_swallows_refuses_and_slows_down() {
 #[test]
 fn pages_are_read_strictly() {
     let page = html::Page::read(
-        "<!doctype html><html lang=\"en\"><title>a &lt; b</title><p>x<br>y <data id=\"total\" value=\"7\">7</data></p></html>",
+        "<!doctype html><html lang=\"en\"><title>a &lt; \
+         b</title><p>x<br>y <data id=\"total\" value=\"7\">7</data></p></html>",
     );
     assert_eq!(
         (page.language(), page.number("total"), page.number("cache")),
@@ -324,8 +325,10 @@ fn pages_are_read_strictly() {
 
 #[test]
 fn metrics_are_read_strictly() {
-    let good = "# HELP a_total Help.\n# TYPE a_total counter\na_total{status=\"200\"} 3\na_total{status=\"503\"} 4\n\
-        # HELP b Help.\n# TYPE b histogram\nb_bucket{le=\"1\"} 1\nb_bucket{le=\"+Inf\"} 2\nb_sum 2.5\nb_count 2\n";
+    let good = "# HELP a_total Help.\n# TYPE a_total counter\na_total{status=\"200\"} \
+        3\na_total{status=\"503\"} 4\n\
+        # HELP b Help.\n# TYPE b histogram\nb_bucket{le=\"1\"} 1\nb_bucket{le=\"+Inf\"} 2\nb_sum \
+        2.5\nb_count 2\n";
     let metrics = Metrics::read(good);
     assert_eq!((metrics.sum("a_total"), metrics.count("b")), (7.0, 2.0));
     for broken in [
@@ -346,7 +349,8 @@ fn metrics_are_read_strictly() {
 
 #[test]
 fn markdown_tables_links_and_anchors_are_found() {
-    let text = "# One `two`, three\n| a | b |\n|---|---|\n| `X`, `Y` | 1 |\n```\n| no | table |\n[no](link)\n```\nA [l](docs/a.md#b) and `[no](code)`.\n";
+    let text = "# One `two`, three\n| a | b |\n|---|---|\n| `X`, `Y` | 1 |\n```\n| no | \
+        table |\n[no](link)\n```\nA [l](docs/a.md#b) and `[no](code)`.\n";
     assert_eq!(markdown::table_rows(text), [["`X`, `Y`", "1"]]);
     assert_eq!(markdown::code_words("`X`, `Y`"), ["X", "Y"]);
     assert_eq!(markdown::links(text), ["docs/a.md#b"]);

@@ -1,4 +1,4 @@
-//! A thousand slow clients of each kind leave the visits of others alone, and are gone afterwards.
+//! A thousand slow clients of each kind do not slow other visits down, and are closed in time.
 //! Slow: `scripts/test-clients` installs slowhttptest and runs this.
 
 use std::process::Command;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::metrics::metrics;
 use crate::support::process::Process;
 use crate::support::tools::tool;
-use crate::support::{Client, Settings, Visitas, machine, within};
+use crate::support::{Client, LIMIT, Settings, Visitas, machine, within};
 
-/// Visits measured at a time, with and without the slow clients in turn.
+/// One measurement, with and without the slow clients in turn.
 const SLICE: Duration = Duration::from_secs(2);
 const SLICES: usize = 5;
-/// Visitors whose visits are measured.
+/// The measured clients.
 const VISITORS: usize = 4;
 const SLOW: usize = 1000;
 
@@ -24,7 +24,7 @@ fn accepted(visitas: &Visitas) -> f64 {
     metrics(visitas).sum("visitas_connections_accepted_total")
 }
 
-/// The time within which 99 of 100 visits are answered, in a slice.
+/// The 99th percentile of visit times in one measurement.
 fn p99(visitas: &Visitas) -> Duration {
     let end = Instant::now() + SLICE;
     let visitor = || {
@@ -52,17 +52,17 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// One of slowhttptest's modes.
+/// A mode of slowhttptest.
 struct Kind {
     arguments: &'static [&'static str],
     path: &'static str,
-    /// New connections a second.
+    /// New connections per second.
     rate: usize,
-    /// Connections that are open at a time at least, while the attack is on.
+    /// The least number of open connections during the attack.
     open: usize,
 }
 
-/// Pairs of slices, without and with a thousand slow clients of this kind.
+/// Measures in pairs, without and with a thousand slow clients of this kind.
 fn leave_others_alone(kind: &Kind) {
     let Kind {
         arguments: kind,
@@ -89,19 +89,17 @@ fn leave_others_alone(kind: &Kind) {
             Command::new(&slowhttptest).args(*kind).args(common),
             "KILL",
         );
-        within(Duration::from_secs(10), "the slow clients", || {
+        within(LIMIT, "the slow clients", || {
             self::accepted(&visitas) - accepted > 100.0
                 && open_connections(&visitas) >= *open as f64
         });
         with.push(p99(&visitas));
-        // The server ends them, not the attack's end: that is still on.
-        within(
-            Duration::from_secs(15),
-            "the slow clients to be gone",
-            || open_connections(&visitas) < 10.0,
-        );
+        // The server closes them, since the attack still runs.
+        within(LIMIT, "the slow clients to be gone", || {
+            open_connections(&visitas) < 10.0
+        });
         attack.end("KILL", Duration::from_secs(5));
-        within(Duration::from_secs(10), "a quiet server", || {
+        within(LIMIT, "a quiet server", || {
             open_connections(&visitas) <= 1.0
         });
     }
@@ -140,7 +138,7 @@ fn slow_bodies_leave_others_alone() {
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn range_attacks_leave_others_alone() {
-    // There are no ranges here, so each is answered like any other, and none stays.
+    // Ranges are ignored, so each request is answered and no connection stays.
     leave_others_alone(&Kind {
         arguments: &["-R", "-a", "5", "-b", "2000"],
         path: "/",
@@ -152,8 +150,7 @@ fn range_attacks_leave_others_alone() {
 #[test]
 #[ignore = "slow: scripts/test-clients runs it"]
 fn slow_readers_leave_others_alone() {
-    // As much as this mode asks for; the system's buffers hold it, so that each connection is idle
-    // for the server.
+    // The system's buffers hold the answers, so each connection is idle for the server.
     let arguments = &[
         "-X", "-k", "10", "-n", "2", "-w", "10", "-y", "20", "-z", "5",
     ];

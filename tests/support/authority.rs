@@ -11,7 +11,7 @@ use rcgen::{
     PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
 };
 
-use super::run::{self, Folder};
+use super::scratch::{self, Folder};
 
 /// An authority: who trusts it trusts what it has issued.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn everywhere() -> Option<&'static Everywhere> {
     let made = EVERYWHERE.get_or_init(|| {
         std::env::var_os("SUITE_TLS")?;
         let authority = Authority::new("the run's");
-        let root = run::fresh_path("root");
+        let root = scratch::fresh_path("root");
         std::fs::write(&root, authority.pem()).expect("a file for TLS");
         let server = authority.issue(&["localhost", "127.0.0.1"]);
         Some(Everywhere {

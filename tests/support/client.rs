@@ -1,14 +1,13 @@
-//! A small blocking HTTP/1.1 client: raw bytes out, answers in, keep-alive, and a deadline on every
-//! read.
+//! A small blocking HTTP/1.1 client: it sends raw bytes, keeps connections, and bounds every read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long an answer may take unless a test says otherwise: above every time-out the suite sets.
+/// The limit for an answer unless a test sets another: above every time-out of the suite.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// An answer, headers in their order.
+/// An answer, with its headers in order.
 #[derive(Clone)]
 pub struct Response {
     pub version: String,
@@ -28,7 +27,7 @@ impl std::fmt::Debug for Response {
     }
 }
 
-/// Both numbers of a visit.
+/// The two numbers of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
     pub total: u64,
@@ -37,20 +36,20 @@ pub struct Counts {
 
 /// Why there was no answer.
 #[derive(Debug)]
-#[allow(dead_code, reason = "the fields are for the message of a panic")]
+#[allow(dead_code, reason = "panics print the fields")]
 pub enum NoAnswer {
     /// The request could not be sent.
     NotSent(io::Error),
-    /// The connection ended before the first byte of an answer.
+    /// The connection was closed before the first byte of an answer.
     Closed,
-    /// It ended, or time was up, in the middle of an answer or before it; what came is kept.
+    /// It was closed in the middle of an answer, or time was up. `got` holds what came.
     Incomplete { why: String, got: String },
-    /// What came is not an answer of HTTP/1.1.
+    /// Not an HTTP/1.1 answer.
     Malformed(String),
 }
 
 impl Response {
-    /// The only header of that name.
+    /// The only header of this name.
     ///
     /// # Panics
     /// When there are two.
@@ -69,10 +68,10 @@ impl Response {
         String::from_utf8(self.body.clone()).expect("a body of UTF-8")
     }
 
-    /// The sentence of a refusal: the whole body, or the field `error` where JSON was asked for.
+    /// The sentence of a refusal: the body, or the field `error` of JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not one plain sentence.
     #[track_caller]
     pub fn sentence(&self) -> String {
         let sentence = match self.header("Content-Type") {
@@ -95,7 +94,7 @@ impl Response {
         sentence
     }
 
-    /// The numbers in a body that is exactly `{"total":N,"cache":M}`.
+    /// The numbers of a body that is exactly `{"total":N,"cache":M}`.
     #[track_caller]
     pub fn counts(&self) -> Counts {
         assert_eq!(self.status, 200, "not counted: {self:?}");
@@ -112,7 +111,7 @@ impl Response {
         counts
     }
 
-    /// The numbers in a JSON body that may have other fields too.
+    /// The numbers of a JSON body that may have other fields.
     #[track_caller]
     pub fn fields(&self) -> Counts {
         let json: serde_json::Value =
@@ -138,13 +137,13 @@ impl Response {
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
-    /// Bytes read and not yet taken for an answer.
+    /// Bytes that were read and belong to no answer yet.
     buffer: Vec<u8>,
     limit: Duration,
 }
 
 impl Client {
-    /// A connection to that port of 127.0.0.1.
+    /// A connection to this port of 127.0.0.1.
     pub fn try_connect(port: u16) -> io::Result<Client> {
         let stream =
             TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), ANSWER_LIMIT)?;
@@ -163,7 +162,7 @@ impl Client {
             .unwrap_or_else(|error| panic!("no connection to port {port}: {error}"))
     }
 
-    /// How long each answer may take.
+    /// Sets the limit for each answer.
     pub fn limit(mut self, limit: Duration) -> Client {
         self.limit = limit;
         self
@@ -179,7 +178,21 @@ impl Client {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Says that nothing more will be sent; answers can still be read.
+    /// The same connection, for another thread.
+    pub fn duplicate(&self) -> Client {
+        Client {
+            stream: self.stream.try_clone().expect("the same connection"),
+            buffer: Vec::new(),
+            limit: self.limit,
+        }
+    }
+
+    /// Closes the connection in both directions.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Closes the sending side; answers can still be read.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("a half-close");
     }
@@ -212,14 +225,14 @@ impl Client {
         self.try_request("GET", "/", &[("Accept", "application/json")])
     }
 
-    /// Reads the next answer, to any request but HEAD.
+    /// Reads the next answer to any method but HEAD.
     #[track_caller]
     pub fn read(&mut self) -> Response {
         self.try_read(false)
             .unwrap_or_else(|why| panic!("no answer: {why:?}"))
     }
 
-    /// Reads the next answer. One to HEAD has no body, whatever its headers say.
+    /// Reads the next answer. An answer to HEAD has no body, whatever its headers say.
     pub fn try_read(&mut self, to_head: bool) -> Result<Response, NoAnswer> {
         let end = Instant::now() + self.limit;
         let head_length = loop {
@@ -261,7 +274,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Waits until the server closes the connection; gives back what came before that.
+    /// Waits until the server closes the connection; gives the bytes that came before.
     ///
     /// # Panics
     /// When it does not close within `limit`.
@@ -272,7 +285,7 @@ impl Client {
             match self.fill(end) {
                 Ok(()) => {}
                 Err(NoAnswer::Closed) => return std::mem::take(&mut self.buffer),
-                // A reset is an end too: what was sent and not read makes one.
+                // A reset is an end too: unread bytes cause one.
                 Err(NoAnswer::Incomplete { why, .. }) if why != TIME_IS_UP => {
                     return std::mem::take(&mut self.buffer);
                 }
@@ -284,7 +297,7 @@ impl Client {
         }
     }
 
-    /// Waits until that text came; what came is dropped.
+    /// Waits for this text, and drops what came.
     ///
     /// # Panics
     /// When it does not come in time.
@@ -302,13 +315,16 @@ impl Client {
         self.buffer.clear();
     }
 
-    /// Whether nothing at all comes for so long, the end of the connection included.
+    /// Whether nothing comes for this long, not even the end of the connection.
     pub fn silent_for(&mut self, time: Duration) -> bool {
-        self.buffer.is_empty()
-            && matches!(self.fill(Instant::now() + time), Err(NoAnswer::Incomplete { why, .. }) if why == TIME_IS_UP)
+        let is_silence = |why: NoAnswer| match why {
+            NoAnswer::Incomplete { why, .. } => why == TIME_IS_UP,
+            _ => false,
+        };
+        self.buffer.is_empty() && self.fill(Instant::now() + time).is_err_and(is_silence)
     }
 
-    /// Reads some bytes more, at most until `end`.
+    /// Reads some more bytes, until `end` at most.
     fn fill(&mut self, end: Instant) -> Result<(), NoAnswer> {
         let got = |buffer: &[u8]| String::from_utf8_lossy(buffer).into_owned();
         let left = end.saturating_duration_since(Instant::now());
@@ -338,7 +354,7 @@ impl Client {
                     got: got(&self.buffer),
                 })
             }
-            // This process was stopped and carries on (signal(7)).
+            // This process was stopped and continued (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(end),
             Err(error) => Err(NoAnswer::Incomplete {
                 why: error.to_string(),
@@ -350,7 +366,7 @@ impl Client {
 
 const TIME_IS_UP: &str = "time is up";
 
-/// A request's bytes, without a body.
+/// The bytes of a request without a body.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: visitas.example\r\n");
     for (name, value) in headers {
@@ -359,7 +375,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     text + "\r\n"
 }
 
-/// Strict: a client that forgives would hide a server's mistakes.
+/// Strict: a lenient client would hide a server's mistakes.
 fn parse_head(head: &[u8]) -> Result<Response, String> {
     let text = std::str::from_utf8(head).map_err(|error| error.to_string())?;
     let mut lines = text.strip_suffix("\r\n\r\n").unwrap_or(text).split("\r\n");

@@ -1,5 +1,5 @@
-//! A wall clock that is wrong: libfaketime, loaded into the program under test. Its monotonic clock
-//! stays right.
+//! A wrong wall clock: libfaketime, loaded into the program under test. The monotonic clock stays
+//! right.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,13 @@ use std::path::Path;
 use super::server::{Settings, program};
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-/// In the name of the dynamic loader that a program asks for, unless it is static.
+/// Part of the dynamic loader's name in every program that is not static.
 const LOADER: &[u8] = b"ld-linux";
 
-/// The same settings for a process whose clock libfaketime sets: by `FAKETIME`, or by
-/// `FAKETIME_TIMESTAMP_FILE`.
+/// Settings for a process whose clock follows `FAKETIME` or `FAKETIME_TIMESTAMP_FILE`.
 ///
 /// # Errors
-/// Why there can be none here.
+/// Why this is not possible here.
 pub fn faked(settings: Settings) -> Result<Settings, String> {
     let program = fs::read(program()).expect("the program");
     if !program.windows(LOADER.len()).any(|bytes| bytes == LOADER) {

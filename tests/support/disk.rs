@@ -1,11 +1,11 @@
-//! A small disk of the test's own, to be filled: a tmpfs, for root only.
+//! A small disk that a test can fill: a tmpfs, for root only.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::run;
+use super::scratch;
 
 /// A mounted tmpfs. Dropped, it is unmounted and removed.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A disk for so many MiB.
+    /// A disk of this size in MiB.
     ///
     /// # Errors
-    /// Why there can be none here.
+    /// Why it cannot be mounted here.
     pub fn new(mebibytes: u32) -> Result<SmallDisk, String> {
-        let path = run::fresh_path("disk");
+        let path = scratch::fresh_path("disk");
         fs::create_dir(&path).expect("a folder to mount on");
         let size = format!("size={mebibytes}m,mode=755");
         let mounted = Command::new("mount")
@@ -40,18 +40,18 @@ impl SmallDisk {
         &self.path
     }
 
-    /// Gives the disk to that user and group.
+    /// Makes this user and group own the disk.
     pub fn give_to(&self, owner: (u32, u32)) {
         chown(&self.path, Some(owner.0), Some(owner.1)).expect("the disk's owner");
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
             .expect("the disk's mode");
     }
 
-    /// Takes all the room there is, but for so many KiB.
+    /// Fills the disk up to this many free KiB.
     pub fn fill(&self, kibibytes_left: u64) {
         use std::io::Write;
         let mut file = fs::File::create(self.filler()).expect("a file to fill the disk with");
-        // Until there is no more, and then that much back.
+        // Until it is full; then the file shrinks by that much.
         let block = vec![0u8; 64 * 1024];
         while file.write_all(&block).is_ok() {}
         let length = file.metadata().expect("its length").len();
@@ -59,7 +59,7 @@ impl SmallDisk {
             .expect("a shorter file");
     }
 
-    /// Gives the room back.
+    /// Frees the space again.
     pub fn free(&self) {
         let _ = fs::remove_file(self.filler());
     }

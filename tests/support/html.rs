@@ -1,4 +1,4 @@
-//! Reads the page strictly: every element closed in order, attributes quoted, identifiers once.
+//! Reads a page strictly: elements closed in order, attributes quoted, identifiers unique.
 
 /// Elements without an end tag.
 const VOID: &[&str] = &[
@@ -12,7 +12,7 @@ const RAW: &[&str] = &["style", "script", "title"];
 pub struct Element {
     pub name: String,
     pub attributes: Vec<(String, String)>,
-    /// What is between its tags, for `style`, `script` and `title`.
+    /// The text between its tags, for `style`, `script` and `title`.
     pub raw: String,
 }
 
@@ -25,7 +25,7 @@ impl Element {
     }
 }
 
-/// A page that passed.
+/// A well-formed page.
 #[derive(Debug)]
 pub struct Page {
     pub elements: Vec<Element>,
@@ -37,7 +37,7 @@ impl Page {
     /// Reads a whole document.
     ///
     /// # Panics
-    /// When it is not well-formed; the message says where.
+    /// When it is not well-formed.
     #[track_caller]
     pub fn read(html: &str) -> Page {
         parse(html).unwrap_or_else(|why| panic!("{why}\n{html}"))
@@ -127,8 +127,7 @@ fn parse(html: &str) -> Result<Page, String> {
     }
 }
 
-/// `name attribute="value" ...` as it stands between the angle brackets. No value holds a `>` in
-/// this page.
+/// Reads `name attribute="value" ...` from between angle brackets. No value of the page holds `>`.
 fn start_tag(tag: &str) -> Result<Element, String> {
     let tag = tag.trim_end_matches('/').trim();
     let (name, mut rest) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));

@@ -1,4 +1,4 @@
-//! Many visitors at once, and the account of what each was told.
+//! Many visits at once, and their outcomes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,36 +9,36 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::client::{Client, Counts, NoAnswer, Response};
 
-/// A visitor needs little of a stack, and there are hundreds.
+/// A client needs little stack, and there are hundreds.
 const STACK_BYTES: usize = 256 * 1024;
-/// Between two tries while visits are refused, so that refusals do not take the machine from what
-/// is tested.
+/// Between two tries while visits are refused, so that refusals leave the machine to what is
+/// tested.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What visitors were told.
+/// The outcomes of visits.
 #[derive(Clone, Default)]
-pub struct Tally {
-    /// The numbers in each 200; none where they are not kept.
+pub struct Outcomes {
+    /// The numbers in each 200, where they are kept.
     pub counts: Vec<Counts>,
-    /// From when to when each 200 was waited for; none where numbers are not kept.
+    /// From the request to the answer of each 200, where numbers are kept.
     pub spans: Vec<(SystemTime, SystemTime)>,
     /// Answers with status 200.
     answered: u64,
-    /// Those of them that told a number of the cache.
+    /// Those of them that had a number of the counter.
     pub cached: u64,
-    /// The longest time from a request to its answer, whatever that was.
+    /// The longest time from a request to its answer.
     pub longest: Duration,
     /// Answers with status 503.
     pub refused: usize,
     /// Answers with any other status.
     pub others: Vec<u16>,
-    /// Requests sent that got no whole answer.
+    /// Requests that got no complete answer.
     pub unanswered: usize,
-    /// What was said to those that were not counted.
-    pub said: BTreeSet<String>,
+    /// The bodies of answers other than 200, and errors.
+    pub messages: BTreeSet<String>,
 }
 
-/// When a visit began, by the clock that measures and by the one that rows have their moment from.
+/// The start of a visit: by the clock for measuring, and by the one that gives rows their moment.
 #[derive(Clone, Copy)]
 struct Began {
     instant: Instant,
@@ -55,54 +55,55 @@ impl Began {
 }
 
 /// Without the numbers of every visit, which would fill pages.
-impl fmt::Debug for Tally {
+impl fmt::Debug for Outcomes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally {
+        let Outcomes {
             refused,
             others,
             unanswered,
-            said,
+            messages,
             ..
         } = self;
         write!(
             f,
-            "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; {said:#?}",
+            "{} ok, {refused} refused, {others:?} otherwise, {unanswered} unanswered; \
+             {messages:#?}",
             self.ok()
         )
     }
 }
 
-impl Tally {
+impl Outcomes {
     /// Visits answered with 200.
     pub fn ok(&self) -> u64 {
         self.answered
     }
 
-    /// Visits whose row may or may not be there: answered otherwise or not at all.
+    /// Visits that may or may not have a row: any other answer, or none.
     pub fn unsure(&self) -> u64 {
         (self.refused + self.others.len() + self.unanswered) as u64
     }
 
-    /// Adds what another account had of 200s.
+    /// Adds 200s that were counted elsewhere.
     pub fn add_answered(&mut self, visits: u64) {
         self.answered += visits;
     }
 
-    fn add(&mut self, answer: Result<Response, NoAnswer>, began: Began, keep_numbers: bool) {
+    fn add(&mut self, answer: Result<Response, NoAnswer>, began: Began, keep_counts: bool) {
         self.longest = self.longest.max(began.instant.elapsed());
         match answer {
             Ok(response) if response.status == 200 => {
                 let counts = response.counts();
                 self.answered += 1;
                 self.cached += u64::from(counts.cache.is_some());
-                if keep_numbers {
+                if keep_counts {
                     self.counts.push(counts);
                     self.spans.push((began.time, SystemTime::now()));
                 }
             }
             Ok(response) => {
-                self.said
-                    .insert(String::from_utf8_lossy(&response.body).into_owned());
+                let body = String::from_utf8_lossy(&response.body).into_owned();
+                self.messages.insert(body);
                 if response.status == 503 {
                     self.refused += 1
                 } else {
@@ -110,13 +111,13 @@ impl Tally {
                 }
             }
             Err(why) => {
-                self.said.insert(format!("{why:?}"));
+                self.messages.insert(format!("{why:?}"));
                 self.unanswered += 1;
             }
         }
     }
 
-    pub fn merge(mut self, other: Tally) -> Tally {
+    pub fn merge(mut self, other: Outcomes) -> Outcomes {
         self.counts.extend(other.counts);
         self.spans.extend(other.spans);
         self.answered += other.answered;
@@ -125,16 +126,16 @@ impl Tally {
         self.refused += other.refused;
         self.others.extend(other.others);
         self.unanswered += other.unanswered;
-        self.said.extend(other.said);
+        self.messages.extend(other.messages);
         self
     }
 
-    /// An account of nothing but answers of 200 that were waited for then.
-    pub fn of_spans(spans: Vec<(SystemTime, SystemTime)>) -> Tally {
-        Tally {
+    /// Nothing but 200s, with these spans.
+    pub fn of_spans(spans: Vec<(SystemTime, SystemTime)>) -> Outcomes {
+        Outcomes {
             answered: spans.len() as u64,
             spans,
-            ..Tally::default()
+            ..Outcomes::default()
         }
     }
 
@@ -147,158 +148,157 @@ impl Tally {
         assert_eq!((self.ok(), self.unsure()), (visits, 0), "answers: {self:?}");
     }
 
-    /// Every visit got a cache number of its own, from `first` on without a gap.
+    /// Every answer was a 200 or a 503.
+    ///
+    /// # Panics
+    /// When there was another one, or none.
     #[track_caller]
-    pub fn each_cache_number_once(&self, first: i64) {
-        let mut caches: Vec<i64> = self
-            .counts
-            .iter()
-            .map(|counts| counts.cache.expect("a cache number"))
-            .collect();
-        caches.sort_unstable();
-        assert_eq!(
-            caches,
-            (first..first + self.counts.len() as i64).collect::<Vec<_>>(),
-            "cache numbers"
+    pub fn only_200_and_503(&self) {
+        assert!(
+            self.others.is_empty() && self.unanswered == 0,
+            "only 200 and 503: {self:?}"
         );
     }
 
-    /// Every visit got a total of its own, from `first` on without a gap. So it is with one lane;
-    /// lanes that commit at the same moment do not see each other's rows yet, and may tell the same
-    /// total.
+    /// Every visit got its own number of the counter, without a gap from `first`.
+    #[track_caller]
+    pub fn each_cache_number_once(&self, first: i64) {
+        let numbers = self.counts.iter().map(|counts| counts.cache);
+        let mut numbers: Vec<i64> = numbers.map(|number| number.expect("a number")).collect();
+        numbers.sort_unstable();
+        let expected: Vec<i64> = (first..first + self.counts.len() as i64).collect();
+        assert_eq!(numbers, expected, "numbers of the counter");
+    }
+
+    /// Every visit got its own total, without a gap from `first`. This holds for one lane. Lanes
+    /// that commit at the same moment do not see each other's rows yet and may show the same total.
     #[track_caller]
     pub fn each_total_once(&self, first: u64) {
         let mut totals: Vec<u64> = self.counts.iter().map(|counts| counts.total).collect();
         totals.sort_unstable();
-        assert_eq!(
-            totals,
-            (first..first + self.ok()).collect::<Vec<_>>(),
-            "totals"
-        );
+        let expected: Vec<u64> = (first..first + self.ok()).collect();
+        assert_eq!(totals, expected, "totals");
     }
 
-    /// No total is above what there is.
+    /// No visit got a total above the number of rows.
     #[track_caller]
-    pub fn no_total_above(&self, most: u64) {
+    pub fn no_total_above(&self, rows: u64) {
         let highest = self.counts.iter().map(|counts| counts.total).max();
         assert!(
-            highest.is_none_or(|highest| highest <= most),
-            "a total of {highest:?} with {most} rows"
+            highest.is_none_or(|highest| highest <= rows),
+            "a total of {highest:?} with {rows} rows"
         );
     }
 }
 
-fn visitor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(work)
-        .expect("a thread for a visitor")
+        .expect("a thread for a client")
 }
 
-fn gather(visitors: Vec<JoinHandle<Tally>>) -> Tally {
-    let tallies = visitors
+fn gather(clients: Vec<JoinHandle<Outcomes>>) -> Outcomes {
+    clients
         .into_iter()
-        .map(|visitor| visitor.join().expect("a visitor's account"));
-    tallies.fold(Tally::default(), Tally::merge)
+        .map(|client| client.join().expect("a client's outcomes"))
+        .fold(Outcomes::default(), Outcomes::merge)
 }
 
-/// So many visitors, each on a connection of its own, all connected before the first visits; `each`
-/// visits a visitor. The ports are taken in turn, so that several processes share the visitors.
-pub fn visits_at_once(ports: &[u16], visitors: usize, each: usize) -> Tally {
-    let start = Arc::new(Barrier::new(visitors));
+/// Visits of `clients` clients, `each` visits per client, over one connection each. All connect
+/// before the first visit. They take the ports in turn, so several processes share them.
+pub fn visits_at_once(ports: &[u16], clients: usize, each: usize) -> Outcomes {
+    let start = Arc::new(Barrier::new(clients));
     let visit = |index: usize| {
         let (start, port) = (Arc::clone(&start), ports[index % ports.len()]);
-        visitor(move || {
+        spawn(move || {
             let client = Client::try_connect(port);
             start.wait();
-            let mut tally = Tally::default();
+            let mut outcomes = Outcomes::default();
             let mut client = client.expect("a connection");
             for _ in 0..each {
                 let began = Began::now();
-                tally.add(client.try_visit(), began, true);
+                outcomes.add(client.try_visit(), began, true);
             }
-            tally
+            outcomes
         })
     };
-    gather((0..visitors).map(visit).collect())
+    gather((0..clients).map(visit).collect())
 }
 
-/// Visitors that come again and again.
+/// Clients that visit again and again.
 #[derive(Clone, Debug)]
-pub struct Crowd {
-    /// The processes they visit, taken in turn.
+pub struct Clients {
+    /// The processes they visit, in turn.
     pub ports: Vec<u16>,
-    pub visitors: usize,
-    /// What each waits between an answer and its next visit.
+    pub count: usize,
+    /// Between an answer and the client's next visit.
     pub pause: Duration,
     /// Whether the numbers of every visit are kept: some 30 bytes each.
-    pub keep_numbers: bool,
+    pub keep_counts: bool,
 }
 
-/// A crowd at work, until it is told to stop.
+/// Clients at work, until they are stopped.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
     ok: Arc<AtomicU64>,
-    visitors: Vec<JoinHandle<Tally>>,
+    clients: Vec<JoinHandle<Outcomes>>,
 }
 
 impl Load {
-    /// Starts so many visitors without a pause.
-    pub fn start(port: u16, visitors: usize) -> Load {
-        Load::of(&Crowd {
+    /// Starts `count` clients without a pause.
+    pub fn start(port: u16, count: usize) -> Load {
+        Load::of(&Clients {
             ports: vec![port],
-            visitors,
+            count,
             pause: Duration::ZERO,
-            keep_numbers: true,
+            keep_counts: true,
         })
     }
 
-    /// Starts the crowd, each on a connection of its own, connecting again whenever it ends.
-    pub fn of(crowd: &Crowd) -> Load {
-        let (stop, ok) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
+    /// Starts the clients, each on its own connection. One that ends is replaced.
+    pub fn of(clients: &Clients) -> Load {
+        let (stop, ok) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let keep_visiting = |index: usize| {
-            let (stop, ok, crowd) = (Arc::clone(&stop), Arc::clone(&ok), crowd.clone());
-            let port = crowd.ports[index % crowd.ports.len()];
-            visitor(move || {
-                let mut tally = Tally::default();
+            let (stop, ok, clients) = (Arc::clone(&stop), Arc::clone(&ok), clients.clone());
+            let port = clients.ports[index % clients.ports.len()];
+            spawn(move || {
+                let mut outcomes = Outcomes::default();
                 while !stop.load(Ordering::Relaxed) {
-                    // A visit is one that was sent: a refused connection is none.
+                    // Only a request that was sent is a visit; a refused connection is not.
                     match Client::try_connect(port) {
-                        Ok(client) => visit_on(client, &crowd, (&stop, &ok), &mut tally),
+                        Ok(client) => visit_on(client, &clients, (&stop, &ok), &mut outcomes),
                         Err(_) => thread::sleep(PAUSE),
                     }
                 }
-                tally
+                outcomes
             })
         };
         Load {
-            visitors: (0..crowd.visitors).map(keep_visiting).collect(),
+            clients: (0..clients.count).map(keep_visiting).collect(),
             stop,
             ok,
         }
     }
 
-    /// How many visits were answered with 200 so far.
+    /// The number of visits answered with 200 so far.
     pub fn ok_so_far(&self) -> u64 {
         self.ok.load(Ordering::Relaxed)
     }
 
-    /// Lets every visitor finish the visit it is at; gives back the account.
-    pub fn stop(self) -> Tally {
+    /// Waits for each client's current visit, and gives the outcomes.
+    pub fn stop(self) -> Outcomes {
         self.stop.store(true, Ordering::Relaxed);
-        gather(self.visitors)
+        gather(self.clients)
     }
 }
 
 fn visit_on(
     mut client: Client,
-    crowd: &Crowd,
+    clients: &Clients,
     (stop, ok): (&AtomicBool, &AtomicU64),
-    tally: &mut Tally,
+    outcomes: &mut Outcomes,
 ) {
     while !stop.load(Ordering::Relaxed) {
         let began = Began::now();
@@ -310,12 +310,12 @@ fn visit_on(
             ),
             Err(_) => (true, false),
         };
-        tally.add(answer, began, crowd.keep_numbers);
+        outcomes.add(answer, began, clients.keep_counts);
         ok.fetch_add(u64::from(counted), Ordering::Relaxed);
         thread::sleep(if counted {
-            crowd.pause
+            clients.pause
         } else {
-            crowd.pause.max(PAUSE)
+            clients.pause.max(PAUSE)
         });
         if ended {
             return;

@@ -1,6 +1,6 @@
-//! Reads what the suite checks of a Markdown file: its tables, its links, its headings.
+//! Reads what the suite checks in Markdown: tables, links, headings and code.
 
-/// The rows of every table, each a list of cells, without the header and the line under it.
+/// The rows of every table as lists of cells, without the header and the rule below it.
 pub fn table_rows(text: &str) -> Vec<Vec<String>> {
     let lines: Vec<&str> = outside_of_code(text).collect();
     let is_rule = |line: &str| line.starts_with('|') && line.chars().all(|c| "|-: ".contains(c));
@@ -20,7 +20,7 @@ pub fn table_rows(text: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// What stands in backticks.
+/// The words in backticks.
 pub fn code_words(text: &str) -> Vec<String> {
     text.split('`')
         .skip(1)
@@ -29,11 +29,11 @@ pub fn code_words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The targets of all links and images that stand in the text.
+/// The targets of all links and images in the text.
 pub fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in outside_of_code(text) {
-        // What stands in backticks is not a link.
+        // Code is not a link.
         let prose: String = line.split('`').step_by(2).collect::<Vec<_>>().join("``");
         for part in prose.split("](").skip(1) {
             let target = part.split([')', ' ']).next().unwrap_or_default();
@@ -46,7 +46,7 @@ pub fn links(text: &str) -> Vec<String> {
     found
 }
 
-/// The anchors of all headings, as the usual renderers make them.
+/// The anchors of all headings, as renderers make them.
 pub fn anchors(text: &str) -> Vec<String> {
     let headings = outside_of_code(text).filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
@@ -68,7 +68,7 @@ fn outside_of_code(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The fenced code below the heading of that name, up to the next heading: a block each.
+/// The code blocks below this heading, up to the next one.
 pub fn code_blocks(text: &str, heading: &str) -> Vec<String> {
     let title =
         |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;

@@ -1,12 +1,12 @@
-//! Starts, drives and stops what the suite needs: PostgreSQL, Redis, the visitas process, a client,
-//! a faulty network.
+//! What the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
 
 pub mod audit;
 pub mod authority;
-pub mod cable;
 pub mod client;
 pub mod clock;
+pub mod database;
 pub mod disk;
+pub mod history;
 pub mod html;
 pub mod load;
 pub mod markdown;
@@ -15,46 +15,49 @@ pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod programs;
 pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod rows;
-pub mod run;
+pub mod scratch;
 pub mod server;
 pub mod shell;
 pub mod standby;
 pub mod tools;
+pub mod veth;
 pub mod wait;
 
 pub use authority::{Authority, Pair};
-pub use cable::Cable;
 pub use client::{Client, NoAnswer, Response};
+pub use database::Database;
 pub use disk::SmallDisk;
-pub use load::{Crowd, Load};
+pub use load::{Clients, Load};
 pub use patroni::Patroni;
 pub use pgbouncer::PgBouncer;
-pub use postgres::{Cluster, Database, Stop};
-pub use proxy::{Proxy, Way};
+pub use postgres::{Cluster, Stop};
+pub use proxy::{Direction, Proxy};
 pub use redis::Redis;
 pub use server::{Settings, Visitas};
 pub use standby::Standby;
-pub use wait::within;
+pub use veth::VethPair;
+pub use wait::{LIMIT, within};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// The machine for one test alone among those that ask for it: the ones that load it and the ones
-/// that measure time. A test that does neither does not ask, and runs beside.
+/// Locks the machine for a test that loads it or measures time. Other tests do not ask for it and
+/// run in parallel.
 pub fn machine() -> MutexGuard<'static, ()> {
-    // A test that failed while it held the machine left nothing behind in it.
+    // A test that failed while it held the lock left nothing behind.
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A check that cannot run here: says so, and fails where nothing may be left out.
+/// Reports a check that cannot run here.
 ///
 /// # Panics
-/// In CI.
+/// In CI, where no check may be left out.
 #[track_caller]
 pub fn skipped(what: &str, why: &str) {
     let line = format!("SKIPPED: {what}: {why}");

@@ -1,5 +1,4 @@
-//! A private PgBouncer on a free port of 127.0.0.1, before one PostgreSQL: in either mode, and
-//! otherwise as it ships.
+//! A private PgBouncer on a free port, with its shipped configuration but for the pool mode.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -10,17 +9,17 @@ use ::postgres::{Client, Config, NoTls};
 use super::ports::free_port;
 use super::postgres::{self, Cluster, PASSWORD, USER};
 use super::process::Process;
-use super::run::Folder;
+use super::programs;
+use super::scratch::Folder;
 use super::tools::tool;
-use super::wait::within_value;
+use super::wait::{LIMIT, within_value};
 
-const START_LIMIT: Duration = Duration::from_secs(10);
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// When a client gives its server connection back (PgBouncer's `pool_mode`).
+/// PgBouncer's `pool_mode`: when a client gives its server connection back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// At its own end.
+    /// When it disconnects.
     Session,
     /// After each transaction.
     Transaction,
@@ -30,7 +29,7 @@ impl Mode {
     pub const ALL: [Mode; 2] = [Mode::Session, Mode::Transaction];
 }
 
-/// A PgBouncer. Dropped, it is ended.
+/// A PgBouncer. Dropped, it is stopped.
 #[derive(Debug)]
 pub struct PgBouncer {
     folder: Folder,
@@ -39,10 +38,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One before that cluster, running. `more` are lines of its configuration beside those it
-    /// needs.
-    ///
-    /// None where it is not installed, which is said.
+    /// Starts one for this cluster. `more` are additional lines of its configuration. `None`, and a
+    /// line about it, where it is not installed.
     #[track_caller]
     pub fn start(cluster: &Cluster, mode: Mode, more: &str) -> Option<PgBouncer> {
         tool("pgbouncer")?;
@@ -63,12 +60,14 @@ impl PgBouncer {
         let settings = pooler.folder.file(
             "pgbouncer.ini",
             &format!(
-                "[databases]\n* = host=127.0.0.1 port={server}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n\
+                "[databases]\n* = host=127.0.0.1 port={server}\n\n[pgbouncer]\nlisten_addr = \
+                 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = \
+                 {users}\n\
                  pool_mode = {mode}\n{more}\n"
             ),
         );
-        if let Some((uid, gid)) = postgres::postgres_ids() {
+        if let Some((uid, gid)) = programs::postgres_ids() {
             for path in [
                 pooler.folder.path(),
                 &settings,
@@ -85,21 +84,21 @@ impl PgBouncer {
         self.port
     }
 
-    /// Starts a stopped one on its port and waits until it takes sessions.
+    /// Starts a stopped one and waits until it takes sessions.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "PgBouncer runs already");
         let program = tool("pgbouncer").expect("it ran before");
-        let mut command = postgres::as_postgres(&[], &program);
+        let mut command = programs::as_postgres(&[], &program);
         command.arg(self.folder.path().join("pgbouncer.ini"));
         self.process = Some(Process::start("PgBouncer", &mut command, "TERM"));
-        within_value(START_LIMIT, "PgBouncer to take sessions", || {
+        within_value(LIMIT, "PgBouncer to take sessions", || {
             self.session(postgres::DEFAULT_NAME)
                 .map(drop)
-                .map_err(|error| (format!("{error:?}"), self.said()))
+                .map_err(|error| (format!("{error:?}"), self.output()))
         });
     }
 
-    /// Ends it at once, with every session through it.
+    /// Stops it with all its sessions.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("PgBouncer runs");
         process.signal("TERM");
@@ -109,7 +108,7 @@ impl PgBouncer {
     /// A session through it.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it cannot be made.
     pub fn session(&self, database: &str) -> Result<Client, ::postgres::Error> {
         let mut config = Config::new();
         config
@@ -119,12 +118,12 @@ impl PgBouncer {
             .password(PASSWORD)
             .dbname(database);
         config
-            .connect_timeout(Duration::from_secs(2))
+            .connect_timeout(Duration::from_secs(20))
             .connect(NoTls)
     }
 
-    fn said(&self) -> Option<String> {
-        self.process.as_ref().map(Process::said)
+    fn output(&self) -> Option<String> {
+        self.process.as_ref().map(Process::output)
     }
 }
 

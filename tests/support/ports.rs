@@ -1,18 +1,17 @@
-//! Free TCP ports of 127.0.0.1, for whatever has to know its port before it listens.
+//! Free TCP ports of 127.0.0.1, for servers that must know their port before they listen.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the ports that the kernel gives to outgoing connections, so that none of the suite's own
-/// takes one meanwhile.
+/// Below the kernel's ports for outgoing connections, so that no connection of the suite takes one.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
-/// A port that nobody listens on, and that this run gives out once only.
+/// A port that nobody listens on. Each one is given out once.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let span = LAST - FIRST;
-    // Runs beside each other begin at different places.
+    // Parallel runs of the suite begin at different ports.
     let begin = (std::process::id() % u32::from(span)) as u16;
     for _ in 0..span {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! One child process: its output captured, its waits bounded, ended when dropped.
+//! A child process: its output is captured, every wait is bounded, and it is killed when dropped.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::run;
+use super::scratch;
 use super::wait::within_value;
 
-/// The lines a process wrote so far, gathered by a thread.
+/// The lines that a process has written so far. A thread reads them.
 #[derive(Clone, Debug, Default)]
 pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
@@ -39,17 +39,17 @@ impl Lines {
         self.lock().clone()
     }
 
-    /// How many lines there are: a mark for [`Lines::since`].
+    /// The number of lines: a mark for [`Lines::since`].
     pub fn mark(&self) -> usize {
         self.lock().len()
     }
 
-    /// The lines after that mark.
+    /// The lines after a mark.
     pub fn since(&self, mark: usize) -> Vec<String> {
         self.lock().get(mark..).unwrap_or_default().to_vec()
     }
 
-    /// Waits for a line that `wanted` accepts; none if there is none within `limit`.
+    /// Waits for a line that `wanted` accepts. `None` when none comes within `limit`.
     pub fn find(&self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let end = Instant::now() + limit;
         let mut lines = self.lock();
@@ -67,7 +67,7 @@ impl Lines {
     }
 }
 
-/// A running child process. Dropped, it is killed and its number forgotten.
+/// A running child process. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -79,7 +79,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it. `last_signal` is what ends it cleanly enough should this run be killed.
+    /// Starts it. The guardian ends it by `last_signal` when this run is killed.
     pub fn start(name: &str, command: &mut Command, last_signal: &str) -> Process {
         let mut child = command
             .stdin(Stdio::null())
@@ -87,7 +87,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error} ({command:?})"));
-        run::watch(child.id(), last_signal);
+        scratch::watch(child.id(), last_signal);
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let readers = vec![
             stdout.gather(child.stdout.take().expect("piped")),
@@ -107,7 +107,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The processes it has started itself and that still run.
+    /// Its own children that still run.
     pub fn children(&self) -> Vec<u32> {
         let pid = self.pid();
         let text =
@@ -117,28 +117,28 @@ impl Process {
             .collect()
     }
 
-    /// Sends a signal by its name, as `TERM`. A process that has ended gets none.
+    /// Sends a signal by its name, such as `TERM`, unless it has exited.
     pub fn signal(&mut self, name: &str) {
         if self.exit_status().is_none() {
             send_signal(self.pid(), name);
         }
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, once it has exited.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("a child can be waited for");
             if self.ended.is_some() {
-                run::forget(self.child.id());
+                scratch::forget(self.child.id());
             }
         }
         self.ended
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Panics
-    /// When it still runs after `limit`; the message holds what it said.
+    /// When it still runs after `limit`; the message holds its output.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
@@ -152,8 +152,8 @@ impl Process {
                 )
             })
         });
-        // All it wrote is read; a grandchild that still holds the pipe (PostgreSQL's after KILL)
-        // does not keep the test.
+        // Reads the rest of its output. A grandchild that still holds the pipe, as PostgreSQL's do
+        // after KILL, must not keep the test waiting.
         let end = Instant::now() + Duration::from_secs(2);
         while Instant::now() < end && !self.readers.iter().all(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(1));
@@ -161,7 +161,7 @@ impl Process {
         status
     }
 
-    /// Ends it by that signal, by KILL if it still runs after `limit`. Never panics.
+    /// Ends it by this signal. If it still runs after `limit`, the drop kills it. Never panics.
     pub fn end(&mut self, signal: &str, limit: Duration) {
         self.signal(signal);
         let end = Instant::now() + limit;
@@ -170,8 +170,8 @@ impl Process {
         }
     }
 
-    /// What it wrote, for a panic's message.
-    pub fn said(&self) -> String {
+    /// Everything it wrote, for a panic's message.
+    pub fn output(&self) -> String {
         format!(
             "{}'s stdout: {:#?}\nstderr: {:#?}",
             self.name,
@@ -186,12 +186,12 @@ impl Drop for Process {
         if self.exit_status().is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            run::forget(self.child.id());
+            scratch::forget(self.child.id());
         }
     }
 }
 
-/// Sends a signal by its name to a process that this run started.
+/// Sends a signal by its name to a process of this run.
 pub fn send_signal(pid: u32, name: &str) {
     let status = Command::new("/bin/sh")
         .args(["-c", &format!("kill -s {name} {pid}")])
@@ -200,11 +200,11 @@ pub fn send_signal(pid: u32, name: &str) {
     status.expect("a shell to send a signal with");
 }
 
-/// The processor time a process has used so far, in user and kernel mode, in steps of 10 ms.
+/// The CPU time of a process so far, in user and kernel mode, in steps of 10 ms.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its times");
-    // Behind the name, which may hold anything and ends with the last bracket (proc(5)): utime and
-    // stime are 14 and 15.
+    // utime and stime are fields 14 and 15 (proc(5)). The name before them may hold anything and
+    // ends with the last bracket.
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()

@@ -1,12 +1,12 @@
-//! Reads Prometheus' text format strictly: HELP and TYPE first, families whole, histograms
-//! cumulative.
+//! Reads Prometheus' text format strictly: HELP and TYPE first, complete families, cumulative
+//! histograms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One value: its labels in the order they are written.
+/// One value, its labels in the order of the text.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// With the suffix `_bucket`, `_sum` or `_count` in a histogram.
+    /// In a histogram with the suffix `_bucket`, `_sum` or `_count`.
     pub name: String,
     pub labels: Vec<(String, String)>,
     pub value: f64,
@@ -29,15 +29,15 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-/// A whole exposition, by family name.
+/// A complete exposition, by family name.
 #[derive(Clone, Debug)]
 pub struct Metrics(pub BTreeMap<String, Family>);
 
 impl Metrics {
-    /// Reads it all.
+    /// Reads an exposition.
     ///
     /// # Panics
-    /// At the first line that is not in the format.
+    /// At the first line that is not valid.
     #[track_caller]
     pub fn read(text: &str) -> Metrics {
         parse(text).unwrap_or_else(|why| panic!("{why}\n{text}"))
@@ -61,7 +61,7 @@ impl Metrics {
             .unwrap_or_else(|| panic!("no {name} among {names:?}"))
     }
 
-    /// The families of that kind whose name holds that word.
+    /// The families of this kind with this word in their name.
     pub fn like(&self, kind: &str, word: &str) -> Vec<&str> {
         let fits = |(name, family): &(&String, &Family)| family.kind == kind && name.contains(word);
         self.0
@@ -71,7 +71,7 @@ impl Metrics {
             .collect()
     }
 
-    /// The only family of that kind whose name holds that word.
+    /// The only family of this kind with this word in its name.
     #[track_caller]
     pub fn one(&self, kind: &str, word: &str) -> &str {
         match self.like(kind, word)[..] {
@@ -166,7 +166,7 @@ fn parse_sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// `name="value",...`; no value of visitas holds a quote.
+/// Reads `name="value",...`. No value of visitas holds a quote.
 fn parse_labels(mut text: &str) -> Option<Vec<(String, String)>> {
     let mut labels = Vec::new();
     while !text.is_empty() {
@@ -198,8 +198,8 @@ fn check(name: &str, family: &Family) -> Result<(), String> {
     }
 }
 
-/// For each set of labels: buckets in order, cumulative, the last one `+Inf` and equal to the
-/// count; a sum.
+/// Checks each set of labels: buckets are in order and cumulative, the last one is `+Inf` and
+/// equal to the count, and there is a sum.
 fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     let mut buckets = BTreeMap::<String, Vec<(f64, f64)>>::new();
     let (mut counts, mut sums) = (BTreeMap::new(), BTreeSet::new());

@@ -1,5 +1,5 @@
-//! A TCP proxy that plays a bad network: cuts a connection after N bytes, swallows everything, or
-//! is slow.
+//! A TCP proxy that acts as a bad network: it cuts connections after N bytes, swallows bytes,
+//! refuses connections, or is slow.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,19 +10,17 @@ use std::time::Duration;
 
 use super::wait::within;
 
-/// A cut comes when enough bytes have gone by.
+/// Until enough bytes have passed for a cut.
 const CUT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// From whoever connected to the proxy.
+pub enum Direction {
     ToServer,
-    /// Back to it.
     ToClient,
 }
 
-/// A proxy before one server of 127.0.0.1. Dropped, it closes every connection.
+/// A proxy to one server on 127.0.0.1. Dropped, it closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -33,8 +31,8 @@ pub struct Proxy {
 struct State {
     fault: Fault,
     cuts: usize,
-    /// By the number of the link; those that ended are gone.
-    links: BTreeMap<usize, Link>,
+    /// By their number; those that ended are removed.
+    connections: BTreeMap<usize, Connection>,
     opened: usize,
     refusing: bool,
     swallowing: bool,
@@ -45,23 +43,23 @@ struct State {
 enum Fault {
     #[default]
     None,
-    /// The link that carries the last of these bytes that way passes them on and is cut. Once; then
-    /// all is well again.
-    CutAfter(Way, usize),
-    /// Each chunk waits so long.
+    /// The connection that carries the last of these bytes in this direction is cut after them. It
+    /// happens once.
+    CutAfter(Direction, usize),
+    /// Delays each chunk.
     Slow(Duration),
 }
 
 #[derive(Debug)]
-struct Link {
+struct Connection {
     client: TcpStream,
     server: TcpStream,
     swallows: bool,
-    /// Ways on which nothing comes any more.
+    /// Directions that have ended.
     ends: u8,
 }
 
-impl Link {
+impl Connection {
     fn cut(&self) {
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
@@ -69,7 +67,7 @@ impl Link {
 }
 
 impl Proxy {
-    /// A proxy to that port, passing everything on.
+    /// A proxy to this port that passes everything on.
     pub fn to(server_port: u16) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port()))
             .expect("a port for the proxy");
@@ -91,64 +89,67 @@ impl Proxy {
         self.port
     }
 
-    /// Cuts a link once `bytes` more have gone that way: both sides see the end, neither knows what
-    /// the other got.
-    pub fn cut_after(&self, way: Way, bytes: usize) {
-        lock(&self.state).fault = Fault::CutAfter(way, bytes);
+    /// Cuts a connection once `bytes` more have passed in this direction. Both sides see the end;
+    /// neither knows what the other received.
+    pub fn cut_after(&self, direction: Direction, bytes: usize) {
+        lock(&self.state).fault = Fault::CutAfter(direction, bytes);
     }
 
-    /// How many cuts [`Proxy::cut_after`] has made.
+    /// The number of cuts that [`Proxy::cut_after`] has made.
     pub fn cuts(&self) -> usize {
         lock(&self.state).cuts
     }
 
-    /// Cuts a link at the byte `place` of an exchange of so many bytes to the server and so many
-    /// back, begun anew past its end; comes back once it is cut.
+    /// Cuts a connection at byte `place` of an exchange with this many bytes in each direction, and
+    /// waits for the cut. A `place` past the end wraps around.
     pub fn cut_exchange(&self, place: usize, to_server: usize, to_client: usize) {
         let place = place % (to_server + to_client);
-        let (way, bytes) = match place.checked_sub(to_server) {
-            None => (Way::ToServer, place),
-            Some(bytes) => (Way::ToClient, bytes),
+        let (direction, bytes) = match place.checked_sub(to_server) {
+            None => (Direction::ToServer, place),
+            Some(bytes) => (Direction::ToClient, bytes),
         };
         let before = self.cuts();
-        self.cut_after(way, bytes);
+        self.cut_after(direction, bytes);
         within(CUT_LIMIT, "the cut", || self.cuts() > before);
     }
 
-    /// Cuts every link there is.
+    /// Cuts every connection.
     pub fn cut_all(&self) {
-        lock(&self.state).links.values().for_each(Link::cut);
-    }
-
-    /// From now on every link there is swallows what it gets, both ways, the end included. New
-    /// links pass.
-    pub fn swallow_links(&self) {
         lock(&self.state)
-            .links
-            .values_mut()
-            .for_each(|link| link.swallows = true);
+            .connections
+            .values()
+            .for_each(Connection::cut);
     }
 
-    /// Whether every link, new ones included, swallows what it gets. Those that did never pass
+    /// Existing connections swallow all bytes from now on, in both directions, and the end too. New
+    /// ones pass.
+    pub fn swallow_connections(&self) {
+        lock(&self.state)
+            .connections
+            .values_mut()
+            .for_each(|connection| connection.swallows = true);
+    }
+
+    /// Whether every connection swallows all bytes, new ones included. One that did never passes
     /// anything again.
     pub fn swallow(&self, swallowing: bool) {
         lock(&self.state).swallowing = swallowing;
         if swallowing {
-            self.swallow_links();
+            self.swallow_connections();
         }
     }
 
-    /// Whether new connections are closed at once.
+    /// Whether new connections are closed immediately.
     pub fn refuse(&self, refusing: bool) {
         lock(&self.state).refusing = refusing;
     }
 
-    /// Makes every chunk wait before it is passed on.
+    /// Delays every chunk.
     pub fn slow(&self, wait: Duration) {
         lock(&self.state).fault = Fault::Slow(wait);
     }
 
-    /// Passes everything on again, and at once. What was swallowed stays lost.
+    /// Ends every fault. Swallowed bytes stay lost.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         (state.fault, state.refusing, state.swallowing) = (Fault::None, false, false);
@@ -159,9 +160,9 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.links.values().for_each(Link::cut);
+        state.connections.values().for_each(Connection::cut);
         drop(state);
-        // Wakes the thread that accepts, so that it sees the end.
+        // Wakes the accepting thread, so that it ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -182,17 +183,17 @@ fn open(shared: &Arc<Mutex<State>>, client: TcpStream, server_port: u16) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let number = state.opened;
     state.opened += 1;
-    for (way, from, to) in [
-        (Way::ToServer, &client, &server),
-        (Way::ToClient, &server, &client),
+    for (direction, from, to) in [
+        (Direction::ToServer, &client, &server),
+        (Direction::ToClient, &server, &client),
     ] {
         let (from, to, shared) = (copy(from), copy(to), Arc::clone(shared));
-        thread::spawn(move || pump(&shared, number, way, from, to));
+        thread::spawn(move || pump(&shared, number, direction, from, to));
     }
     let swallows = state.swallowing;
-    state.links.insert(
+    state.connections.insert(
         number,
-        Link {
+        Connection {
             client,
             server,
             swallows,
@@ -201,25 +202,31 @@ fn open(shared: &Arc<Mutex<State>>, client: TcpStream, server_port: u16) {
     );
 }
 
-/// Passes bytes one way until an end, or a fault makes one; forgets the link once both ways have
-/// ended.
-fn pump(shared: &Arc<Mutex<State>>, number: usize, way: Way, from: TcpStream, to: TcpStream) {
-    pass(shared, number, way, from, to);
+/// Passes bytes in one direction until an end or a fault. Removes the connection once both
+/// directions have ended.
+fn pump(
+    shared: &Arc<Mutex<State>>,
+    number: usize,
+    direction: Direction,
+    from: TcpStream,
+    to: TcpStream,
+) {
+    pass(shared, number, direction, from, to);
     let mut state = lock(shared);
-    let link = state
-        .links
+    let connection = state
+        .connections
         .get_mut(&number)
-        .expect("links stay until both ways have ended");
-    link.ends += 1;
-    if link.ends == 2 {
-        state.links.remove(&number);
+        .expect("a connection stays until both directions have ended");
+    connection.ends += 1;
+    if connection.ends == 2 {
+        state.connections.remove(&number);
     }
 }
 
 fn pass(
     shared: &Arc<Mutex<State>>,
     number: usize,
-    way: Way,
+    direction: Direction,
     mut from: TcpStream,
     mut to: TcpStream,
 ) {
@@ -227,8 +234,8 @@ fn pass(
     loop {
         let length = from.read(&mut chunk).unwrap_or(0);
         let mut state = lock(shared);
-        let link = &state.links[&number];
-        if link.swallows {
+        let connection = &state.connections[&number];
+        if connection.swallows {
             if length == 0 {
                 return;
             }
@@ -240,15 +247,17 @@ fn pass(
         }
         let fault = state.fault;
         match fault {
-            Fault::CutAfter(cut_way, bytes) if cut_way == way && bytes <= length => {
+            Fault::CutAfter(cut_direction, bytes)
+                if cut_direction == direction && bytes <= length =>
+            {
                 let _ = to.write_all(&chunk[..bytes]);
-                link.cut();
+                connection.cut();
                 state.fault = Fault::None;
                 state.cuts += 1;
                 return;
             }
-            Fault::CutAfter(cut_way, bytes) if cut_way == way => {
-                state.fault = Fault::CutAfter(way, bytes - length);
+            Fault::CutAfter(cut_direction, bytes) if cut_direction == direction => {
+                state.fault = Fault::CutAfter(direction, bytes - length);
                 drop(state);
             }
             Fault::Slow(wait) => {

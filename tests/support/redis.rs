@@ -1,4 +1,4 @@
-//! Private Redis servers on free ports, without persistence: a stop loses their memory.
+//! Private Redis servers on free ports. They have no persistence, so a stop loses their data.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +9,13 @@ use std::time::Duration;
 use super::authority::{Authority, Pair, everywhere};
 use super::ports::free_port;
 use super::process::Process;
-use super::run::Folder;
-use super::wait::within_value;
+use super::scratch::Folder;
+use super::wait::{LIMIT, within_value};
 
-/// The key that visitas counts in.
+/// The counter's key.
 pub const KEY: &str = "contador_cache";
 
-const START_LIMIT: Duration = Duration::from_secs(10);
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server. Dropped, it is killed.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Redis {
         redis
     }
 
-    /// A server that does not run yet; its port is known.
+    /// A server that does not run yet; its port is fixed.
     pub fn stopped() -> Redis {
         match everywhere() {
             Some(tls) => Redis::encrypted(&tls.server, &tls.authority, false),
@@ -103,12 +102,12 @@ impl Redis {
         }
     }
 
-    /// Its address with the password, as visitas takes it.
+    /// Its address with the password, for `REDIS_URL`.
     pub fn url(&self) -> String {
         self.url_at(self.port)
     }
 
-    /// The same through another port, as a proxy's.
+    /// The same through another port, such as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
         let login = self
             .password
@@ -121,7 +120,7 @@ impl Redis {
         }
     }
 
-    /// Starts a stopped server on its port, empty, and waits until it answers.
+    /// Starts a stopped server, empty, and waits until it answers.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "Redis runs already");
         let mut command = Command::new("redis-server");
@@ -143,36 +142,36 @@ impl Redis {
             command.args(options);
         }
         self.process = Some(Process::start("Redis", &mut command, "KILL"));
-        within_value(START_LIMIT, "Redis to answer", || {
+        within_value(LIMIT, "Redis to answer", || {
             self.try_command(&["PING"])
-                .map_err(|error| (error, self.process.as_ref().map(Process::said)))
+                .map_err(|error| (error, self.process.as_ref().map(Process::output)))
         });
     }
 
-    /// Kills it: its memory is lost, its sessions end.
+    /// Kills it: its data is lost and its sessions end.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("Redis runs");
         process.signal("KILL");
         process.wait(ANSWER_LIMIT);
     }
 
-    /// Halts it: it keeps its memory and its sessions and answers nothing.
+    /// Freezes it: it keeps its data and sessions and answers nothing.
     pub fn pause(&mut self) {
         self.process.as_mut().expect("Redis runs").signal("STOP");
     }
 
-    /// Goes on after [`Redis::pause`].
+    /// Ends [`Redis::pause`].
     pub fn resume(&mut self) {
         self.process.as_mut().expect("Redis runs").signal("CONT");
     }
 
-    /// What the counter stands at; none when the key is missing.
+    /// The counter, or `None` when the key is missing.
     pub fn counter(&self) -> Option<i64> {
         self.command(&["GET", KEY])
             .map(|text| text.parse().expect("a number in the counter's key"))
     }
 
-    /// Runs one command in a session of its own; none is Redis' nil.
+    /// Runs one command in a new session. `None` is Redis' nil.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         self.try_command(words)
             .unwrap_or_else(|error| panic!("Redis {words:?}: {error}"))
@@ -193,8 +192,7 @@ impl Redis {
     }
 }
 
-/// Sends one command in Redis' protocol and reads a simple reply: text, number or nil. An error
-/// reply is an error.
+/// Sends one command and reads a simple reply: text, number or nil. An error reply is an error.
 fn ask(replies: &mut BufReader<TcpStream>, words: &[&str]) -> Result<Option<String>, String> {
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
@@ -217,7 +215,7 @@ fn ask(replies: &mut BufReader<TcpStream>, words: &[&str]) -> Result<Option<Stri
     match first.split_at_checked(1) {
         Some(("+" | ":", text)) => Ok(Some(text.to_owned())),
         Some(("$", "-1")) => Ok(None),
-        // No value of the suite's holds a line break.
+        // No value of the suite holds a line break.
         Some(("$", _)) => line().map(Some),
         _ => Err(first),
     }

@@ -1,4 +1,4 @@
-//! The rows of visits that a database holds, against what visitors were told.
+//! Rows and answers matched by time: which 200 has no row.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,23 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use ::postgres::Client;
 
-use super::load::Tally;
+use super::load::Outcomes;
 
-/// A table of visits whose rows tell which process they are from, by the `application_name` of its
-/// `DATABASE_URL`. A process with one worker gives no two visits the same moment.
-pub const TABLE: &str = "CREATE TABLE acessos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
-    momento timestamptz NOT NULL DEFAULT now(), web text NOT NULL DEFAULT current_setting('application_name'))";
-
-/// What a database holds of the visits that were made.
+/// The rows of a table.
 #[derive(Debug)]
 pub struct Rows {
     moments: Vec<SystemTime>,
-    /// Rows whose process and moment another row has too.
+    /// Rows that share process and moment with another row.
     pub twice: u64,
 }
 
 impl Rows {
-    /// Reads a table made by [`TABLE`].
+    /// Reads the table of [`super::audit::TABLE`]. With one worker per process no two visits share
+    /// a moment.
     pub fn of(sql: &mut Client) -> Rows {
         let rows = sql
             .query("SELECT momento FROM acessos ORDER BY momento", &[])
@@ -39,19 +35,18 @@ impl Rows {
         self.moments.len() as u64
     }
 
-    /// How many answers of 200 have no row of their own. A row can only be that of an answer which
-    /// was waited for at the row's moment, so a row of a refused visit does not stand in for one
-    /// that was lost earlier or later.
-    pub fn lost(&self, tally: &Tally) -> u64 {
+    /// The number of 200s without a row. A row only matches an answer that was awaited at the row's
+    /// moment, so the row of a refused visit does not replace one that was lost earlier or later.
+    pub fn lost(&self, outcomes: &Outcomes) -> u64 {
         assert_eq!(
-            tally.spans.len() as u64,
-            tally.ok(),
+            outcomes.spans.len() as u64,
+            outcomes.ok(),
             "the spans of this load were not kept"
         );
-        let mut spans = tally.spans.clone();
+        let mut spans = outcomes.spans.clone();
         spans.sort_unstable();
         let mut begun = spans.iter().peekable();
-        // Open answers, the one that ends first on top: it has the fewest rows left to choose from.
+        // Awaited answers, the one that ends first on top: it has the fewest rows left to match.
         let mut open = BinaryHeap::new();
         let mut matched = 0;
         for moment in &self.moments {
@@ -66,19 +61,19 @@ impl Rows {
             }
             matched += u64::from(open.pop().is_some());
         }
-        tally.ok() - matched
+        outcomes.ok() - matched
     }
 }
 
 #[test]
-fn a_row_stands_only_for_an_answer_that_was_waited_for_at_its_moment() {
+fn a_row_matches_only_an_answer_awaited_at_its_moment() {
     let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let lost = |moments: &[u64], spans: &[(u64, u64)]| {
         let rows = Rows {
             moments: moments.iter().map(|moment| at(*moment)).collect(),
             twice: 0,
         };
-        rows.lost(&Tally::of_spans(
+        rows.lost(&Outcomes::of_spans(
             spans
                 .iter()
                 .map(|(start, end)| (at(*start), at(*end)))
@@ -87,7 +82,7 @@ fn a_row_stands_only_for_an_answer_that_was_waited_for_at_its_moment() {
     };
     assert_eq!(lost(&[1, 2, 3], &[(1, 1), (2, 2), (3, 3)]), 0);
     assert_eq!(lost(&[2, 2], &[(1, 9), (2, 2)]), 0);
-    // The first span could take either row, the second only one.
+    // The first span matches either row, the second only one.
     assert_eq!(lost(&[2, 5], &[(1, 9), (1, 3)]), 0);
     assert_eq!(lost(&[5, 6], &[(1, 9), (1, 3)]), 1);
     assert_eq!(lost(&[4], &[(1, 3)]), 1);

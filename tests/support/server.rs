@@ -5,18 +5,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::client::{Client, Counts, Response};
-use super::postgres::Database;
+use super::database::Database;
+
 use super::process::{Lines, Process};
 use super::redis::Redis;
-use super::run::Folder;
-use super::wait::within_value;
+use super::scratch::Folder;
+use super::wait::{LIMIT, within_value};
 
-/// Becoming ready includes connecting to real servers on a machine that other tests load.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Ending includes the drain, at most as long as its default.
+/// An end includes the drain, which by default takes at most 10 s.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
-/// What to run: the environment is these variables and nothing else.
+/// What to run. The environment holds these variables and no others.
 #[derive(Debug)]
 pub struct Settings {
     variables: Vec<(String, String)>,
@@ -25,17 +24,16 @@ pub struct Settings {
     folder: Folder,
 }
 
-/// How a process ended and what it wrote.
+/// The exit of a process and its output.
 #[derive(Debug)]
 pub struct Ended {
-    /// None when a signal ended it.
+    /// `None` when a signal ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// The program under test: the one Cargo built, or the one that `VISITAS_BIN` names (a static
-/// build, say).
+/// The program under test: Cargo's, or the one that `VISITAS_BIN` names (a static build, say).
 pub fn program() -> PathBuf {
     std::env::var_os("VISITAS_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_visitas").into(), PathBuf::from)
@@ -48,7 +46,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Any free port of 127.0.0.1, two workers, the embedded store in a folder of its own, the
+    /// Any free port of 127.0.0.1, two workers, the embedded store in a fresh folder, the
     /// in-process counter.
     pub fn new() -> Settings {
         let nothing = Settings::empty();
@@ -58,7 +56,7 @@ impl Settings {
             .set("WORKERS", 2)
     }
 
-    /// No variable at all. The working folder is fresh, so `./data` is too.
+    /// No variable at all. The working directory is fresh, so `./data` is too.
     pub fn empty() -> Settings {
         Settings {
             variables: Vec::new(),
@@ -68,7 +66,7 @@ impl Settings {
         }
     }
 
-    /// Sets a variable, instead of what it was.
+    /// Sets a variable, or replaces its value.
     pub fn set(mut self, name: &str, value: impl ToString) -> Settings {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.to_string()));
@@ -79,7 +77,7 @@ impl Settings {
         self.set("DATABASE_URL", database.url())
     }
 
-    /// Has the process's sessions carry that name, which the database can tell them by.
+    /// Gives the process's sessions an `application_name`.
     pub fn named(mut self, name: &str) -> Settings {
         for (_, value) in self
             .variables
@@ -96,18 +94,23 @@ impl Settings {
         self.set("REDIS_URL", redis.url())
     }
 
+    /// Sets a variable that takes a time.
+    pub fn duration(self, name: &str, value: Duration) -> Settings {
+        self.set(name, format!("{}ms", value.as_millis()))
+    }
+
     pub fn argument(mut self, argument: &str) -> Settings {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// A program to start it through, which executes its arguments.
+    /// A program that starts it, given as arguments.
     pub fn through(mut self, wrapper: &[&str]) -> Settings {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits for its ready line.
     #[track_caller]
     pub fn start(self) -> Visitas {
         let mut visitas = self.launch();
@@ -167,13 +170,12 @@ impl Visitas {
     /// Waits for the ready line and learns the port from it.
     ///
     /// # Panics
-    /// When it does not come within 30 s, or the process ends first; the message holds what it
-    /// said.
+    /// When it does not come, or the process exits; the message holds the output.
     #[track_caller]
     pub fn wait_ready(&mut self) -> String {
         let stdout = self.process.stdout.clone();
-        let end = std::time::Instant::now() + READY_LIMIT;
-        // Looks at the end of the process between two short waits for the line.
+        let end = std::time::Instant::now() + LIMIT;
+        // Between two short waits for the line it checks whether the process has exited.
         loop {
             let line = stdout.find(Duration::from_millis(100), |line| {
                 line.contains(" ready at http://")
@@ -187,27 +189,27 @@ impl Visitas {
             assert!(
                 ended.is_none() && !late,
                 "not ready (ended: {ended:?})\n{}",
-                self.process.said()
+                self.process.output()
             );
         }
     }
 
-    /// Waits until the port that the environment names takes connections: long before it is ready,
-    /// where a store is away.
+    /// Waits until the port in the environment accepts connections. With a store down, this is long
+    /// before it is ready.
     ///
     /// # Panics
-    /// When it does not within 30 s.
+    /// When it does not.
     #[track_caller]
     pub fn wait_listening(&self) {
-        let (port, said) = (self.port(), || self.said());
-        within_value(READY_LIMIT, "visitas to listen", || {
+        let (port, said) = (self.port(), || self.output());
+        within_value(LIMIT, "visitas to listen", || {
             Client::try_connect(port)
                 .map(drop)
                 .map_err(|error| format!("{error}; {}", said()))
         });
     }
 
-    /// The port it listens on: known from the environment, or from the ready line.
+    /// The port it listens on, from the environment or the ready line.
     pub fn port(&self) -> u16 {
         assert_ne!(self.port, 0, "the port is known once visitas is ready");
         self.port
@@ -217,7 +219,7 @@ impl Visitas {
         self.process.pid()
     }
 
-    /// The working folder, removed when this is dropped.
+    /// The working directory, removed when this is dropped.
     pub fn folder(&self) -> &Path {
         self.settings.folder.path()
     }
@@ -230,21 +232,22 @@ impl Visitas {
         &self.process.stderr
     }
 
-    /// What it wrote, for a panic's message.
-    pub fn said(&self) -> String {
-        self.process.said()
+    /// Everything it wrote, for a panic's message.
+    pub fn output(&self) -> String {
+        self.process.output()
     }
 
     pub fn connect(&self) -> Client {
-        Client::try_connect(self.port()).unwrap_or_else(|error| panic!("{error}\n{}", self.said()))
+        Client::try_connect(self.port())
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.output()))
     }
 
-    /// A request on a connection of its own.
+    /// A request on a new connection.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         self.connect()
             .try_request(method, path, headers)
-            .unwrap_or_else(|why| panic!("{method} {path}: {why:?}\n{}", self.said()))
+            .unwrap_or_else(|why| panic!("{method} {path}: {why:?}\n{}", self.output()))
     }
 
     #[track_caller]
@@ -252,13 +255,13 @@ impl Visitas {
         self.request("GET", path, &[])
     }
 
-    /// A visit on a connection of its own, whatever it is answered with.
+    /// A visit on a new connection, with any answer.
     #[track_caller]
     pub fn try_visit(&self) -> Response {
         self.request("GET", "/", &[("Accept", "application/json")])
     }
 
-    /// A visit that is counted.
+    /// A counted visit.
     #[track_caller]
     pub fn visit(&self) -> Counts {
         let response = self.try_visit();
@@ -267,7 +270,7 @@ impl Visitas {
             200,
             "{}\n{}",
             String::from_utf8_lossy(&response.body),
-            self.said()
+            self.output()
         );
         response.counts()
     }
@@ -276,8 +279,31 @@ impl Visitas {
     #[track_caller]
     pub fn stats(&self) -> Counts {
         let response = self.get("/stats");
-        assert_eq!(response.status, 200, "{response:?}\n{}", self.said());
+        assert_eq!(response.status, 200, "{response:?}\n{}", self.output());
         response.fields()
+    }
+
+    /// The total, where the ledger gives one now.
+    pub fn total(&self) -> Option<u64> {
+        let response = self.get("/stats");
+        (response.status == 200).then(|| response.fields().total)
+    }
+
+    /// Waits until the total has risen by more than `visits`, which others make.
+    ///
+    /// # Panics
+    /// When it has not within `limit`.
+    #[track_caller]
+    pub fn wait_for_visits(&self, visits: u64, limit: Duration) {
+        let mut before = None;
+        within_value(limit, "visits", || {
+            let now = self.total();
+            before = before.or(now);
+            match now.zip(before) {
+                Some((now, before)) if now > before + visits => Ok(()),
+                totals => Err((totals, self.output())),
+            }
+        });
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -288,7 +314,7 @@ impl Visitas {
         self.process.signal(name);
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Panics
     /// When it still runs after 20 s.
@@ -303,12 +329,12 @@ impl Visitas {
         }
     }
 
-    /// The settings of a process that has ended, with its folder, to start another one from.
+    /// The settings of a process that has exited, with its folder, to start another one.
     pub fn into_settings(self) -> Settings {
         self.settings
     }
 
-    /// Stops it by SIGTERM, which has to end it with code 0.
+    /// Stops it by SIGTERM; it must exit with code 0.
     #[track_caller]
     pub fn stop(mut self) -> Settings {
         self.signal("TERM");
@@ -317,7 +343,7 @@ impl Visitas {
         self.settings
     }
 
-    /// Ends it as a crash does.
+    /// Kills it, as a crash does.
     #[track_caller]
     pub fn kill(mut self) -> Settings {
         self.signal("KILL");

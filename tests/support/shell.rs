@@ -1,14 +1,13 @@
-//! Runs the commands that the documentation shows, as the user that owns PostgreSQL's files.
+//! Runs commands from the documents, as the user that owns PostgreSQL's files.
 
 use std::fs;
 use std::path::Path;
 
-use super::postgres::{
-    Cluster, SUPERUSER, SUPERUSER_PASSWORD, as_postgres, give_to_postgres, program,
-};
-use super::run::Folder;
+use super::postgres::{Cluster, SUPERUSER, SUPERUSER_PASSWORD};
+use super::programs::{as_postgres, give_to_postgres, program};
+use super::scratch::Folder;
 
-/// A shell whose variables say which server and which folders are meant.
+/// A shell whose variables name the server and the folders.
 #[derive(Debug)]
 pub struct Shell {
     variables: Vec<(String, String)>,
@@ -16,7 +15,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// PostgreSQL's programs on that cluster, as its superuser, in a folder of its own.
+    /// PostgreSQL's programs on this cluster, as its superuser, in a fresh folder.
     pub fn on(cluster: &Cluster) -> Shell {
         let folder = Folder::new("shell");
         give_to_postgres(folder.path());
@@ -41,7 +40,7 @@ impl Shell {
             .set("PGPASSWORD", SUPERUSER_PASSWORD)
     }
 
-    /// Sets a variable, instead of what it was.
+    /// Sets a variable, or replaces its value.
     pub fn set(mut self, name: &str, value: impl ToString) -> Shell {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.to_string()));
@@ -52,19 +51,18 @@ impl Shell {
         self.folder.path()
     }
 
-    /// Runs commands, up to the first that fails. Lines that export a variable are left out: the
-    /// test sets those.
+    /// Runs commands up to the first that fails. It leaves out lines that export a variable, since
+    /// the test sets those.
     ///
     /// # Panics
-    /// When one fails, with what was written.
+    /// When one fails; the message holds the output.
     #[track_caller]
     pub fn run(&self, commands: &str) -> String {
         let kept: Vec<&str> = commands
             .lines()
             .filter(|line| !line.starts_with("export "))
             .collect();
-        // A server that is started here keeps what it writes to: a file, which nobody waits for to
-        // be closed.
+        // Into a file: a server started here keeps its output open, so a pipe would not end.
         let output = self.folder.path().join("output");
         let script = format!(
             "exec >>'{}' 2>&1 </dev/null\nset -eu\n{}\n",

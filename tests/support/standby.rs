@@ -1,28 +1,23 @@
-//! A physical standby of a cluster: a base backup that streams through a proxy, so that it can
-//! stall or be cut off.
+//! A physical standby. It streams through a proxy, so that it can stall or be cut off.
 
-use std::time::Duration;
-
-use super::postgres::{
-    Cluster, DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD, program, run_as_postgres,
-};
+use super::postgres::{Cluster, DEFAULT_NAME, SUPERUSER, SUPERUSER_PASSWORD};
+use super::programs::{program, run_as_postgres};
 use super::proxy::Proxy;
-use super::wait::within;
+use super::wait::{LIMIT, within};
 
-/// The name it has in `synchronous_standby_names` of its primary.
+/// Its name in the primary's `synchronous_standby_names`.
 const NAME: &str = "standby";
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A running standby. Dropped, it is stopped and its folder removed.
 #[derive(Debug)]
 pub struct Standby {
     pub cluster: Cluster,
-    /// Before its primary: what it receives and what it confirms.
+    /// Between it and its primary.
     proxy: Proxy,
 }
 
 impl Standby {
-    /// A standby of that running cluster, streaming. Nobody waits for it until
+    /// A streaming standby of this running cluster. It is asynchronous until
     /// [`Standby::make_synchronous`].
     pub fn of(primary: &Cluster) -> Standby {
         let proxy = Proxy::to(primary.port());
@@ -40,7 +35,8 @@ impl Standby {
         standby
     }
 
-    /// Has the primary's commits wait for this standby: `level` is a value of `synchronous_commit`.
+    /// Makes the primary's commits wait for this standby. `level` is a value of
+    /// `synchronous_commit`.
     pub fn make_synchronous(&self, primary: &Cluster, level: &str) {
         primary.configure(&format!(
             "synchronous_standby_names = '{NAME}'\nsynchronous_commit = {level}"
@@ -60,26 +56,25 @@ impl Standby {
         });
     }
 
-    /// Nothing reaches it or comes from it any more, and neither side learns of that.
+    /// Nothing reaches it or comes from it any more, and neither side notices.
     pub fn stall(&self) {
         self.proxy.swallow(true);
     }
 
-    /// Its connection ends, and it gets no other.
+    /// Its connection ends, and it gets no new one.
     pub fn cut_off(&self) {
         self.proxy.refuse(true);
         self.proxy.cut_all();
     }
 
-    /// Ends what [`Standby::stall`] or [`Standby::cut_off`] began: it connects again and catches
-    /// up.
+    /// Ends [`Standby::stall`] or [`Standby::cut_off`]: it connects again and catches up.
     pub fn reconnect(&self) {
         self.proxy.heal();
-        // Links that swallowed something never pass anything again.
+        // Connections that swallowed bytes never pass anything again.
         self.proxy.cut_all();
     }
 
-    /// Makes it a primary. The former one has to be stopped.
+    /// Makes it the primary. The old primary must be stopped.
     pub fn promote(&self) {
         self.cluster.promote();
         let mut sql = self.cluster.superuser(DEFAULT_NAME);
@@ -92,8 +87,7 @@ impl Standby {
 }
 
 impl Standby {
-    /// Waits until the launched server answers that it takes no sessions yet, as SQLSTATE 57P03
-    /// says.
+    /// Waits until the launched server refuses sessions with SQLSTATE 57P03.
     pub fn refuses_sessions(&self) {
         within(LIMIT, "a server that refuses sessions", || {
             let session = self

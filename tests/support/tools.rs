@@ -1,5 +1,4 @@
-//! Programs of others that the slow suites drive: found, or the test is skipped, which fails where
-//! everything has to run.
+//! Other people's programs that the slow suites use. Where one is missing, the test is skipped.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -8,8 +7,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::skipped;
 
-/// The program of that name, from `PATH` or where Debian keeps servers. None, said so, where it is
-/// not installed.
+/// A program from `PATH` or from Debian's folders for servers. `None`, and a line about it, where
+/// it is not installed.
 ///
 /// # Panics
 /// When it is not installed and `CI` is `true`.
@@ -26,8 +25,8 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Whether this process may have so many connections at once, and some files; says so where it may
-/// not.
+/// Whether this process may have this many connections at once, and some files. Prints a line
+/// where it may not.
 ///
 /// # Panics
 /// When it may not and `CI` is `true`.
@@ -45,10 +44,10 @@ pub fn may_open(connections: usize) -> bool {
     enough
 }
 
-/// Runs a command to its end; gives what it wrote on standard output.
+/// Runs a command and gives its standard output.
 ///
 /// # Panics
-/// When it fails, with what it wrote.
+/// When it fails; the message holds its output.
 #[track_caller]
 pub fn output(command: &mut Command) -> String {
     let output: Output = command

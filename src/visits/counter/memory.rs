@@ -1,4 +1,4 @@
-//! The counter in this process: shared by all lanes, from 0 at each start.
+//! The counter in this process, shared by all lanes. It begins at 0 at each start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::super::ledger::OpenError;
 use super::{CountError, Counter};
 
-/// A clone counts on the same counter.
+/// A clone shares the counter.
 #[derive(Debug, Clone, Default)]
 pub struct Memory(Arc<AtomicI64>);
 

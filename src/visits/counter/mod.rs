@@ -1,4 +1,4 @@
-//! The counter: what a visitor sees beside the total. It may lose its memory; the ledger never
+//! The counter, which a visitor sees beside the total. It may lose its number; the ledger never
 //! does.
 
 mod memory;
@@ -9,32 +9,29 @@ pub use redis::{Address as RedisAddress, Redis, diagnose as diagnose_redis};
 
 use super::ledger::OpenError;
 
-/// One lane's client of the counter. Its calls block, each with a deadline of its own.
+/// One lane's client of the counter. Its calls block, each within its own deadline.
 pub trait Counter: Send {
-    /// Connects, or connects again, and sees to it that the counter exists, from 0 if it is new.
+    /// Connects anew; a new counter begins at 0.
     ///
     /// # Errors
-    /// When the counter cannot be reached, or cannot be written to.
+    /// When the counter cannot be reached or written.
     fn open(&mut self) -> Result<(), OpenError>;
 
-    /// Adds `visits` and gives the counter with them.
+    /// Adds `visits` and returns the sum.
     ///
     /// # Errors
-    /// See [`CountError`]. [`Counter::open`] must come before the next call.
+    /// Only [`Counter::open`] may follow.
     fn add(&mut self, visits: u64) -> Result<i64, CountError>;
 
-    /// The counter as it stands.
-    ///
     /// # Errors
-    /// As [`Counter::add`]; nothing is ever added.
+    /// As [`Counter::add`]; nothing is added.
     fn read(&mut self) -> Result<i64, CountError>;
 }
 
-/// Why the counter did not answer with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CountError {
-    /// The connection was gone and could not be made again: nothing was counted.
+    /// The connection was lost before and could not be replaced: nothing was counted.
     NotSent(String),
-    /// The visits may have been counted or not.
+    /// In doubt: the visits may have been counted.
     Unknown(String),
 }

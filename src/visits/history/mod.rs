@@ -1,17 +1,15 @@
-//! The history: visits per minute, hour and day, as they stand at one moment.
+//! The history: visits per minute, hour and day at one moment.
 
 pub(super) mod reader;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How long one point of a series is.
+/// The length of one point of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The last hour has 60 of them.
     Minute,
-    /// The last two days have 48.
     Hour,
-    /// The last 90 days, by UTC.
+    /// By UTC.
     Day,
 }
 
@@ -19,7 +17,6 @@ impl Step {
     /// Every step, in the order of [`History::series`].
     pub const ALL: [Step; 3] = [Step::Minute, Step::Hour, Step::Day];
 
-    /// Its length in seconds.
     pub fn seconds(self) -> i64 {
         match self {
             Step::Minute => 60,
@@ -28,7 +25,7 @@ impl Step {
         }
     }
 
-    /// Points in a series, the running one included.
+    /// Points of a series, the current one included.
     pub fn points(self) -> usize {
         match self {
             Step::Minute => 60,
@@ -37,8 +34,7 @@ impl Step {
         }
     }
 
-    /// Where the step begins that holds `time`: seconds since 1970, a multiple of
-    /// [`Step::seconds`].
+    /// Start of the step that contains `time`, in seconds since 1970.
     pub fn start_of(self, time: SystemTime) -> i64 {
         let s = time
             .duration_since(UNIX_EPOCH)
@@ -46,42 +42,38 @@ impl Step {
         s - s.rem_euclid(self.seconds())
     }
 
-    /// Where the first point of a series begins that ends at `now`.
+    /// Start of the first point of a series that ends at `now`.
     pub fn since(self, now: SystemTime) -> i64 {
         self.start_of(now) - self.seconds() * (self.points() as i64 - 1)
     }
 }
 
-/// The visits of one step of time, as a ledger keeps them.
+/// The visits of one step, as a ledger keeps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
-    /// Which kind of step.
     pub step: Step,
-    /// Where it begins, in seconds since 1970.
+    /// In seconds since 1970.
     pub start: i64,
-    /// Visits in it. A part of a sum may be negative.
+    /// A part of a sum, so perhaps negative.
     pub visits: i64,
 }
 
-/// Visits of consecutive steps, the oldest first, the last one still running.
+/// Visits of consecutive steps, the oldest first; the last one is not over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
-    /// What a point is.
     pub step: Step,
-    /// Where the first point begins, in seconds since 1970.
+    /// Start of the first point, in seconds since 1970.
     pub start: i64,
-    /// One for each point.
     pub visits: Vec<u64>,
 }
 
 impl Series {
-    /// Where the point of that index begins, in seconds since 1970.
+    /// Start of a point, in seconds since 1970.
     pub fn start_of(&self, index: usize) -> i64 {
         self.start + self.step.seconds() * index as i64
     }
 }
 
-/// The history at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// One for each of [`Step::ALL`].
@@ -89,7 +81,7 @@ pub struct History {
 }
 
 impl History {
-    /// The series that end at `now`, from the parts that a ledger gave.
+    /// The series that end at `now`, from the ledger's buckets.
     pub fn new(now: SystemTime, buckets: &[Bucket]) -> History {
         let series = Step::ALL.map(|step| {
             let start = step.since(now);
@@ -114,7 +106,6 @@ impl History {
         History { series }
     }
 
-    /// The series of that step.
     pub fn of(&self, step: Step) -> &Series {
         &self.series[step as usize]
     }

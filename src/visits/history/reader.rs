@@ -1,5 +1,5 @@
-//! The history as it was read last. A lane reads it, as one more question to its ledger; whoever
-//! only wants it fresh gets it without waiting, and has it read again, at most once a second.
+//! The last reading of the history. A lane reads it, at most once a second. A page takes the last
+//! reading without waiting, which has the next one made.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,19 +8,18 @@ use std::time::SystemTime;
 use super::{Bucket, History};
 use crate::clock;
 
-/// What was read is new enough for this long, in milliseconds.
+/// Age at which the history is read again, in milliseconds.
 const FRESH_MS: u64 = 1000;
-/// A page shows what was read this long ago: a reading, and a tick that finds it old, take their
+/// Age up to which a page shows a reading: a new one, and the tick that asks for it, take their
 /// time.
 const SHOWN_MS: u64 = 2000;
 
-/// The last reading.
 pub(in crate::visits) struct Reader {
     last: Mutex<Option<Arc<History>>>,
-    /// Somebody was given it since the last tick.
+    /// A page took the last reading since the last tick.
     shown: AtomicBool,
-    /// Readings so far, and the coarse clock at the last.
     readings: AtomicU64,
+    /// When the last reading was made, on the coarse clock.
     read_ms: AtomicU64,
 }
 
@@ -34,10 +33,10 @@ impl Reader {
         }
     }
 
-    /// Which reading was the last, from 1, and whether it is recent: every page asks, so this takes
-    /// no lock.
+    /// The number of the last reading, from 1, and whether it is recent. Every page asks, so this
+    /// takes no lock.
     pub(in crate::visits) fn last_reading(&self) -> (u64, bool) {
-        // A store only where it changes something.
+        // Stores only where that changes something: the cache line is shared.
         if !self.shown.load(Ordering::Relaxed) {
             self.shown.store(true, Ordering::Relaxed);
         }
@@ -45,18 +44,17 @@ impl Reader {
         (reading, reading > 0 && self.age_ms() < SHOWN_MS)
     }
 
-    /// What was read last; `None` before the first reading.
+    /// The last reading; `None` before the first.
     pub(in crate::visits) fn last(&self) -> Option<Arc<History>> {
         self.lock().clone()
     }
 
-    /// Whether somebody saw what is not fresh any more, since this was asked last.
+    /// Whether a page took a reading that is no longer fresh, since the last call.
     pub(in crate::visits) fn is_due(&self) -> bool {
         (self.age_ms() >= FRESH_MS || self.readings.load(Ordering::Relaxed) == 0)
             && self.shown.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes over what a lane read.
     pub(in crate::visits) fn publish(&self, now: SystemTime, buckets: &[Bucket]) {
         *self.lock() = Some(Arc::new(History::new(now, buckets)));
         self.read_ms.store(clock::monotonic_ms(), Ordering::Relaxed);

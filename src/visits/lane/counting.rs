@@ -1,10 +1,8 @@
-//! A lane's counter: one increment for each batch that was committed, before its visitors are
-//! answered.
+//! A lane's counter: one increment for each committed batch, before its visitors are answered.
 //!
-//! Only what is committed is ever counted, and each visit at most once: an increment whose fate is
-//! not known is not repeated, and its visits are told that the counter is unavailable. The lane's
-//! thread owns the client; a lost one goes to the reconnector, on a thread of its own, and comes
-//! back connected, so that no visit waits while there is none.
+//! Only what is committed is counted, and each visit at most once: an increment in doubt is not
+//! repeated, and its visitors see no counter. The lane's thread owns the client. A lost client goes
+//! to the reconnector's thread and comes back connected; no visit waits for that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,7 +25,7 @@ pub(super) struct Counting {
     stats: Arc<Stats>,
 }
 
-/// The other side: connects at the start, and again whenever the lane has lost its client.
+/// The other side: connects at the start, and after each loss.
 pub(super) struct Reconnector {
     lane: usize,
     connected: Sender<Client>,
@@ -36,7 +34,6 @@ pub(super) struct Reconnector {
     stats: Arc<Stats>,
 }
 
-/// Both sides for that lane.
 pub(super) fn counting(
     lane: usize,
     store: Arc<Store>,
@@ -65,8 +62,8 @@ pub(super) fn counting(
 }
 
 impl Counting {
-    /// The counter with these visits, all of them rows; `None` where it is down, or may not have
-    /// counted them.
+    /// Adds committed visits and returns the counter; `None` where it did not count them, or may
+    /// not have.
     pub(super) fn count(&mut self, visits: usize) -> Option<i64> {
         let number = self.number_after(visits);
         if number.is_none() {
@@ -101,7 +98,7 @@ impl Counting {
                     CountError::NotSent(reason) => (Disconnect::Idle, reason),
                     CountError::Unknown(reason) => (Disconnect::MidCommand, reason),
                 };
-                // The reconnector ends only after this side.
+                // The reconnector outlives this side.
                 let lost = self
                     .client
                     .take()
@@ -114,8 +111,8 @@ impl Counting {
 }
 
 impl Reconnector {
-    /// Connects for the first time and says when that was tried: visits are served without the
-    /// counter too. Then replaces what the lane loses, until the lane ends.
+    /// Connects for the first time and calls `tried`, whatever came of it: visits are served
+    /// without the counter too. Then replaces lost clients until the lane ends.
     pub(super) fn run(self, mut client: Client, tried: impl FnOnce()) {
         let opened = client.open();
         match &opened {
@@ -133,7 +130,7 @@ impl Reconnector {
         }
     }
 
-    /// A connection that was lost is no outage: one try before anybody is told.
+    /// A lost connection is no outage yet: one try comes before the log line.
     fn replace(&self, mut client: Client, how: Disconnect, reason: &str) {
         if self.store.lost(self.lane, how, reason) {
             if client.open().is_ok() {
@@ -145,7 +142,7 @@ impl Reconnector {
         self.reopen(client);
     }
 
-    /// The counter is down: visits pass without it until it is back.
+    /// The counter is down: visits do without it until it is back.
     fn reopen(&self, mut client: Client) {
         loop {
             thread::sleep(self.store.wait(self.lane));
@@ -158,7 +155,7 @@ impl Reconnector {
 
     fn connected(&self, client: Client) {
         add(&self.stats.counter_reconnects, 1);
-        // Nobody takes it any more once the lane has ended.
+        // The lane may have ended.
         let _ = self.connected.send(client);
     }
 }

@@ -1,18 +1,16 @@
-//! Answers go back a batch at a time: one wake-up for each worker, which then wakes its own
-//! coroutines.
+//! Answers go back a batch at a time: one wake-up per worker, which then wakes its own coroutines.
 //!
-//! A thread that woke every coroutine itself would pay a system call a visit, and the coroutine
-//! would run there instead of on its own worker.
+//! A thread that woke every coroutine itself would pay a system call per visit, and would run the
+//! coroutine instead of its worker.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use may::coroutine;
-
+use super::batch::{Ask, Batch};
 use crate::visits::ledger::Totals;
-use crate::visits::visit::{Ask, Batch};
 use crate::visits::{Count, Refused};
+use crate::workers;
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +18,10 @@ pub(super) enum Outcome {
     /// Committed. The numbers are those after the whole batch; each visit gets its own, counted
     /// back from them.
     Counted {
-        /// The totals with this batch.
         totals: Totals,
-        /// The counter with this batch, when that is known.
+        /// `None` where the counter did not count it, or may not have.
         cache: Option<i64>,
     },
-    /// Refused, for all alike.
     Refused(Refused),
 }
 
@@ -38,23 +34,19 @@ pub(super) fn deliver(batch: &Arc<Batch>, outcome: Outcome, which: Range<usize>)
         }
     }
     for worker in workers {
-        let batch = Arc::clone(batch);
-        let which = which.clone();
-        let answers = move || answer_on(worker, &batch, outcome, &which);
-        // SAFETY: `answer_on` keeps no thread-local value over a yield (it never yields) and needs
-        // little stack.
-        let spawned = unsafe { coroutine::Builder::new().id(worker).spawn(answers) };
-        if let Err(error) = spawned {
-            log::error!("answers could not be delivered to worker {worker}: {error}");
+        let (batch, which) = (Arc::clone(batch), which.clone());
+        let answer = move || answer_on(worker, &batch, outcome, &which);
+        if let Err(error) = workers::spawn(worker, answer) {
+            log::error!("cannot deliver answers to worker {worker}: {error}");
         }
     }
 }
 
-/// Answers those of the tickets that belong to `worker`. What comes after its deadline is late,
+/// Answers those of the tickets that belong to `worker`. An answer after its deadline is late,
 /// whatever was recorded.
 fn answer_on(worker: usize, batch: &Batch, outcome: Outcome, which: &Range<usize>) {
     let now = Instant::now();
-    // How many visits of the batch come after the one at hand.
+    // How many visits of the batch come after the current one.
     let mut after = batch.arrivals().count() as u64;
     for (index, ticket) in batch.tickets.iter().enumerate() {
         let answer = match outcome {
@@ -66,10 +58,8 @@ fn answer_on(worker: usize, batch: &Batch, outcome: Outcome, which: &Range<usize
                     total: totals.total.saturating_sub(after),
                     ..totals
                 };
-                Ok(Count::new(
-                    totals,
-                    cache.map(|last| last.saturating_sub_unsigned(after)),
-                ))
+                let cache = cache.map(|last| last.saturating_sub_unsigned(after));
+                Ok(Count::new(totals, cache))
             }
         };
         if which.contains(&index) && ticket.waiter.worker() == worker {

@@ -1,30 +1,33 @@
-//! A lane: a queue of visits and the thread that commits what waits as one batch, has it counted,
+//! A lane: a queue of visits, and the thread that commits what waits as one batch, has it counted
 //! and answers it.
 
+mod batch;
 mod counting;
 mod delivery;
 mod queue;
+mod startup;
 mod waiter;
 
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::counter::Counter;
 use super::history::reader::Reader;
 use super::ledger::{CommitError, LastBatch, Ledger, OpenError, Totals};
 use super::stats::{Stats, add};
 use super::store::{Disconnect, State, Store};
-use super::visit::{Ask, Batch};
 use super::{Event, Refused};
+use batch::Batch;
+pub(super) use batch::{Ask, Ticket};
 use counting::{Counting, counting};
 use delivery::Outcome;
 use queue::Next;
 pub(super) use queue::{Admission, Queue};
+pub(super) use startup::Startup;
 pub use waiter::Waiter;
 
-/// Tries to commit a batch that ended with an error known to pass (a deadlock, say), before it is
-/// refused.
+/// Tries to commit a batch after errors that pass, such as a deadlock. Then it is refused.
 const MAX_TRIES: usize = 3;
 
 /// What all lanes share.
@@ -35,13 +38,12 @@ pub(super) struct Shared {
     pub(super) stats: Arc<Stats>,
     pub(super) history: Reader,
     pub(super) startup: Startup,
-    /// Lanes whose thread runs.
     running: Mutex<usize>,
     ended: Condvar,
 }
 
 impl Shared {
-    /// What `lanes` lanes share, that let `capacity` visits wait each.
+    /// For that many lanes, each of which lets `capacity` visits wait.
     pub(super) fn new(
         lanes: usize,
         capacity: usize,
@@ -62,7 +64,7 @@ impl Shared {
         }
     }
 
-    /// Has each queue take what its lane's connection allows.
+    /// Sets each queue's admission by the state of its lane's connection.
     pub(super) fn admit(&self) {
         if !self.startup.has_begun() {
             return;
@@ -77,7 +79,7 @@ impl Shared {
         }
     }
 
-    /// Waits until every lane's thread has ended, at most until `until`; says whether they have.
+    /// Waits until every lane has ended, at most until `until`; says whether they have.
     pub(super) fn wait_ended(&self, until: Instant) -> bool {
         let time = until.saturating_duration_since(Instant::now());
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,61 +90,7 @@ impl Shared {
     }
 }
 
-/// The start of all lanes: no visit is taken until every one has its ledger, and has tried its
-/// counter once.
-pub(super) struct Startup {
-    /// Time between two attempts to reach the ledger.
-    interval: Duration,
-    missing: Mutex<usize>,
-    all: Condvar,
-    begun: std::sync::atomic::AtomicBool,
-    schema: OnceLock<String>,
-    tell: Box<dyn Fn(Event) + Send + Sync>,
-}
-
-impl Startup {
-    /// A start that `parts` parts take part in.
-    pub(super) fn new(
-        parts: usize,
-        interval: Duration,
-        tell: Box<dyn Fn(Event) + Send + Sync>,
-    ) -> Self {
-        let begun = std::sync::atomic::AtomicBool::new(false);
-        Startup {
-            interval,
-            missing: Mutex::new(parts),
-            all: Condvar::new(),
-            begun,
-            schema: OnceLock::new(),
-            tell,
-        }
-    }
-
-    /// A part is ready. Says whether it was the last one.
-    fn ready(&self) -> bool {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        *missing -= 1;
-        if *missing > 0 {
-            return false;
-        }
-        self.begun.store(true, std::sync::atomic::Ordering::Release);
-        self.all.notify_all();
-        true
-    }
-
-    /// Waits until all parts are ready.
-    fn wait(&self) {
-        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _all = self.all.wait_while(missing, |missing| *missing > 0);
-    }
-
-    /// Whether visits are taken.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(std::sync::atomic::Ordering::Acquire)
-    }
-}
-
-/// Starts the lane of that number: its thread, and that of its counter's reconnector.
+/// Starts a lane: its thread, and that of its counter's reconnector.
 ///
 /// # Errors
 /// When a thread cannot be started.
@@ -177,11 +125,11 @@ pub(super) fn start(
 fn part_ready(shared: &Shared) {
     if shared.startup.ready() {
         shared.admit();
-        (shared.startup.tell)(Event::Ready(shared.startup.schema.get().cloned()));
+        let schema = shared.startup.schema.get().cloned();
+        shared.startup.report(Event::Ready(schema));
     }
 }
 
-/// What a lane's thread owns.
 struct Lane {
     number: usize,
     shared: Arc<Shared>,
@@ -190,9 +138,9 @@ struct Lane {
 }
 
 impl Lane {
-    /// Reaches the ledger, then serves batches until the queue is closed and empty.
+    /// Serves batches until the queue is closed and empty.
     fn run(mut self) {
-        if self.reach() {
+        if self.connect() {
             if let Some(schema) = self.ledger.schema() {
                 let _ = self.shared.startup.schema.set(schema.to_owned());
             }
@@ -213,8 +161,8 @@ impl Lane {
         &self.shared.queues[self.number]
     }
 
-    /// The attempts to reach the ledger at the start; says whether one succeeded.
-    fn reach(&mut self) -> bool {
+    /// Connects to the ledger at the start, in some attempts; says whether one succeeded.
+    fn connect(&mut self) -> bool {
         let interval = self.shared.startup.interval;
         for attempt in 1.. {
             let end = match self.ledger.open() {
@@ -228,7 +176,7 @@ impl Lane {
                 }
             };
             if let Some(sentence) = end {
-                (self.shared.startup.tell)(Event::Failed(sentence));
+                self.shared.startup.report(Event::Failed(sentence));
                 return false;
             }
             if !self.queue().pause(interval) {
@@ -257,7 +205,7 @@ impl Lane {
         }
     }
 
-    /// Another lane found the ledger down: finds out whether this lane's connection still works.
+    /// Another lane found the ledger down: tries this lane's connection.
     fn probe(&mut self) {
         match self.ledger.peek() {
             Ok(_) => {
@@ -273,7 +221,18 @@ impl Lane {
         }
     }
 
-    /// Does what the batch asks for, or finds out what became of it; answers it in every case.
+    /// Commits the batch, or reads what it asks for, and answers it in every case. A commit in
+    /// doubt is resolved by the next connection:
+    ///
+    /// ```text
+    /// perform ─┬─ Ok ──────────────────────────────────────────▶ count, answer
+    ///          ├─ Transient ── again, up to MAX_TRIES ─────────▶ refuse
+    ///          ├─ Rejected ────────────────────────────────────▶ refuse; the ledger is half-open
+    ///          ├─ Idle: nothing was sent ──────────────────────▶ back to the queue, reconnect
+    ///          └─ InDoubt, TimedOut ── reconnect ─┬─ Committed ▶ count, answer
+    ///                                             ├─ Not ──────▶ perform again, while in time
+    ///                                             └─ Unknown ──▶ answer that it is late
+    /// ```
     fn settle(&mut self, mut batch: Arc<Batch>) {
         for tries in 1.. {
             let visits = batch.arrivals().count();
@@ -300,7 +259,7 @@ impl Lane {
                     return;
                 }
                 Err(CommitError::Idle(reason)) => {
-                    // Those who wait for a connection wait in the queue, which knows for how long.
+                    // In the queue each ticket waits until its own deadline.
                     self.queue().put_back(&batch);
                     self.lost(Disconnect::Idle, &reason);
                     return;
@@ -312,7 +271,7 @@ impl Lane {
                 &self.shared.stats.ambiguous_commits,
                 usize::from(visits > 0),
             );
-            // When the process stops before the ledger is back, nobody can tell.
+            // Unknown too where the process stops before the ledger is back.
             match self.lost(how, &reason).unwrap_or(LastBatch::Unknown) {
                 LastBatch::Committed(totals) => {
                     return self.committed(&batch, visits, totals, began);
@@ -343,7 +302,7 @@ impl Lane {
         Ok(Totals::default())
     }
 
-    /// The batch is committed: the counter is next, then its visitors.
+    /// The batch is committed: counts it, then answers it.
     fn committed(&mut self, batch: &Arc<Batch>, visits: usize, totals: Totals, began: Instant) {
         if visits > 0 {
             self.shared.stats.committed(visits, began.elapsed());
@@ -359,9 +318,9 @@ impl Lane {
             .finish(batch, Outcome::Counted { totals, cache });
     }
 
-    /// The connection is lost. One try to replace it at once, if it was good: that is no outage
-    /// yet, and visits queue meanwhile. Else, and after that, the ledger is down until it is
-    /// reached again. Tells what became of the last batch; `None` when the process stops first.
+    /// The connection is lost. A confirmed one is replaced at once, in one try, while visits queue.
+    /// Otherwise, and after that try, the ledger is down until it is reached again. Returns what
+    /// became of the last batch; `None` when the process stops first.
     fn lost(&mut self, how: Disconnect, reason: &str) -> Option<LastBatch> {
         if self.shared.ledger.lost(self.number, how, reason) {
             match self.ledger.open() {
@@ -380,7 +339,7 @@ impl Lane {
         self.reopen()
     }
 
-    /// The ledger is down: refuses visits until it is back.
+    /// The ledger is down: visits are refused until it is back.
     fn reopen(&mut self) -> Option<LastBatch> {
         self.shared.admit();
         while self.queue().pause(self.shared.ledger.wait(self.number)) {

@@ -1,43 +1,51 @@
-//! A lane's queue: bounded, closed while the ledger is down, and the one place that answers whoever
-//! waited too long.
+//! A lane's queue: bounded, closed while the ledger is down, and the only place that answers a
+//! ticket at its deadline.
+//!
+//! Who may answer a ticket, and when:
+//!
+//! ```text
+//!            put                 next                       finish
+//!   visitor ─────▶ waiting ─────────────▶ in flight ─────────────────▶ answered by the lane
+//!      │ refused      │ ▲                    │ │
+//!      ▼              │ └──── put_back ──────┘ │ expire, in_time: deadline passed
+//!   answered          │                        ▼
+//!   at once           └── expire, admit ──▶ answered by the clock's thread, or by the lane
+//! ```
+//!
+//! Both may answer a batch in flight. The waiter takes the first answer of its generation.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::batch::{Ask, Batch, Ticket};
 use super::delivery::{Outcome, deliver};
 use crate::visits::Refused;
-use crate::visits::visit::{Ask, Batch, Ticket};
 
-/// The most visits one commit takes. A batch of this size costs PostgreSQL about 2.5 ms, so that a
-/// visit that just missed one waits that much longer at most, while the cost of the commit itself
-/// is already spread to nothing.
+/// Visits in one commit. Such a batch costs PostgreSQL about 2.5 ms: a visit that just missed one
+/// waits that much longer, and the cost of the commit itself is spread to nothing.
 pub(super) const MAX_BATCH: usize = 1024;
 
 /// Whether tickets are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::visits) enum Admission {
-    /// Yes.
     Open,
-    /// Not now, and what is wrong.
     Refused(Refused),
-    /// Not until the lane has probed its connection: another lane found the ledger down.
+    /// Not before the lane has probed its connection: another lane found the ledger down.
     Probing,
 }
 
 /// What the lane does next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Commit what was taken: visits, and those who ask for numbers.
+    /// Commit the visits, and read the numbers for those who only ask for them.
     Batch(Arc<Batch>),
-    /// Read the history, for those who wait for it, if any.
+    /// Read the history for those who wait for it, perhaps nobody.
     History(Arc<Batch>),
-    /// Probe the connection.
     Probe,
-    /// End: the queue is closed and nothing waits.
+    /// The queue is closed and nothing waits.
     End,
 }
 
-/// The queue of one lane.
 #[derive(Debug)]
 pub(in crate::visits) struct Queue {
     state: Mutex<State>,
@@ -48,27 +56,27 @@ pub(in crate::visits) struct Queue {
 #[derive(Debug)]
 struct State {
     waiting: Vec<Ticket>,
-    /// Those who wait for the history.
+    /// Tickets that wait for the history.
     readers: Vec<Ticket>,
-    /// The history is to be read though nobody waits for it.
+    /// Read the history even if nobody waits for it.
     refresh: bool,
     admission: Admission,
     closed: bool,
     /// The lane's thread sleeps.
     sleeping: bool,
-    /// What was taken and not yet answered.
+    /// Taken and not yet answered.
     in_flight: Vec<InFlight>,
 }
 
 #[derive(Debug)]
 struct InFlight {
     batch: Arc<Batch>,
-    /// How many of its tickets, from the first, were answered because their deadline had passed.
+    /// Tickets, from the first on, that were answered at their deadline.
     expired: usize,
 }
 
 impl Queue {
-    /// A queue for at most `capacity` tickets.
+    /// A queue for `capacity` tickets.
     pub(super) fn new(capacity: usize) -> Self {
         let state = State {
             waiting: Vec::new(),
@@ -86,7 +94,7 @@ impl Queue {
         }
     }
 
-    /// Puts a ticket into the queue, or gives it back with the reason.
+    /// Queues a ticket, or returns it with the reason.
     pub(in crate::visits) fn put(&self, ticket: Ticket) -> Result<(), (Ticket, Refused)> {
         let mut state = self.lock();
         match state.admission {
@@ -108,7 +116,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Has the history read soon. Says whether this lane can.
+    /// Has the history read soon; says whether this lane can.
     pub(in crate::visits) fn refresh_history(&self) -> bool {
         let mut state = self.lock();
         let can = state.admission == Admission::Open && !state.closed;
@@ -127,8 +135,8 @@ impl Queue {
         }
     }
 
-    /// Waits until there is something to do. What is given is in flight until [`Queue::finish`] or
-    /// [`Queue::put_back`]. After a batch the history has its turn, however many wait.
+    /// Waits until there is something to do. A returned batch is in flight until [`Queue::finish`]
+    /// or [`Queue::put_back`]. After a batch the history comes next, however many visits wait.
     pub(super) fn next(&self, after_batch: bool) -> Next {
         let mut state = self.lock();
         loop {
@@ -158,14 +166,13 @@ impl Queue {
         }
     }
 
-    /// Takes a batch out of flight and answers it.
+    /// Answers a batch, which is no longer in flight.
     pub(super) fn finish(&self, batch: &Arc<Batch>, outcome: Outcome) {
         self.lock().land(batch);
         deliver(batch, outcome, 0..batch.tickets.len());
     }
 
-    /// Takes a batch that was not sent out of flight, and puts it back before the others, whatever
-    /// the admission is.
+    /// Returns an unsent batch to the front of the queue, whatever the admission is.
     pub(super) fn put_back(&self, batch: &Arc<Batch>) {
         let mut state = self.lock();
         state.land(batch);
@@ -179,8 +186,8 @@ impl Queue {
         }
     }
 
-    /// Takes a batch that was not committed out of flight, and what of it can still be answered in
-    /// time into it again. The others were answered at their deadline.
+    /// The part of an uncommitted batch that can still be answered in time, in flight instead of
+    /// it; the late tickets are answered.
     pub(super) fn in_time(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
         let now = Instant::now();
         let late = batch
@@ -200,8 +207,7 @@ impl Queue {
         rest
     }
 
-    /// Sets the admission. What waits is refused where no more is taken; where the lane has to
-    /// probe first, it is not.
+    /// Sets the admission. [`Admission::Refused`] also refuses what waits.
     pub(in crate::visits) fn admit(&self, admission: Admission) {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.admission, admission);
@@ -217,14 +223,14 @@ impl Queue {
         refuse(waiting, reason);
     }
 
-    /// Takes no more for good; what waits is still served.
+    /// Takes no more tickets; what waits is still served.
     pub(in crate::visits) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
     }
 
-    /// Answers every ticket whose deadline has passed, wherever it is. All visits wait equally
-    /// long, so those are the first ones; so are they in every batch.
+    /// Answers every ticket whose deadline has passed. All visits may wait equally long, so those
+    /// are the first ones in the queue and in every batch.
     pub(in crate::visits) fn expire(&self, now: Instant) {
         let mut state = self.lock();
         let State {
@@ -254,7 +260,7 @@ impl Queue {
         refuse(late, Refused::Late);
     }
 
-    /// Waits that long, or until the queue is closed; says whether it is still not closed.
+    /// Waits that long, or until the queue closes; says whether it is still open.
     pub(super) fn pause(&self, time: Duration) -> bool {
         let waited = self
             .wake
@@ -262,13 +268,12 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
-    /// How many tickets wait.
     pub(in crate::visits) fn len(&self) -> usize {
         self.lock().waiting.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every method leaves the state whole at each of its statements.
+        // Every statement leaves the state whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -297,7 +302,6 @@ impl State {
     }
 }
 
-/// Answers all these tickets with a refusal.
 fn refuse(tickets: Vec<Ticket>, reason: Refused) {
     let all = 0..tickets.len();
     if !tickets.is_empty() {

@@ -1,5 +1,5 @@
-//! A waiter: where one connection waits for its visit's numbers. Made once a connection, used for
-//! all its visits.
+//! A waiter: where one connection waits for its visit's numbers. Each connection has one for all
+//! its visits.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,8 +7,7 @@ use may::coroutine::{self, Coroutine};
 
 use crate::visits::{Count, Refused};
 
-/// One connection's waiter. It belongs to the coroutine that made it, and that coroutine to one
-/// worker.
+/// Belongs to the coroutine that made it, which runs on one worker only.
 #[derive(Debug)]
 pub struct Waiter {
     worker: usize,
@@ -18,17 +17,16 @@ pub struct Waiter {
 
 #[derive(Debug)]
 struct State {
-    /// Counts the visits begun, so that an answer that comes too late for one is not taken for the
-    /// next.
+    /// Counts the visits begun: a late answer to one must not be taken for the next.
     generation: u64,
     answer: Option<Result<Count, Refused>>,
 }
 
 impl Waiter {
-    /// A waiter for the calling coroutine, which only ever runs on worker `worker`.
+    /// A waiter for the calling coroutine, on that worker.
     ///
     /// # Panics
-    /// When it is not called from a coroutine.
+    /// When no coroutine calls it.
     pub fn new(worker: usize) -> Waiter {
         Waiter {
             worker,
@@ -40,12 +38,11 @@ impl Waiter {
         }
     }
 
-    /// The worker its coroutine runs on.
     pub(in crate::visits) fn worker(&self) -> usize {
         self.worker
     }
 
-    /// Begins a visit; gives its generation.
+    /// Begins a visit and returns its generation.
     pub(in crate::visits) fn begin(&self) -> u64 {
         let mut state = self.lock();
         state.generation += 1;
@@ -53,8 +50,8 @@ impl Waiter {
         state.generation
     }
 
-    /// Waits for the answer to the visit begun last. The queue that holds its ticket answers by its
-    /// deadline, so this wait is bounded by [`crate::visits::Visits::tick`].
+    /// Waits for the answer to the visit begun last. [`crate::visits::Visits::tick`] bounds the
+    /// wait: it answers at the ticket's deadline.
     pub(in crate::visits) fn wait(&self) -> Result<Count, Refused> {
         loop {
             if let Some(answer) = self.lock().answer.take() {
@@ -64,9 +61,8 @@ impl Waiter {
         }
     }
 
-    /// Answers the visit of that generation and wakes its coroutine; the first answer counts, later
-    /// ones are dropped. Called on the waiter's own worker: a coroutine woken by another thread
-    /// would run there.
+    /// Answers the visit of that generation and wakes its coroutine. Only the first answer counts.
+    /// Called on the waiter's own worker (see [`crate::workers`]).
     pub(super) fn answer(&self, generation: u64, answer: Result<Count, Refused>) {
         let mut state = self.lock();
         if state.generation != generation || state.answer.is_some() {
@@ -78,8 +74,7 @@ impl Waiter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is whole between any two statements above, so a panic elsewhere leaves nothing
-        // half-done.
+        // Every statement leaves the state whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,4 @@
-//! Where the rows live: one row a visit, a total that is exact and costs the same whatever its
-//! size.
+//! Where the rows live: one row per visit, and an exact total whose cost does not grow.
 
 mod embedded;
 mod postgres;
@@ -19,83 +18,78 @@ use super::diagnose::Check;
 use super::history::Bucket;
 use crate::logging;
 
-/// One lane's client of the ledger. Its calls block, so each lane has a thread for them; every one
-/// has a deadline of its own, given by the caller or the implementation.
+/// One lane's client of the ledger. Its calls block the lane's thread, each within its own
+/// deadline.
 ///
-/// A batch whose commit ended in doubt is resolved by [`Ledger::open`].
+/// [`Ledger::open`] resolves a commit in doubt.
 pub trait Ledger: Send {
-    /// Connects, or connects again, creates what is missing, and proves that a batch could be
-    /// committed. Tells what became of the last batch, if [`Ledger::commit`] could not: from then
-    /// on nothing of it can come any more.
+    /// Connects anew, creates what is missing, and proves that a batch can be committed. Returns
+    /// what became of the last batch where [`Ledger::commit`] could not; it cannot be committed
+    /// later.
     ///
     /// # Errors
-    /// When the ledger cannot be used now, or ever. The last batch is then as much in doubt as
-    /// before.
+    /// When the ledger cannot be used now, or ever. The last batch is in doubt as before.
     fn open(&mut self) -> Result<LastBatch, OpenError>;
 
-    /// The schema of a database where the rows are, once it was opened; `None` for a store without.
+    /// In an open database, the schema with the rows; `None` for a store without schemas.
     fn schema(&self) -> Option<&str> {
         None
     }
 
-    /// Commits one row for each arrival, all or none: as durable as the ledger promises when it
-    /// returns.
+    /// Commits one row per arrival, all or none, as durably as the ledger promises.
     ///
     /// # Errors
-    /// See [`CommitError`]: after all but [`CommitError::InDoubt`] and [`CommitError::TimedOut`] no
-    /// row of the batch is or will be there. After these and [`CommitError::Idle`] a successful
-    /// [`Ledger::open`] must come first.
+    /// The batch may be there after [`CommitError::InDoubt`] and [`CommitError::TimedOut`]; after
+    /// all others it is not and never will be. After these two and [`CommitError::Idle`] only
+    /// [`Ledger::open`] may follow.
     fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError>;
 
     /// The totals, without a new row.
     ///
     /// # Errors
-    /// As [`Ledger::commit`]; nothing is ever added.
+    /// As [`Ledger::commit`]; nothing is added.
     fn peek(&mut self) -> Result<Totals, CommitError>;
 
-    /// The parts of the three series of the history that end at `now`.
+    /// The buckets of the three series of the history that end at `now`.
     ///
     /// # Errors
     /// As [`Ledger::peek`].
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError>;
 
-    /// Tidies up behind the batches so far, a few milliseconds at most. Called after the answers of
-    /// each batch; mostly there is nothing to do.
+    /// Cleans up after the batches so far, for a few milliseconds at most. Called after the answers
+    /// of each batch; mostly there is nothing to do.
     fn maintain(&mut self);
 
-    /// Lets the ledger go, as far as it can be reached.
+    /// Closes the ledger as far as it can be reached.
     fn close(&mut self);
 }
 
-/// The ledger's own background work: deleting rows that are older than they are to be kept. One a
-/// process, on a thread of its own.
+/// Deletes old rows in the background. One per process, on its own thread.
 pub trait Pruner: Send {
-    /// Deletes some of the rows older than `keep`, and keeps their number in the total. Says
-    /// whether it is to be called again soon: a pass over all rows takes many calls.
+    /// Deletes some of the rows older than `keep`; the total still counts them. Says whether more
+    /// of this pass is left.
     ///
     /// # Errors
     /// The reason. The next call connects anew and goes on.
     fn prune(&mut self, keep: Duration) -> Result<bool, String>;
 }
 
-/// The numbers of the ledger at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Visits: rows that are there, and rows that were deleted for their age.
+    /// Rows, and rows deleted for their age.
     pub total: u64,
-    /// Of them, rows that were deleted for their age.
+    /// Of the total, rows deleted for their age.
     pub pruned: u64,
 }
 
-/// What became of the batch whose commit ended in doubt.
+/// What became of the batch whose commit was in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastBatch {
-    /// There is no such batch, or it was not committed and never will be.
+    /// It was not committed and never will be; or no commit was in doubt.
     NotCommitted,
-    /// It was committed; the totals with it.
+    /// With the totals that include it.
     Committed(Totals),
-    /// The ledger has lost what it knew of it: it was emptied, restored from a copy, or failed over
-    /// without it.
+    /// The ledger no longer knows: it was emptied, restored from a copy, or failed over without it.
     Unknown,
 }
 
@@ -104,20 +98,17 @@ pub enum LastBatch {
 pub struct Counted {
     /// Rows in the table.
     pub rows: i64,
-    /// What the total says of them: the total without the pruned rows.
+    /// The total without the pruned rows.
     pub total: i64,
-    /// For each part of the history that differs: where it begins in seconds since 1970, the rows
-    /// that are there, and the visits it has.
+    /// For each differing bucket of the history: start in seconds since 1970, rows, visits.
     pub differences: Vec<(i64, i64, i64)>,
 }
 
 impl Counted {
-    /// Whether the totals and the history say what the rows say.
     pub fn agrees(&self) -> bool {
         self.rows == self.total && self.differences.is_empty()
     }
 
-    /// The same as part of a diagnosis.
     pub fn check(&self) -> Check {
         if self.agrees() {
             return Check::fine(
@@ -136,14 +127,15 @@ impl fmt::Display for Counted {
             let (parts, first) = (self.differences.len(), rfc3339(start));
             write!(
                 f,
-                "; the history differs in {parts} places, first at {first}: {rows} rows, it says {visits}"
+                "; the history differs in {parts} places, first at {first}: \
+                 {rows} rows, it says {visits}"
             )?;
         }
         Ok(())
     }
 }
 
-/// `2026-01-31T12:00:00Z`, of seconds since 1970.
+/// `2026-01-31T12:00:00.000Z`
 fn rfc3339(start: i64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(start.unsigned_abs());
     if start < 0 {
@@ -156,9 +148,9 @@ fn rfc3339(start: i64) -> String {
 /// Why a store cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenError {
-    /// It may work later.
+    /// May work later.
     Transient(String),
-    /// It will not, until a person changes something.
+    /// Will not work until a person changes something.
     Permanent(String),
 }
 
@@ -172,18 +164,18 @@ impl fmt::Display for OpenError {
 /// Why a batch was not, or may not have been, committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError {
-    /// Not committed, for a reason that passes: a deadlock, a serialization failure. The same batch
-    /// may be tried again.
+    /// Not committed, for a reason that passes: a deadlock, a serialization failure. The batch may
+    /// be tried again.
     Transient(String),
-    /// Not committed: the ledger rejected it and would reject it again.
+    /// Not committed: the ledger would reject it again.
     Rejected(String),
-    /// Not committed, and nothing is wrong with the ledger: the connection was found closed before
-    /// anything was sent, or the ledger has to be opened anew.
+    /// Not committed, and the ledger is fine: the connection was closed before anything was sent,
+    /// or the ledger must be opened anew.
     Idle(String),
-    /// The connection was lost in mid-command, or the ledger could not tell.
+    /// The connection was lost in mid-command, or the answer was not clear.
     InDoubt(String),
-    /// As [`CommitError::InDoubt`], but the answer did not come in time: another call may well have
-    /// to wait as long.
+    /// As [`CommitError::InDoubt`], but the answer did not come in time: another call may wait as
+    /// long.
     TimedOut(String),
 }
 

@@ -1,15 +1,13 @@
-//! Waits between two tries to reach a store again: 50 ms, doubling, below 1 s, with jitter.
+//! Waits between two tries to reconnect to a store: 50 ms, doubling, below 1 s, with jitter.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// The first wait: long enough not to spin, short enough not to be noticed.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest wait. A store that is back is used again within 1 s: this and a connection's time
-/// must fit into it.
+/// A store that is back is used within 1 s: this wait and the time to connect must fit into that.
 const LONGEST: Duration = Duration::from_millis(800);
 
-/// A sequence of waits.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -20,8 +18,8 @@ impl Backoff {
         Backoff { next: FIRST }
     }
 
-    /// The next wait: between half of its length and all of it, at random, so that many lanes do
-    /// not try at once.
+    /// The next wait: a random part between half of it and all of it, so that lanes do not try at
+    /// once.
     pub(super) fn wait(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(LONGEST);
@@ -29,8 +27,7 @@ impl Backoff {
     }
 }
 
-/// From 0 to 1. The standard library seeds its hashers at random; nothing more is needed for
-/// jitter.
+/// From 0 to 1. The standard library seeds its hashers at random, which suffices for jitter.
 fn random_fraction() -> f64 {
     let random = RandomState::new().hash_one(0u8);
     f64::from((random >> 32) as u32) / f64::from(u32::MAX)

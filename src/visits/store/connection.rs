@@ -12,52 +12,51 @@
 //!                                failed, or GRACE is over
 //! ```
 //!
-//! A store may take connections and still fail at its work: a full disk, a server that dies in
-//! every commit. So a connection is *confirmed* once something was done on it. Only a confirmed one
-//! is replaced at once, while visits queue; else a lane would knock without a pause, and log an
-//! outage and a return for each visit.
+//! A store may accept connections and still fail every command: a full disk, a server that dies in
+//! each commit. So a connection is *confirmed* once a command worked on it. Only a confirmed one is
+//! replaced at once, while visits queue. Otherwise a lane would reconnect without a pause, and log
+//! an outage and its end for each visit.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// Time for a lost connection to be replaced while visits still queue. Making one takes PostgreSQL
-/// some 10 ms, and ten times that where every core is busy; what takes much longer is an outage.
+/// Time to replace a lost connection while visits queue. PostgreSQL takes some 10 ms for one, and
+/// ten times that on busy cores; what takes much longer is an outage.
 pub(in crate::visits) const GRACE: Duration = Duration::from_millis(500);
 
-/// A connection that stood this long without being needed is as good as confirmed.
+/// A connection that stood for this long unused is as good as confirmed.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// So many connections in a row that broke before anything was done are no accident.
+/// Unconfirmed connections lost in a row that are no accident.
 const FLAPPING_FROM: u32 = 2;
 
 /// How a connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::visits) enum Disconnect {
-    /// It was found closed, with nothing in flight.
+    /// Found closed, with nothing in flight.
     Idle,
-    /// While the store worked on a command.
+    /// Lost with a command in flight.
     MidCommand,
     /// The store did not answer in time.
     Timeout,
-    /// The store rejected what it is for.
+    /// The store rejected a command that it must accept.
     Rejected,
 }
 
-/// Where a lane stands with its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::visits) enum State {
-    /// Not reached yet.
+    /// Not connected yet.
     Starting,
-    /// Connected, and good for the next command.
+    /// Connected.
     Up,
-    /// Lost and being replaced since then; visits queue.
+    /// Lost then, and being replaced; visits queue.
     Reconnecting(Instant),
-    /// Another lane found the store down; this lane has yet to probe its own connection.
+    /// Another lane found the store down; this lane must probe its connection first.
     Suspect,
-    /// Down: no visit is taken.
+    /// No visit is taken.
     Down,
-    /// Connected after the store failed; it may fail again at the next command.
+    /// Connected after the store failed, and not confirmed.
     HalfOpen,
 }
 
@@ -66,14 +65,14 @@ pub(in crate::visits) enum State {
 pub(super) struct Connection {
     pub(super) state: State,
     opened: Instant,
-    /// Something was done on it.
+    /// A command worked on it.
     confirmed: bool,
-    /// An outage is only over once something was done on a connection.
+    /// The store failed; only a command that works ends that.
     half_open: bool,
-    /// Connections lost in a row on which nothing was ever done.
+    /// Unconfirmed connections lost in a row.
     unconfirmed: u32,
     backoff: Backoff,
-    /// The next wait is none.
+    /// Skips the next wait.
     at_once: bool,
 }
 
@@ -90,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Whether a visit may be queued for it.
+    /// Whether visits may queue.
     pub(super) fn admits(&self) -> bool {
         matches!(
             self.state,
@@ -98,7 +97,6 @@ impl Connection {
         )
     }
 
-    /// There is a new connection.
     pub(super) fn opened(&mut self) {
         self.opened = Instant::now();
         self.confirmed = false;
@@ -109,7 +107,7 @@ impl Connection {
         };
     }
 
-    /// Something was done on the connection.
+    /// A command worked.
     pub(super) fn worked(&mut self) {
         self.confirmed = true;
         self.unconfirmed = 0;
@@ -117,8 +115,8 @@ impl Connection {
         self.state = State::Up;
     }
 
-    /// The connection was lost. Where it may be replaced at once it is reconnecting from now on,
-    /// else down.
+    /// The connection was lost: it is reconnecting where it may be replaced at once, otherwise
+    /// down.
     pub(super) fn lost(&mut self, how: Disconnect) {
         let confirmed = self.is_confirmed();
         if confirmed && matches!(how, Disconnect::Idle | Disconnect::MidCommand) && self.admits() {
@@ -128,7 +126,7 @@ impl Connection {
         if confirmed {
             self.backoff = Backoff::new();
         }
-        // After a time-out the time for a pause is over already.
+        // The time-out was pause enough.
         self.at_once = confirmed && how == Disconnect::Timeout;
         if how != Disconnect::Idle && !confirmed {
             self.unconfirmed += 1;
@@ -137,7 +135,7 @@ impl Connection {
         self.state = State::Down;
     }
 
-    /// The one try to replace it at once failed.
+    /// The try to replace it at once failed.
     pub(super) fn failed(&mut self) {
         self.backoff = Backoff::new();
         self.state = State::Down;
@@ -161,7 +159,8 @@ impl Connection {
         }
     }
 
-    /// Ends the grace of a connection that takes long to replace. Says whether that made it down.
+    /// Ends the grace of a connection that takes too long to replace; says whether it is down by
+    /// that.
     pub(super) fn tick(&mut self, now: Instant) -> bool {
         let over = matches!(self.state, State::Reconnecting(since) if now >= since + GRACE);
         if over {
@@ -205,7 +204,11 @@ mod tests {
         connection.lost(Disconnect::MidCommand);
         assert!(is_reconnecting(&connection) && connection.admits());
         connection.opened();
-        assert_eq!(connection.state, State::Up, "no trial without a failure");
+        assert_eq!(
+            connection.state,
+            State::Up,
+            "no half-open without a failure"
+        );
         connection.lost(Disconnect::MidCommand);
         assert_eq!(connection.state, State::Down);
         assert!(!connection.admits());
@@ -242,7 +245,7 @@ mod tests {
         assert_eq!(
             connection.state,
             State::HalfOpen,
-            "again and again without anything done between"
+            "again and again without a command that worked"
         );
     }
 

@@ -1,5 +1,4 @@
-//! A store as all lanes together have it: its state, and one log line for each change, however many
-//! lanes and visits notice it.
+//! A store over all lanes: its state, and one log line per change, however many lanes notice it.
 
 mod backoff;
 mod connection;
@@ -13,25 +12,23 @@ use connection::Connection;
 pub(super) use connection::{Disconnect, State};
 pub(super) use resolver::Resolver;
 
-/// A store's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
     /// Not reached yet.
     Starting,
-    /// At least one lane has it.
+    /// For at least one lane.
     Up,
-    /// No lane has it.
+    /// For every lane.
     Down,
 }
 
-/// Time in which connections that were lost and replaced at once are told of by one line.
+/// Time between two log lines about connections that were replaced at once.
 const REPLACED_SILENCE: Duration = Duration::from_secs(60);
 
-/// An outage that comes so soon after the last one is the same: a disk with a little room takes a
+/// An outage that follows the last one within this time is the same: a nearly full disk takes a
 /// batch now and then.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// One store.
 #[derive(Debug)]
 pub(super) struct Store {
     name: &'static str,
@@ -42,11 +39,11 @@ pub(super) struct Store {
 #[derive(Debug)]
 struct Inner {
     lanes: Vec<Connection>,
-    /// When the outage that was logged began; `None` while there is none.
+    /// When the logged outage began; `None` without one.
     outage_since: Option<Instant>,
-    /// Since when every lane has the store again, after that outage.
+    /// Since when every lane is up again.
     back_since: Option<Instant>,
-    /// The start attempt logged last: every lane makes them, one line each is enough.
+    /// The last start attempt that was logged: all lanes make them, one line each suffices.
     logged_attempt: usize,
     replaced_logged: Option<Instant>,
 }
@@ -87,13 +84,12 @@ impl Store {
         }
     }
 
-    /// Where that lane stands.
     pub(super) fn lane(&self, lane: usize) -> State {
         self.lock().lanes[lane].state
     }
 
-    /// A lane's attempt `attempt` at start failed. Gives the sentence to end with when there are no
-    /// more attempts.
+    /// A lane's attempt `attempt` at start failed. After the last one, returns the sentence to exit
+    /// with.
     pub(super) fn attempt_failed(
         &self,
         attempt: usize,
@@ -125,16 +121,15 @@ impl Store {
         })
     }
 
-    /// That lane has a connection.
     pub(super) fn opened(&self, lane: usize) {
         self.change(lane, Connection::opened);
     }
 
-    /// The store did what it is for.
+    /// A command worked.
     pub(super) fn worked(&self, lane: usize) {
         let mut inner = self.lock();
         inner.lanes[lane].worked();
-        // If one lane's commands work, so will another's.
+        // Another lane's commands will work too.
         inner
             .lanes
             .iter_mut()
@@ -143,8 +138,8 @@ impl Store {
         inner.settle();
     }
 
-    /// That lane lost its connection. Says whether it may be replaced at once; if not, the store is
-    /// down for that lane.
+    /// That lane lost its connection. Says whether it may be replaced at once; otherwise the store
+    /// is down for it.
     pub(super) fn lost(&self, lane: usize, how: Disconnect, reason: &str) -> bool {
         let state = self.change(lane, |connection| connection.lost(how));
         let replaced_at_once = matches!(state, State::Reconnecting(_));
@@ -154,14 +149,14 @@ impl Store {
         replaced_at_once
     }
 
-    /// That lane's one try to replace its connection at once failed.
+    /// That lane's try to replace its connection at once failed.
     pub(super) fn not_replaced(&self, lane: usize, reason: &str) {
         self.change(lane, Connection::failed);
         self.down(lane, reason);
     }
 
-    /// A lane lost its connection and has another one already. Told of once in a while: it is no
-    /// outage, and a network that cuts every connection must not fill the log.
+    /// A lane lost its connection and has a new one. Logged now and then: it is no outage, and a
+    /// network that cuts every connection must not fill the log.
     pub(super) fn replaced(&self, lane: usize, reason: &str) {
         self.opened(lane);
         let mut inner = self.lock();
@@ -171,13 +166,14 @@ impl Store {
         {
             inner.replaced_logged = Some(Instant::now());
             log::info!(
-                "{} reached again at once, after: {reason}; for {REPLACED_SILENCE:?} the metrics alone count more of these",
+                "{} reached again at once, after: {reason}; only the metrics count more of these \
+                 within {REPLACED_SILENCE:?}",
                 self.name
             );
         }
     }
 
-    /// A suspect lane's connection was probed and works.
+    /// That lane's suspect connection works.
     pub(super) fn cleared(&self, lane: usize) {
         self.change(lane, Connection::cleared);
     }
@@ -187,7 +183,7 @@ impl Store {
         self.lock().lanes[lane].wait()
     }
 
-    /// The store is down for that lane, and so suspect for all others.
+    /// The store is down for that lane, and suspect for all others.
     fn down(&self, lane: usize, reason: &str) {
         let mut inner = self.lock();
         inner
@@ -209,7 +205,7 @@ impl Store {
         inner.lanes[lane].state
     }
 
-    /// Ends graces, and tells of the end of an outage once that has lasted. To be called often.
+    /// Ends graces, and logs the end of an outage once that has lasted.
     pub(super) fn tick(&self, now: Instant) {
         let mut inner = self.lock();
         inner.lanes.iter_mut().for_each(|lane| {
@@ -236,7 +232,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Since when an outage seems to be over: every lane is up.
+    /// Notes since when every lane is up.
     fn settle(&mut self) {
         let over = self
             .lanes

@@ -1,9 +1,8 @@
-//! Looks host names up: anew at each call, within a limit, and never two look-ups at once.
+//! Resolves host names: anew at each call, within a limit, and never two at once.
 //!
-//! The system's resolver blocks, for tens of seconds where no name server answers, and cannot be
-//! called off. So it runs on a thread of its own, which lives for one look-up; a caller whose limit
-//! passes leaves it behind, and takes up its answer at the next call instead of starting another
-//! one.
+//! The system's resolver blocks for tens of seconds where no name server answers, and cannot be
+//! cancelled. So each look-up has its own thread. A caller whose limit passes leaves it running;
+//! the next call takes its answer instead of starting another one.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -11,16 +10,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of the thread's stack. The resolvers of the usual C libraries take up to 100 KiB.
+/// The resolvers of glibc and musl take up to 100 KiB.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// An answer that came while nobody waited for it is taken up to this age: longer than the wait
-/// between two tries, or a name server slower than the limit would never be heard.
+/// Age up to which a late answer is taken: longer than the wait between two tries, or a name server
+/// slower than the limit would never be heard.
 const FRESH: Duration = Duration::from_secs(10);
 
 type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
 
-/// One lane's look-ups for one store.
+/// One lane's resolver for one store.
 #[derive(Debug)]
 pub(in crate::visits) struct Resolver {
     look_up: LookUp,
@@ -39,7 +38,6 @@ struct Answer {
 }
 
 impl Resolver {
-    /// A resolver that asks the system.
     pub(in crate::visits) fn new() -> Self {
         Resolver {
             look_up: ask_system,
@@ -47,11 +45,10 @@ impl Resolver {
         }
     }
 
-    /// The addresses of `name`, at least one, within `limit`. An address that is written out is its
-    /// own.
+    /// The addresses of `name`, at least one, within `limit`. A literal address is its own.
     ///
     /// # Errors
-    /// When there are none, or not in time; then the look-up goes on, and a later call may get its
+    /// Without an address, or not in time. Then the look-up goes on, and a later call may get its
     /// answer.
     pub(in crate::visits) fn resolve(
         &mut self,
@@ -94,7 +91,7 @@ impl Resolver {
         let (look_up, asked) = (self.look_up, name.to_owned());
         let work = move || {
             let addresses = look_up(&asked);
-            // Nobody waits any more once the process stops.
+            // A stopping process no longer waits.
             let _ = sender.send(Answer {
                 came: Instant::now(),
                 addresses,
@@ -123,7 +120,7 @@ fn found(name: &str, addresses: io::Result<Vec<IpAddr>>) -> io::Result<Vec<IpAdd
 }
 
 fn ask_system(name: &str) -> io::Result<Vec<IpAddr>> {
-    // The port plays no part in a look-up.
+    // The port does not matter.
     Ok((name, 0)
         .to_socket_addrs()?
         .map(|address| address.ip())

@@ -1,67 +1,66 @@
-//! Redis killed, frozen, full, demoted, or cut off: every visit is counted in the ledger, and in
-//! Redis at most once.
+//! Redis is killed, frozen, full, demoted or cut off. The ledger counts every visit, Redis at most
+//! once.
 
 use std::time::Duration;
 
-use super::account::{Account, Allow, Rows, prepare};
-use super::play::{Form, Play, any, last};
-use crate::support::{Cluster, Proxy, Redis, Settings, within};
+use super::report::{Allow, Report, Store};
+use super::run::{Parameters, Run, any, last};
+use crate::support::{Cluster, LIMIT, Proxy, Redis, Settings, within};
 
-/// Bytes of an increment and of its answer, and some more.
+/// A little more than the bytes of an increment, and of its answer.
 const TO_SERVER_BYTES: usize = 64;
 const TO_CLIENT_BYTES: usize = 24;
 
-/// Runs a scenario with that Redis; the processes reach it at that port.
+/// Runs a scenario with this Redis, which the processes reach at `port`.
 fn over(
-    form: &Form,
+    parameters: &Parameters,
     redis: &mut Redis,
     port: u16,
     allow: Allow,
-    mut fault: impl FnMut(&mut Play, &mut Redis),
-) -> Account {
+    mut fault: impl FnMut(&mut Run, &mut Redis),
+) -> Report {
     let database = Cluster::shared().database();
-    prepare(&database);
+    database.prepare();
     let url = redis.url_at(port);
-    let mut play = Play::start(form, || {
+    let mut run = Run::start(parameters, || {
         Settings::new().postgres(&database).set("REDIS_URL", &url)
     });
-    play.run(1, |play| {
-        fault(play, redis);
-        // The next fault is for increments, not for handshakes.
+    run.repeat(1, |run| {
+        fault(run, redis);
+        // So that the next fault hits an increment, not a handshake.
         let cached = |web: &crate::support::Visitas| web.get("/stats").fields().cache.is_some();
-        within(Duration::from_secs(20), "Redis to be used again", || {
-            play.web.iter().all(cached)
+        within(LIMIT, "Redis to be used again", || {
+            run.web.iter().all(cached)
         });
     });
-    play.end(&Rows::Database(&database), Some(redis))
+    run.end(&Store::Database(&database), Some(redis))
         .allow(Allow {
             no_refusal: true,
             ..allow
         })
 }
 
-/// It is killed and starts again from nothing.
-pub fn killed(form: &Form) -> Result<Account, String> {
+/// It is killed and starts again empty.
+pub fn killed(parameters: &Parameters) -> Result<Report, String> {
     let mut redis = Redis::start();
     let port = redis.port();
     let allow = Allow {
         redis_forgets: true,
         ..Allow::default()
     };
-    Ok(over(form, &mut redis, port, allow, |_, redis| {
+    Ok(over(parameters, &mut redis, port, allow, |_, redis| {
         redis.stop();
         last(Duration::from_millis(any(500)));
         redis.restart();
     }))
 }
 
-/// It stops to answer, sometimes for so long that increments are given up, and carries on with all
-/// it was sent.
-pub fn frozen(form: &Form) -> Result<Account, String> {
+/// It freezes, sometimes until increments time out, and then executes what it was sent.
+pub fn frozen(parameters: &Parameters) -> Result<Report, String> {
     let mut redis = Redis::start();
     let port = redis.port();
     Ok(over(
-        form,
+        parameters,
         &mut redis,
         port,
         Allow::default(),
@@ -73,12 +72,12 @@ pub fn frozen(form: &Form) -> Result<Account, String> {
     ))
 }
 
-/// It has no memory left and refuses every write (`OOM`).
-pub fn full(form: &Form) -> Result<Account, String> {
+/// It is out of memory and refuses every write (`OOM`).
+pub fn full(parameters: &Parameters) -> Result<Report, String> {
     let mut redis = Redis::start();
     let port = redis.port();
     Ok(over(
-        form,
+        parameters,
         &mut redis,
         port,
         Allow::default(),
@@ -90,12 +89,12 @@ pub fn full(form: &Form) -> Result<Account, String> {
     ))
 }
 
-/// It becomes the replica of a server that is not there, and refuses every write (`READONLY`).
-pub fn replica(form: &Form) -> Result<Account, String> {
+/// It becomes a replica without a primary and refuses every write (`READONLY`).
+pub fn replica(parameters: &Parameters) -> Result<Report, String> {
     let mut redis = Redis::start();
     let port = redis.port();
     Ok(over(
-        form,
+        parameters,
         &mut redis,
         port,
         Allow::default(),
@@ -107,17 +106,17 @@ pub fn replica(form: &Form) -> Result<Account, String> {
     ))
 }
 
-/// The connection is cut, a byte later each time, on the way there and on the way back.
-pub fn cut_at_every_byte(form: &Form) -> Result<Account, String> {
+/// The connection is cut one byte later each time, in both directions.
+pub fn cut_at_every_byte(parameters: &Parameters) -> Result<Report, String> {
     let mut redis = Redis::start();
     let proxy = Proxy::to(redis.port());
     Ok(over(
-        form,
+        parameters,
         &mut redis,
         proxy.port(),
         Allow::default(),
-        |play, _| {
-            proxy.cut_exchange(play.faults, TO_SERVER_BYTES, TO_CLIENT_BYTES);
+        |run, _| {
+            proxy.cut_exchange(run.faults, TO_SERVER_BYTES, TO_CLIENT_BYTES);
         },
     ))
 }

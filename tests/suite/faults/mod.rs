@@ -1,16 +1,16 @@
-//! Faults under load: what dies, hangs, fills up or jumps while a crowd visits, each in a scenario
-//! that ends in an account.
+//! Faults under load: something dies, hangs, fills up or jumps while clients visit. Each scenario
+//! ends in a report.
 //!
-//! The short form runs with every test, many scenarios beside each other. The long form and the
-//! soak run alone, by `scripts/test-faults`; the environment says which (`FAULT_SCENARIOS`), how
-//! long (`FAULT_SECONDS`, `SOAK_SECONDS`), over how many processes (`FAULT_FLEETS`) and how many
-//! beside each other (`FAULT_BESIDE`).
+//! The short run belongs to the suite and has many scenarios at once. The long run and the soak
+//! run alone, by `scripts/test-faults`. The environment chooses scenarios (`FAULT_SCENARIOS`),
+//! their time (`FAULT_SECONDS`, `SOAK_SECONDS`), processes (`FAULT_TOPOLOGIES`), clients
+//! (`FAULT_CLIENTS`), and how many scenarios run at once (`FAULT_PARALLEL`).
 
-mod account;
 mod counter;
 mod database;
 mod network;
-mod play;
+mod report;
+mod run;
 mod soak;
 mod web;
 
@@ -19,12 +19,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::support::machine;
-use account::Account;
-use play::{Fleet, Form};
+use report::Report;
+use run::{Parameters, Topology};
 
-/// A scenario: what is done to whom while the crowd visits. It gives its account, or says why it
-/// cannot run here.
-type Scenario = fn(&Form) -> Result<Account, String>;
+/// Breaks something while clients visit. Gives its report, or says why it cannot run here.
+type Scenario = fn(&Parameters) -> Result<Report, String>;
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("sessions-ended", database::sessions_ended),
@@ -52,83 +51,79 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("clock-jumps", web::clock_jumps),
 ];
 
-/// So many scenarios run beside each other in the short form: mostly they wait for a server to
-/// start or a clock to run.
-const BESIDE: usize = 8;
+/// Scenarios at once in the short run. They mostly wait for a server to start, or for time to pass.
+const PARALLEL: usize = 8;
 
 #[test]
-fn short_form() {
+fn short_run() {
     let _machine = machine();
-    // Each in another fleet than its neighbour, so that all are there.
-    let form = |(index, (name, scenario)): (usize, &(&'static str, Scenario))| {
-        let (time, pause) = (Duration::from_secs(10), Duration::from_millis(50));
-        (
-            Form {
-                name,
-                time,
-                visitors: 24,
-                pause,
-                fleet: Fleet::ALL[index % Fleet::ALL.len()],
-            },
-            *scenario,
-        )
+    // The topologies alternate, so that each one runs.
+    let topologies = Topology::ALL.into_iter().cycle();
+    let scenario = |((name, scenario), topology): (&(&'static str, Scenario), Topology)| {
+        let parameters = Parameters {
+            name,
+            time: Duration::from_secs(6),
+            clients: 16,
+            pause: Duration::from_millis(50),
+            topology,
+        };
+        (parameters, *scenario)
     };
-    all(SCENARIOS.iter().enumerate().map(form).collect(), BESIDE);
+    let all = SCENARIOS.iter().zip(topologies).map(scenario).collect();
+    run_all(all, PARALLEL);
 }
 
 #[test]
 #[ignore = "takes an hour and a half; scripts/test-faults runs it"]
-fn long_form() {
+fn long_run() {
     let _machine = machine();
-    let chosen = words("FAULT_SCENARIOS");
-    let fleets = words("FAULT_FLEETS");
-    let (time, visitors) = (
-        Duration::from_secs(number("FAULT_SECONDS", 60)),
-        number("FAULT_VISITORS", 32) as usize,
-    );
-    let scenarios = SCENARIOS
-        .iter()
-        .filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|word| word == name));
-    let forms = scenarios.flat_map(|(name, scenario)| {
-        let wanted = Fleet::ALL
-            .into_iter()
-            .filter(|fleet| fleets.is_empty() || fleets.contains(&fleet.to_string()));
-        wanted.map(|fleet| {
-            (
-                Form {
+    let (names, topologies) = (words("FAULT_SCENARIOS"), words("FAULT_TOPOLOGIES"));
+    let chosen = |words: &[String], name: &str| words.is_empty() || words.iter().any(|w| w == name);
+    let mut all = Vec::new();
+    for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| chosen(&names, name)) {
+        for topology in Topology::ALL {
+            if chosen(&topologies, &topology.to_string()) {
+                let parameters = Parameters {
                     name,
-                    time,
-                    visitors,
+                    time: Duration::from_secs(number("FAULT_SECONDS", 60)),
+                    clients: number("FAULT_CLIENTS", 32) as usize,
                     pause: Duration::ZERO,
-                    fleet,
-                },
-                *scenario,
-            )
-        })
-    });
-    println!("{}", Account::HEADER);
-    all(forms.collect(), number("FAULT_BESIDE", 1) as usize);
+                    topology,
+                };
+                all.push((parameters, *scenario));
+            }
+        }
+    }
+    println!("{}", Report::header());
+    run_all(all, number("FAULT_PARALLEL", 1) as usize);
 }
 
-/// Runs them all, so many beside each other, each to its end.
-fn all(forms: Vec<(Form, Scenario)>, beside: usize) {
-    let waiting = Mutex::new(forms.into_iter());
+#[test]
+#[ignore = "takes ten minutes; scripts/test-faults runs it"]
+fn soak() {
+    let _machine = machine();
+    let time = Duration::from_secs(number("SOAK_SECONDS", 600));
+    println!("{}", soak::run(time));
+}
+
+/// Runs each scenario to its end, `parallel` of them at once.
+fn run_all(all: Vec<(Parameters, Scenario)>, parallel: usize) {
+    let waiting = Mutex::new(all.into_iter());
     let next = || {
-        waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .next()
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.next()
     };
-    let run = |(form, scenario): (Form, Scenario)| {
-        catch_unwind(AssertUnwindSafe(|| report(&form, scenario))).is_err()
+    let fails = |parameters: &Parameters, scenario: Scenario| {
+        catch_unwind(AssertUnwindSafe(|| run_one(parameters, scenario))).is_err()
     };
-    let runner = || {
+    let runner = || -> Vec<&str> {
         std::iter::from_fn(next)
-            .filter_map(|one| run(one).then_some(one.0.name))
-            .collect::<Vec<_>>()
+            .filter(|(parameters, scenario)| fails(parameters, *scenario))
+            .map(|(parameters, _)| parameters.name)
+            .collect()
     };
     let failed: Vec<&str> = std::thread::scope(|scope| {
-        let runners: Vec<_> = (0..beside).map(|_| scope.spawn(runner)).collect();
+        let runners: Vec<_> = (0..parallel).map(|_| scope.spawn(runner)).collect();
         runners
             .into_iter()
             .flat_map(|runner| runner.join().expect("a runner's end"))
@@ -137,34 +132,21 @@ fn all(forms: Vec<(Form, Scenario)>, beside: usize) {
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
-#[test]
-#[ignore = "takes ten minutes; scripts/test-faults runs it"]
-fn soak() {
-    let _machine = machine();
-    println!(
-        "{}",
-        soak::run(Duration::from_secs(number("SOAK_SECONDS", 600)))
-    );
-}
-
-/// Runs one scenario and prints its account.
-fn report(form: &Form, scenario: Scenario) {
-    match scenario(form) {
-        Ok(account) => {
-            println!("{account}");
-            account.check();
+/// Runs one scenario, then prints and checks its report.
+fn run_one(parameters: &Parameters, scenario: Scenario) {
+    match scenario(parameters) {
+        Ok(report) => {
+            println!("{report}");
+            report.check();
         }
-        Err(why) => crate::support::skipped(form.name, &why),
+        Err(why) => crate::support::skipped(parameters.name, &why),
     }
 }
 
 fn words(variable: &str) -> Vec<String> {
-    std::env::var(variable)
-        .unwrap_or_default()
-        .split([',', ' '])
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let text = std::env::var(variable).unwrap_or_default();
+    let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
 }
 
 fn number(variable: &str, default: u64) -> u64 {

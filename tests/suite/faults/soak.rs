@@ -1,25 +1,24 @@
-//! The soak: a long time at full load, a fault every five seconds, and in the end the same memory,
-//! descriptors and threads.
+//! The soak: full load for long, a fault every five seconds, and no growth of memory, descriptors
+//! or threads.
 
 use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Allow, Rows, prepare};
-use super::play::{Fleet, Form, Play, any, last};
+use super::report::{Allow, Report, Store};
+use super::run::{Parameters, Run, Topology, any, last};
 use crate::support::{Cluster, Database, Proxy, Redis, Settings, Stop, Visitas};
 
 const BETWEEN: Duration = Duration::from_secs(5);
-/// What is compared: the first and the last so long, or a quarter of a short soak.
+/// The first and the last window are compared. In a short soak a window is a quarter of it.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Before the first window every connection has its buffers, and every lane was lost once.
+/// Before the first window every connection gets its buffers and every lane reconnects once.
 const WARM_UP: Duration = Duration::from_secs(5);
 const SAMPLE: Duration = Duration::from_millis(200);
-/// What may be there at the end and not at the beginning: what an allocator does not give back, a
-/// few pages of it.
+/// Growth that is allowed: pages that the allocator does not give back.
 const MORE_KIB: u64 = 1024;
 
-/// What a process has at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     after: Duration,
@@ -53,9 +52,9 @@ impl Sample {
     }
 }
 
-/// What a soak came to.
+/// The result of a soak.
 pub struct Soak {
-    account: Account,
+    report: Report,
     first: Sample,
     last: Sample,
     window: Duration,
@@ -64,15 +63,16 @@ pub struct Soak {
 impl fmt::Display for Soak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Soak {
-            account,
+            report,
             first,
             last,
             window,
         } = self;
-        writeln!(f, "{}\n{account}\n", Account::HEADER)?;
+        writeln!(f, "{}\n{report}\n", Report::header())?;
         writeln!(
             f,
-            "| window of {} s | resident KiB, most | descriptors, usual | threads, usual |\n|---|---|---|---|",
+            "| window of {} s | most resident KiB | median descriptors | median threads |\n\
+             |---|---|---|---|",
             window.as_secs()
         )?;
         for (name, sample) in [("first", first), ("last", last)] {
@@ -89,25 +89,25 @@ impl fmt::Display for Soak {
 /// Soaks one process for that long.
 ///
 /// # Panics
-/// When a visit was lost or anything grew.
+/// When a visit was lost, or a resource grew.
 pub fn run(time: Duration) -> Soak {
     let (cluster, mut redis) = (Cluster::start(), Redis::start());
     let database = cluster.default_database();
-    prepare(&database);
+    database.prepare();
     let (to_database, to_redis) = (Proxy::to(database.port()), Proxy::to(redis.port()));
-    let fleet = Fleet {
+    let topology = Topology {
         processes: 1,
         workers: 2,
     };
-    let form = Form {
+    let parameters = Parameters {
         name: "soak",
         time,
-        visitors: 32,
+        clients: 32,
         pause: Duration::ZERO,
-        fleet,
+        topology,
     };
-    let mut play = Play::start_without_numbers(&form, || {
-        // By name, so that names are looked up too.
+    let mut run = Run::start_without_counts(&parameters, || {
+        // By name, so that DNS is part of it.
         let url = database
             .url_at(to_database.port())
             .replace("127.0.0.1", "localhost");
@@ -117,8 +117,8 @@ pub fn run(time: Duration) -> Soak {
     });
     let (began, mut samples) = (Instant::now(), Vec::new());
     let mut turn = 0;
-    play.run(1, |play| {
-        let visitas = &play.web[0];
+    run.repeat(1, |run| {
+        let visitas = &run.web[0];
         fault(
             turn,
             &cluster,
@@ -127,23 +127,23 @@ pub fn run(time: Duration) -> Soak {
             [&to_database, &to_redis],
         );
         turn += 1;
-        play.visits_go_on();
+        run.wait_for_visits();
         sample(visitas, began, &mut samples, began + BETWEEN * turn);
     });
     let allow = Allow {
         redis_forgets: true,
         ..Allow::default()
     };
-    let account = play
-        .end(&Rows::Database(&database), Some(&redis))
+    let report = run
+        .end(&Store::Database(&database), Some(&redis))
         .allow(allow);
-    account.check();
+    report.check();
     let window = WINDOW.min(time / 4);
     let end = samples.last().expect("samples").after;
     let first = summary(&samples, WARM_UP..WARM_UP + window);
     let last = summary(&samples, end.saturating_sub(window)..end);
     let soak = Soak {
-        account,
+        report,
         first,
         last,
         window,
@@ -159,7 +159,7 @@ pub fn run(time: Duration) -> Soak {
     soak
 }
 
-/// A fault, over when this returns.
+/// One fault; it is over when this returns.
 fn fault(
     turn: u32,
     cluster: &Cluster,
@@ -219,7 +219,7 @@ fn fault(
     }
 }
 
-/// Looks at the process until `until`.
+/// Samples the process until `until`.
 fn sample(visitas: &Visitas, began: Instant, samples: &mut Vec<Sample>, until: Instant) {
     loop {
         samples.push(Sample::of(visitas.pid(), began.elapsed()));
@@ -230,8 +230,8 @@ fn sample(visitas: &Visitas, began: Instant, samples: &mut Vec<Sample>, until: I
     }
 }
 
-/// The most memory of a window, and its usual number of descriptors and threads: a look-up or a new
-/// connection adds one for a moment.
+/// A window's highest memory, and its median number of descriptors and threads: a DNS lookup or a
+/// new connection adds one for a moment.
 fn summary(samples: &[Sample], window: std::ops::Range<Duration>) -> Sample {
     let within: Vec<&Sample> = samples
         .iter()

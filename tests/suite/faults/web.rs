@@ -1,98 +1,104 @@
-//! visitas itself killed, over either ledger; its own file on a full disk; its clock set forward
-//! and back.
+//! visitas itself: it is killed, its disk is full, its clock jumps.
 
 use std::fs;
 use std::time::Duration;
 
-use super::account::{Account, Allow, Rows, prepare};
-use super::play::{Fleet, Form, Play, any, last};
-use crate::support::run::Folder;
+use super::report::{Allow, Report, Store};
+use super::run::{Parameters, Run, Topology, any, last};
+use crate::support::scratch::Folder;
 use crate::support::{Cluster, Settings, SmallDisk, clock, within};
 
-/// Kills in each scenario about them, however short it is.
+/// Kills in a scenario at least, however short it is.
 const KILLS: usize = 50;
 
-/// A disk without room is noticed once the file has none within itself.
+/// A full disk is noticed once the file has used up its own free pages.
 const FULL_LIMIT: Duration = Duration::from_secs(30);
 
-/// One process of the fleet is killed at any moment and started again.
-pub fn killed(form: &Form) -> Result<Account, String> {
+/// A process is killed at a random moment and started again.
+pub fn killed(parameters: &Parameters) -> Result<Report, String> {
     let database = Cluster::shared().database();
-    prepare(&database);
-    let mut play = Play::start(form, || Settings::new().postgres(&database));
-    let least = if form.time < Duration::from_secs(30) {
+    database.prepare();
+    let mut run = Run::start(parameters, || Settings::new().postgres(&database));
+    let least = if parameters.time < Duration::from_secs(30) {
         1
     } else {
         KILLS
     };
-    play.run(least, |play| {
+    run.repeat(least, |run| {
         last(Duration::from_millis(any(100)));
-        let which = any(play.web.len() as u64) as usize;
-        play.kill_web(which, None);
+        let which = any(run.web.len() as u64) as usize;
+        run.kill_web(which, None);
     });
-    Ok(play.end(&Rows::Database(&database), None).allow(Allow {
+    Ok(run.end(&Store::Database(&database), None).allow(Allow {
         no_answer: true,
         ..Allow::default()
     }))
 }
 
-/// The process that keeps its rows in a file of its own is killed at any moment and started again.
-pub fn embedded_killed(form: &Form) -> Result<Account, String> {
+/// A process with the embedded store is killed at a random moment and started again.
+pub fn embedded_killed(parameters: &Parameters) -> Result<Report, String> {
     let folder = Folder::new("store");
-    let account = embedded(form, folder.path(), KILLS, |play| {
+    let report = embedded(parameters, folder.path(), KILLS, |run| {
         last(Duration::from_millis(any(60)));
-        // Sometimes also while it starts.
+        // Sometimes also during its start.
         let soon = (any(2) == 0).then(|| Duration::from_millis(any(30)));
-        play.kill_web(0, soon);
+        run.kill_web(0, soon);
     });
-    Ok(account.allow(Allow {
+    Ok(report.allow(Allow {
         no_answer: true,
         ..Allow::default()
     }))
 }
 
-/// The disk under the file fills up until it takes no row; then there is room again.
-pub fn embedded_disk_full(form: &Form) -> Result<Account, String> {
+/// The disk fills up until it takes no row. Then there is room again.
+pub fn embedded_disk_full(parameters: &Parameters) -> Result<Report, String> {
     let disk = SmallDisk::new(512)?;
-    // What the file has room for within itself is used up first: the sooner, the better.
-    let form = Form {
+    // Without a pause, so that the file's own free pages are used up soon.
+    let parameters = Parameters {
         pause: Duration::ZERO,
-        ..*form
+        ..*parameters
     };
-    Ok(embedded(&form, &disk.path().join("store"), 1, |play| {
-        disk.fill(any(4) * 64);
-        within(FULL_LIMIT, "a refusal", || {
-            play.web[0].get("/stats").status == 503
-        });
-        last(Duration::from_millis(any(500)));
-        disk.free();
-    }))
+    Ok(embedded(
+        &parameters,
+        &disk.path().join("store"),
+        1,
+        |run| {
+            disk.fill(any(4) * 64);
+            within(FULL_LIMIT, "a refusal", || {
+                run.web[0].get("/stats").status == 503
+            });
+            last(Duration::from_millis(any(500)));
+            disk.free();
+        },
+    ))
 }
 
-/// One process: no other can have the file. It still has one lane or several.
+/// One process, since no other can open the file, with one lane or several.
 fn embedded(
-    form: &Form,
+    parameters: &Parameters,
     folder: &std::path::Path,
     least: usize,
-    fault: impl FnMut(&mut Play),
-) -> Account {
-    let form = Form {
-        fleet: Fleet {
+    fault: impl FnMut(&mut Run),
+) -> Report {
+    let parameters = Parameters {
+        topology: Topology {
             processes: 1,
-            ..form.fleet
+            ..parameters.topology
         },
-        ..*form
+        ..*parameters
     };
-    let mut play = Play::start(&form, || Settings::new().set("DATA_DIR", folder.display()));
-    play.run(least, fault);
-    play.end(&Rows::Embedded, None)
+    let mut run = Run::start(&parameters, || {
+        Settings::new().set("DATA_DIR", folder.display())
+    });
+    run.repeat(least, fault);
+    run.end(&Store::Embedded, None)
 }
 
-/// The wall clock jumps by an hour, or back by one: deadlines and waits go by another clock.
-pub fn clock_jumps(form: &Form) -> Result<Account, String> {
+/// The wall clock jumps an hour forward or back. Deadlines go by another clock.
+pub fn clock_jumps(parameters: &Parameters) -> Result<Report, String> {
     drop(clock::faked(Settings::new())?);
     let database = Cluster::shared().database();
-    prepare(&database);
+    database.prepare();
     let folder = Folder::new("clock");
     let offset = folder.file("offset", "+0");
     let settings = || {
@@ -101,10 +107,10 @@ pub fn clock_jumps(form: &Form) -> Result<Account, String> {
             .set("FAKETIME_TIMESTAMP_FILE", offset.display())
             .set("FAKETIME_CACHE_DURATION", 1)
     };
-    let mut play = Play::start(form, settings);
-    play.run(2, |play| {
-        fs::write(&offset, if play.faults % 2 == 0 { "+1h" } else { "-1h" }).expect("another time");
-        // The clock is read from the file once a second.
+    let mut run = Run::start(parameters, settings);
+    run.repeat(2, |run| {
+        fs::write(&offset, if run.faults % 2 == 0 { "+1h" } else { "-1h" }).expect("another time");
+        // The file is read once a second.
         last(Duration::from_millis(1500));
     });
     let mut sql = database.superuser();
@@ -114,7 +120,7 @@ pub fn clock_jumps(form: &Form) -> Result<Account, String> {
         seconds > 3600,
         "the clock did not jump: this proves nothing"
     );
-    Ok(play.end(&Rows::Database(&database), None).allow(Allow {
+    Ok(run.end(&Store::Database(&database), None).allow(Allow {
         no_refusal: true,
         ..Allow::default()
     }))

@@ -4,7 +4,7 @@ pub(super) const WRITERS: usize = 7;
 const NUMBERS: usize = 10;
 pub(super) const BATCHES: usize = 3;
 
-/// A writer: lanes choose 0, 1, 2, ... in the order in which they need one.
+/// A writer: lanes take 0, 1, 2, ... in order.
 pub(super) type Writer = u8;
 /// The place of an entry in its writer's log.
 pub(super) type Number = u8;
@@ -65,13 +65,12 @@ pub(super) struct Closing {
     pub(super) carried: u8,
 }
 
-/// What a hand-over finds the old writer to be.
+/// The state of the old writer that a hand-over finds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Found {
     /// There is no old writer.
     Nothing,
-    /// It is closed at this number, now or since earlier: a batch with a lower number is there,
-    /// another never will be.
+    /// It is closed at this number: a batch with a lower number is there, any other never will be.
     ClosedAt(Number),
     /// It has no entry: never registered on this server, or deleted.
     Unknown,

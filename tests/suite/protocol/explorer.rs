@@ -1,5 +1,5 @@
-//! Breadth-first search through every state of a model: the shortest way to a wrong one, and the
-//! states that are stuck.
+//! Breadth-first search through all states of a model. It finds the shortest way to a wrong state,
+//! and stuck states.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -14,7 +14,7 @@ pub(super) trait Model {
     fn steps(&self, state: &Self::State) -> Vec<(Self::Step, Self::State)>;
     /// The invariant that the state breaks.
     fn wrong(&self, state: &Self::State) -> Option<String>;
-    /// A state that the system has to be able to reach from wherever it is...
+    /// Whether this is a state that every state must be able to reach...
     fn resolved(&self, state: &Self::State) -> bool;
     /// ... without steps of this kind.
     fn is_fault(&self, step: &Self::Step) -> bool;
@@ -32,7 +32,7 @@ pub(super) enum Outcome {
     },
 }
 
-/// Visits every state, those first that take the fewest steps.
+/// Visits every state, in order of steps.
 pub(super) fn explore<M: Model>(model: &M) -> Outcome {
     let mut search = Search {
         numbers: HashMap::default(),
@@ -80,7 +80,7 @@ struct Search<S> {
 }
 
 impl<S: Clone + Eq + Hash> Search<S> {
-    /// The state's number; a new state is noted with the one it came from.
+    /// The state's number. A new state is stored with its parent.
     fn add(&mut self, state: S, parent: usize) -> usize {
         if let Some(number) = self.numbers.get(&state) {
             return *number;
@@ -127,7 +127,7 @@ fn first_stuck<M: Model>(model: &M, states: &[M::State], steps: &[(u32, u32)]) -
     good.iter().position(|good| !good)
 }
 
-/// A quick hash: states come from the model alone, nobody chooses them to collide.
+/// A fast hash: nobody chooses states that collide.
 #[derive(Default)]
 pub(super) struct Mix(u64);
 

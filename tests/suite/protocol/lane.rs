@@ -1,4 +1,4 @@
-//! A lane: what it sends, and what it makes of the answers.
+//! A lane: its requests, and its reactions to answers.
 
 use std::ops::Range;
 
@@ -9,31 +9,31 @@ use super::session::{Reply, Request};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Lane {
-    /// The batch in hand, and the one behind the last.
+    /// The current batch, and the one behind the last.
     batch: Batch,
     end: Batch,
     stage: Stage,
     writer: Writer,
-    /// Where the batch in hand goes, and the running total before it.
+    /// The number of the current batch, and the running total before it.
     number: Number,
     before: u8,
 }
 
-/// What the lane knows of the batch in hand, as long as no answer comes.
+/// What the lane knows of its current batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
-    /// The lane has no writer. This one was tried last; this is known of the batch once there is
-    /// one.
+    /// The lane has no writer. It holds the one tried last, and what is known of the batch once
+    /// there is one.
     Opening(Option<Writer>, Found),
-    /// It was never sent under this writer.
+    /// It was not sent under this writer.
     Ready,
-    /// It was sent: it may be there or not, now or later.
+    /// It was sent: it may be committed now, later or never.
     InDoubt,
-    /// It is there, they say, but perhaps not replicated. An empty entry at this number proves it.
+    /// It is committed but perhaps not replicated. An empty entry at this number proves it.
     Unsettled(Number),
-    /// Only a hand-over tells what became of it.
+    /// Only a hand-over resolves it.
     Leaving,
-    /// There is none left.
+    /// No batch is left.
     Done,
 }
 
@@ -70,8 +70,7 @@ impl Lane {
         self.writer == writer
     }
 
-    /// Everything that the lane may send now, each with the lane after it. No writer had the number
-    /// `fresh`.
+    /// Everything that the lane may send now, with the lane after it. `fresh` is an unused writer.
     pub(super) fn requests(&self, setup: &Setup, fresh: Writer) -> Vec<(Request, Self)> {
         let (writer, number, total) = (self.writer, self.number, self.before + size(self.batch));
         let batch = Request::Append {
@@ -125,7 +124,7 @@ impl Lane {
         Self { stage, ..*self }
     }
 
-    /// Takes an answer; says whether it is a 200 for the batch that was in hand.
+    /// Takes an answer; gives whether it is a 200 for the current batch.
     pub(super) fn receive(&mut self, setup: &Setup, answer: Answer) -> bool {
         match answer.result {
             Reply::Appended => self.appended(answer.warned && !setup.without(Rule::SettleWarning)),
@@ -186,7 +185,7 @@ impl Lane {
         false
     }
 
-    /// The batch is there for good, and `number` was the last that this writer used.
+    /// The batch is durable, and `number` is the last one that this writer used.
     fn counted(&mut self, number: Number) -> bool {
         self.before += size(self.batch);
         self.number = number + 1;
@@ -194,7 +193,7 @@ impl Lane {
         true
     }
 
-    /// Goes on under a new writer, with the batch in hand or the next one.
+    /// Continues under a new writer, with the current batch or the next one.
     fn go_on(&mut self, setup: &Setup, new: Writer, found: Found) -> bool {
         let counted = matches!(found, Found::ClosedAt(closed) if closed > self.number);
         let refused = found == Found::Unknown && !setup.without(Rule::UnknownIsRefused);
@@ -206,7 +205,7 @@ impl Lane {
         counted
     }
 
-    /// The deadline: all visitors are told 503, the batch in doubt is left to its fate.
+    /// The deadline: all visitors get a 503, and the lane abandons the batch in doubt.
     pub(super) fn abandon(&mut self, setup: &Setup) -> bool {
         let in_doubt = matches!(
             self.stage,

@@ -1,42 +1,48 @@
-//! The commit protocol of the PostgreSQL ledger, searched through: every order of events, every mix
-//! of a few faults.
+//! A model of the PostgreSQL ledger's commit protocol: every order of events, with every mix of a
+//! few faults, is searched.
 //!
 //! ```text
-//!  lane 0 ─┐  request   ┌─ session: key, look, commit ─┐        ┌─ kept: confirmed, never lost
-//!  lane 1 ─┤ ─────────▶ ├─ session: waits at a key     ├─▶ WAL ─┤
-//!  others ─┘ ◀───────── └─ ...                         ┘        └─ tail: a standby may lack it from anywhere on
-//!             answer                                                  (its commits wait, are cancelled, or are visible)
+//!  lane 0 ─┐  request   ┌─ session: key, look, commit ┐       ┌─ kept: confirmed, never lost
+//!  lane 1 ─┤ ─────────▶ ├─ session: waits at a key    ├▶ WAL ─┤
+//!  others ─┘ ◀───────── └─ ...                        ┘       └─ tail: a standby may lack its end
+//!             answer                                             (commits wait, are cancelled, or
+//!                                                                are visible)
 //! ```
 //!
-//! **The protocol.** A lane appends a batch under (writer, number): a transaction that inserts the
-//! log entry, whose key lets no second one in; then, in a later snapshot, finds the predecessor
-//! (number - 1, open, with the total before); then inserts the rows. Only a commit that ends clean
-//! (answered, without PostgreSQL's warning about a cancelled wait) proves anything. Otherwise the
-//! lane may send the same again, or, once a duplicate key says that the batch is there, an empty
-//! entry behind it: its clean commit proves the batch, since it found it and waited for the WAL
-//! before it. Or it hands over: one transaction closes the old writer at its next number (by the
-//! same two steps), carries its total into the changes, and registers a new writer. Where the old
-//! writer is closed tells the fate of the batch: behind its number, it is there; at or before it,
-//! it is not and never will be, so it goes out again under the new writer. No entry at all, and it
-//! is not known: 503. Others close writers by the same transaction without a new writer.
+//! **The protocol.** A lane appends a batch under (writer, number) in one transaction. It inserts
+//! the log entry, whose key admits no second one. In a later snapshot it looks for the predecessor:
+//! number - 1, open, with the total before. Then it inserts the rows. Only a clean commit proves
+//! the batch: it was answered, without PostgreSQL's warning about a cancelled wait.
 //!
-//! **The model.** Each request is under way for as long as it likes and is worked on statement by
-//! statement; so a lane that is silent, asleep or dead needs no event of its own: it is one that
-//! takes no step. A lane that may do several things is tried with each. One fault is any of: a lost
-//! connection (the request goes on, even hours later), a wait for the standby that is cancelled or
-//! whose session is terminated, a crash with restart, a failover to a standby with any part of the
-//! WAL that holds what was confirmed (`synchronous`) or any part at all, an old primary that still
-//! answers, a deadline at which the lane abandons its batch, another process that closes a writer,
-//! entries that are deleted: old ones, or all of a closed writer. A lock time-out is a lost
-//! connection whose request takes its time.
+//! After any other result the lane has two ways. It may send the same batch again. Once a duplicate
+//! key tells that the batch is there, it sends an empty entry behind it; the clean commit of that
+//! entry proves the batch, since it found the batch and waited for the WAL before it. Or it hands
+//! over: one transaction closes the old writer at its next number, by the same two steps, carries
+//! its total into the changes, and registers a new writer. The number of the closing entry resolves
+//! the batch. If it is higher, the batch is there. If not, the batch will never be there and is sent
+//! under the new writer. Without any entry the fate is unknown: 503. Other processes close writers
+//! by the same transaction without a new writer.
 //!
-//! **What holds in each state.** A batch that was answered 200 is in every WAL that may survive
-//! (asynchronous: was in the WAL). No batch's rows are there twice, and the total equals the rows,
-//! both on the primary and on a standby with any part of its WAL. From each state the batches get
-//! resolved without another fault. (No 200 after the deadline is the lane's clock alone.)
+//! **The model.** Each request is in flight for any time and executes statement by statement. So a
+//! lane that is silent, asleep or dead needs no event: it takes no step. Where a lane has a choice,
+//! all are tried. A fault is one of these:
+//! - a lost connection, whose request may execute hours later (a lock time-out is one of these);
+//! - a wait for the standby that is cancelled, or whose session is terminated;
+//! - a crash with a restart;
+//! - a failover to a standby with any part of the WAL, but at least what it confirmed
+//!   (`synchronous`);
+//! - an old primary that still answers;
+//! - a deadline at which the lane abandons its batch;
+//! - another process that closes a writer;
+//! - deleted entries: old ones, or all of a closed writer.
 //!
-//! Each rule of `rules.rs` is left out once: then the search finds the shortest way to a violation.
-//! `cargo test protocol -- --nocapture` prints these, and how many states there were.
+//! **What holds in each state.** A batch with a 200 is in every WAL that may survive (asynchronous:
+//! was in the WAL). No batch has its rows twice, and the total equals the rows, on the primary and
+//! on a standby with any part of its WAL. From each state all batches get resolved without another
+//! fault. That no 200 comes after the deadline is up to the lane's clock, which is not modelled.
+//!
+//! Each rule of `rules.rs` is left out once, and the search finds the shortest way to a violation.
+//! `cargo test protocol -- --nocapture` prints these and the number of states.
 
 mod database;
 mod explorer;
@@ -71,7 +77,7 @@ fn two_lanes(synchronous: bool, faults: u8) -> Setup {
     }
 }
 
-/// Every state is right.
+/// No state is wrong.
 fn holds(setup: &Setup) {
     match explore(setup) {
         Outcome::Holds { states, steps } => {
@@ -89,7 +95,7 @@ fn holds(setup: &Setup) {
     }
 }
 
-/// Without the rule something goes wrong: `what`.
+/// Without this rule some state is wrong: `what`.
 fn breaks_without(rule: Rule, setup: &Setup, what: &str) {
     let setup = Setup {
         left_out: Some(rule),
@@ -154,12 +160,12 @@ fn an_entry_without_its_predecessor_makes_the_total_wrong() {
 }
 
 #[test]
-fn looking_before_the_key_is_taken_counts_deleted_entries_again() {
+fn checking_before_taking_the_key_counts_deleted_entries_again() {
     breaks_without(Rule::KeyFirst, &one_lane(true, 2), "the total is");
 }
 
 #[test]
-fn a_closing_entry_that_does_not_look_again_loses_the_total() {
+fn a_closing_entry_without_a_second_check_loses_the_total() {
     breaks_without(Rule::ClosingChained, &one_lane(true, 2), "the total is");
 }
 
@@ -191,7 +197,7 @@ fn closing_and_registering_apart_loses_a_200() {
 }
 
 #[test]
-fn a_closed_writer_takes_its_total_along_unless_it_is_carried() {
+fn a_closed_writer_s_total_is_lost_unless_it_is_carried() {
     breaks_without(Rule::CarryTotal, &one_lane(true, 1), "the total is");
 }
 

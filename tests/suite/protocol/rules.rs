@@ -1,4 +1,4 @@
-//! The rules of the protocol, each of which can be left out, and what a search covers.
+//! The rules of the protocol, each of which can be left out, and the setup of a search.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ pub(super) enum Rule {
     /// An entry is inserted only behind its predecessor: number - 1, open, with the total that the
     /// entry builds on.
     Predecessor,
-    /// A batch takes its key before it looks for the predecessor: the look is a later snapshot.
+    /// A batch takes its key before it looks for the predecessor, in a later snapshot.
     KeyFirst,
     /// A closing entry has a predecessor too, and looks for it after it took its key.
     ClosingChained,
@@ -37,7 +37,7 @@ pub(super) enum Rule {
     FreshNumber,
 }
 
-/// What a search covers.
+/// The setup of a search.
 #[derive(Clone)]
 pub(super) struct Setup {
     /// Commits wait for the standby, and a failover keeps what it confirmed. Otherwise a failover
@@ -47,9 +47,9 @@ pub(super) struct Setup {
     pub(super) lanes: Vec<Range<Batch>>,
     /// Lanes start with a writer that is registered already.
     pub(super) registered: bool,
-    /// An old primary answers after a failover, or a pooler that still leads to it.
+    /// An old primary answers after a failover, perhaps through a pooler.
     pub(super) old_primary: bool,
-    /// Faults in one run, at most. Each of them may be of any kind.
+    /// The most faults in one run, of any kind.
     pub(super) faults: u8,
     pub(super) left_out: Option<Rule>,
 }

@@ -1,4 +1,4 @@
-//! The primary: its sessions, its WAL, and how much of it the standby has confirmed.
+//! The primary: its sessions, its WAL, and the part of it that the standby has confirmed.
 
 use std::ops::RangeInclusive;
 
@@ -25,11 +25,11 @@ struct Logged {
     wait: Wait,
 }
 
-/// While a commit waits for the standby nobody sees its change, and others wait at its keys.
+/// While a commit waits for the standby, its change is invisible and others wait for its keys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Wait {
     Over,
-    /// Who still listens for the answer.
+    /// The lane that still listens for the answer.
     ForStandby(Option<LaneNumber>),
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Answer {
     pub(super) warned: bool,
 }
 
-/// The answer that a step gives, if somebody listens.
+/// The answer of a step, if a lane listens.
 pub(super) type Answered = Option<(LaneNumber, Answer)>;
 
 impl Server {
-    /// What a new snapshot sees.
+    /// What a new snapshot shows.
     pub(super) fn visible(&self) -> Database {
         let mut database = self.kept;
         self.tail
@@ -54,7 +54,7 @@ impl Server {
         database
     }
 
-    /// What a standby has that got so much of the tail.
+    /// The data of a standby with this part of the tail.
     fn prefix(&self, length: usize) -> Database {
         let mut database = self.kept;
         self.tail[..length]
@@ -63,12 +63,12 @@ impl Server {
         database
     }
 
-    /// What no failover loses.
+    /// The data that no failover loses.
     pub(super) fn confirmed(&self) -> Database {
         self.prefix(self.confirmed)
     }
 
-    /// The invariant that is broken here, or on a standby that has any part of the WAL.
+    /// The broken invariant, here or on a standby with any part of the WAL.
     pub(super) fn wrong(&self) -> Option<String> {
         let standby = (0..=self.tail.len()).find_map(|length| self.prefix(length).wrong());
         standby.or_else(|| self.visible().wrong())
@@ -128,7 +128,7 @@ impl Server {
             .map(|(at, session)| (at, session.request))
     }
 
-    /// Lets a session take its next statement, unless it waits at a key.
+    /// Executes a session's next statement, unless it waits for a key.
     pub(super) fn advance(&mut self, setup: &Setup, at: usize) -> Option<(Move, Answered)> {
         let session = self.sessions[at];
         let next = session.advance(setup, self)?;
@@ -194,8 +194,7 @@ impl Server {
         }
     }
 
-    /// Deletes entries, in a commit that waits for nothing: others would wait at its keys, that is
-    /// all.
+    /// Deletes entries in a commit that does not wait. A wait would only delay others at its keys.
     pub(super) fn delete(&mut self, writer: Writer, below: Number) {
         self.tail.push(Logged {
             change: Change::Delete { writer, below },
@@ -267,7 +266,7 @@ impl Server {
                 .any(|logged| logged.wait == Wait::ForStandby(Some(lane)))
     }
 
-    /// The lane gives its connection up. The request goes on.
+    /// The lane closes its connection. The request continues.
     pub(super) fn hang_up(&mut self, lane: LaneNumber) {
         self.sessions
             .iter_mut()
@@ -280,7 +279,7 @@ impl Server {
             .for_each(|logged| logged.wait = Wait::ForStandby(None));
     }
 
-    /// Brings states with the same future to one shape: what no failover loses goes into `kept`.
+    /// Normalizes states with the same future: data that no failover loses goes into `kept`.
     pub(super) fn tidy(&mut self, nothing_is_lost: bool) {
         let end = if nothing_is_lost {
             self.tail.len()
@@ -297,7 +296,7 @@ impl Server {
         self.sessions.sort_unstable();
     }
 
-    /// A writer that nobody names can only be closed and deleted, which concerns nobody.
+    /// A writer that no request names can only be closed and deleted, which has no effect.
     pub(super) fn forget_unnamed(&mut self, writer: Writer) {
         let named = self
             .sessions

@@ -1,5 +1,4 @@
-//! A request, and the session that works on it: one statement a step, each on a snapshot of its own
-//! (READ COMMITTED).
+//! A request and its session. Each step is one statement with its own snapshot (READ COMMITTED).
 
 use super::database::{Batch, Change, Closing, Database, Entry, Found, Number, Writer};
 use super::rules::{Rule, Setup};
@@ -10,7 +9,7 @@ pub(super) type LaneNumber = u8;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Session {
     pub(super) request: Request,
-    /// Who still listens for the answer.
+    /// The lane that still listens for the answer.
     pub(super) lane: Option<LaneNumber>,
     pub(super) phase: Phase,
 }
@@ -35,11 +34,11 @@ pub(super) enum Request {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Somewhere between the client and the server.
+    /// Between client and server.
     Sent,
-    /// Has seen the newest entry, with this number and total. Has no key yet.
+    /// Has seen the newest entry, with this number and total, and has no key yet.
     Looked(Number, u8),
-    /// Has also inserted its entry: others wait for this session at the key.
+    /// Has also inserted its entry: others wait for its key.
     Keyed(Number, u8),
 }
 
@@ -66,12 +65,12 @@ pub(super) enum Reply {
 pub(super) enum Key {
     Free,
     Taken,
-    /// By a transaction in flight: another one that inserts it waits.
+    /// By a transaction in flight; another insert waits.
     Held,
 }
 
 impl Session {
-    /// The next statement; `None` while the session waits at a key.
+    /// The next statement; `None` while the session waits for a key.
     pub(super) fn advance(&self, setup: &Setup, server: &Server) -> Option<Move> {
         let visible = server.visible();
         match self.request {
@@ -122,7 +121,7 @@ impl Session {
         }
     }
 
-    /// The broken order, for comparison: looks for the key and the predecessor, inserts later.
+    /// The wrong order: looks for key and predecessor, and inserts later.
     fn look_then_append(&self, setup: &Setup, server: &Server, visible: &Database) -> Option<Move> {
         let Request::Append {
             writer,
@@ -161,7 +160,7 @@ impl Session {
         })
     }
 
-    /// Closes the old writer where nobody did yet; registers the new one in the same transaction.
+    /// Closes the old writer unless it is closed; registers the new one in the same transaction.
     fn hand_over(
         &self,
         setup: &Setup,

@@ -1,4 +1,4 @@
-//! The whole system: lanes, the server, and everything that may happen next.
+//! The system: lanes, the server, and everything that may happen next.
 
 use super::database::{BATCHES, Change, Number, WRITERS, Writer};
 use super::explorer::Model;
@@ -129,8 +129,7 @@ impl World {
         }
     }
 
-    /// The standby confirms as late as it can: whatever it confirmed earlier only rules failovers
-    /// out.
+    /// The standby confirms as late as possible. Earlier confirmations would only exclude failovers.
     fn confirmations(&self, setup: &Setup, next: &mut Next) {
         for (at, change) in self.server.waiting() {
             let mut after = self.clone();
@@ -189,8 +188,7 @@ impl World {
         }
     }
 
-    /// What others do to a writer: close it, trim its entries (the newest stays), delete all of a
-    /// closed one.
+    /// What other processes do to a writer: close it, delete its old entries, or delete a closed one.
     fn housekeeping(&self, setup: &Setup, next: &mut Next) {
         let visible = self.server.visible();
         for writer in 0..self.fresh {
@@ -233,7 +231,7 @@ impl World {
         }
     }
 
-    /// A batch that was answered 200 and is not, or not for sure, where it has to be.
+    /// A batch with a 200 that may be lost.
     fn lost(&self, setup: &Setup) -> Option<String> {
         let there = if setup.synchronous {
             self.server.confirmed()
@@ -245,8 +243,7 @@ impl World {
         Some(format!("batch {lost} was answered 200 and can be lost"))
     }
 
-    /// Without a synchronous standby a failover may lose what was answered: that is no error of the
-    /// protocol.
+    /// Without a synchronous standby a failover may lose 200s, which is not an error of the protocol.
     fn forgive_losses(&mut self) {
         let there = self.server.visible();
         for (batch, counted) in (0..).zip(&mut self.counted) {
@@ -254,7 +251,7 @@ impl World {
         }
     }
 
-    /// Brings states with the same future to one shape.
+    /// Normalizes states with the same future.
     fn tidy(&mut self, setup: &Setup) {
         self.server
             .tidy(!setup.synchronous && self.faults_left == 0);

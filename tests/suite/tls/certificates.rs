@@ -7,7 +7,7 @@ use std::thread;
 
 use super::{Encrypted, NAMES, at, encryption, refusal};
 use crate::support::ports::free_port;
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::tools::{output, tool};
 use crate::support::{Authority, Pair, Settings, skipped};
 

@@ -1,7 +1,7 @@
 //! TLS to Redis: addresses, variables, certificates, and what is refused.
 
 use super::{NAMES, check};
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::{Authority, Pair, Redis, Settings};
 
 fn counted_at(url: &str) -> Settings {

@@ -11,10 +11,10 @@ use super::{Encrypted, NAMES, at, check, encryption};
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
 use crate::support::postgres::PASSWORD;
-use crate::support::run::Folder;
-use crate::support::{Authority, Cluster, PgBouncer, Proxy, Redis, Settings, Way, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::support::scratch::Folder;
+use crate::support::{
+    Authority, Cluster, Direction, LIMIT, PgBouncer, Proxy, Redis, Settings, machine, within,
+};
 
 /// A server that answers the question for TLS with yes, if it asked, and then says nothing; the
 /// port it listens on.
@@ -87,7 +87,9 @@ fn cut_everywhere(port: u16, setting: &str, settings: &(dyn Fn(u16) -> Settings 
         while let place @ ..TO_BOTH = next.fetch_add(1, Ordering::Relaxed) {
             let (way, bytes) = place
                 .checked_sub(TO_SERVER)
-                .map_or((Way::ToServer, place), |bytes| (Way::ToClient, bytes));
+                .map_or((Direction::ToServer, place), |bytes| {
+                    (Direction::ToClient, bytes)
+                });
             let before = proxy.cuts();
             proxy.cut_after(way, bytes);
             let ended = check(settings(proxy.port()));
@@ -152,7 +154,9 @@ fn visits_go_on_after_a_handshake_that_was_cut() {
         proxy.cut_all();
         let (way, bytes) = place
             .checked_sub(TO_SERVER)
-            .map_or((Way::ToServer, place), |bytes| (Way::ToClient, bytes));
+            .map_or((Direction::ToServer, place), |bytes| {
+                (Direction::ToClient, bytes)
+            });
         proxy.cut_after(way, bytes);
         within(LIMIT, "the cut", || {
             visits += u64::from(visitas.try_visit().status == 200);
@@ -165,7 +169,11 @@ fn visits_go_on_after_a_handshake_that_was_cut() {
         total == rows && total > i64::try_from(visits).expect("a count"),
         "{total}, {rows}"
     );
-    assert!(!visitas.said().contains("panicked"), "{}", visitas.said());
+    assert!(
+        !visitas.output().contains("panicked"),
+        "{}",
+        visitas.output()
+    );
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn a_pooler_with_tls_is_as_good_as_a_server() {
     let folder = Folder::new("pooler-tls");
     let (certificate, key) = server.authority.issue(NAMES).files(&folder, "pooler");
     for file in [folder.path(), &certificate, &key] {
-        crate::support::postgres::give_to_postgres(file);
+        crate::support::programs::give_to_postgres(file);
     }
     let more = format!(
         "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}",

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use super::{Encrypted, NAMES, at, encryption, refusal};
 use crate::support::postgres::USER;
-use crate::support::run::Folder;
-use crate::support::{Authority, Cluster, Crowd, Load, Settings, audit, machine, within};
-
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::support::scratch::Folder;
+use crate::support::{Authority, Clients, Cluster, LIMIT, Load, Settings, audit, machine, within};
 
 fn full(server: &Encrypted) -> Settings {
     at(&server.url("only_tls", "sslmode=verify-full"))
@@ -129,11 +127,11 @@ fn certificates_are_changed_under_load_without_a_restart() {
             .set("DB_SSLKEY", file("client.key"))
     };
     let visitas = settings().start();
-    let crowd = Crowd {
+    let crowd = Clients {
         ports: vec![visitas.port()],
-        visitors: 16,
+        count: 16,
         pause: Duration::ZERO,
-        keep_numbers: false,
+        keep_counts: false,
     };
     let load = Load::of(&crowd);
     for turn in 0..4 {

@@ -10,7 +10,7 @@ mod modes;
 use std::sync::OnceLock;
 
 use crate::support::postgres::PASSWORD;
-use crate::support::run::Folder;
+use crate::support::scratch::Folder;
 use crate::support::server::Ended;
 use crate::support::{Authority, Cluster, Settings};
 

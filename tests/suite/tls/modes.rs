@@ -139,7 +139,7 @@ fn a_file_of_roots_is_verified_by_in_every_mode() {
         "{found}"
     );
     let visitas = settings("prefer").start();
-    let log = visitas.said();
+    let log = visitas.output();
     assert!(
         log.contains("without TLS") && log.contains("DB_SSLROOTCERT"),
         "{log}"

@@ -1,8 +1,7 @@
-//! One connection to Redis, on which every call ends by its deadline, however slowly bytes come or
-//! go.
+//! One connection to Redis, on which every call ends by its deadline, however slowly bytes come.
 //!
-//! The commands are the library's. Its own connection has a limit for each read only, so that a
-//! server which sends a byte now and then could hold a call for ever.
+//! The commands are the library's. The library's own connection only limits each read: a server that
+//! sends a byte now and then could hold a call without end.
 
 use std::io::{self, BufReader, Write};
 use std::mem::MaybeUninit;
@@ -18,7 +17,7 @@ use super::wire::{Timed, Wire, left};
 #[cfg(feature = "tls")]
 use crate::visits::tls::Client;
 
-// How soon a server that vanished while nothing is under way is noticed (tcp(7)).
+// How soon a server that vanished while nothing is in flight is noticed (tcp(7)).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_COUNT: u32 = 3;

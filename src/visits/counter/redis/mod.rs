@@ -1,4 +1,4 @@
-//! The counter in Redis: key `contador_cache`, one `INCRBY` a batch.
+//! The counter in Redis: key `contador_cache`, one `INCRBY` per batch.
 
 mod connection;
 mod reply;
@@ -35,13 +35,13 @@ pub struct Redis {
     info: ConnectionInfo,
     tls: Option<Tls>,
     resolver: Resolver,
-    /// For each call, connecting included where it must.
+    /// For each call, with a reconnection where needed.
     timeout: Duration,
     connection: Option<Connection>,
     used: Instant,
 }
 
-/// A connection that rested this long is looked at before it carries an increment.
+/// A connection unused for this long is checked before it carries an increment.
 const STALE_AFTER: Duration = Duration::from_millis(500);
 
 /// Time for a connection that no visit waits for: looking the name up, connecting, logging in.
@@ -60,22 +60,21 @@ impl Redis {
         }
     }
 
-    /// Connects, makes the key, and proves that it could be increased.
+    /// Connects, creates the key, and proves that an increment works.
     fn connect(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let mut connection = self.log_in(deadline)?;
         connection.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
-        // A dry run: what would refuse an increment (a full server, a read-only replica, a key that
-        // holds no number) refuses this one too.
+        // A dry run: a full server, a read-only replica or a key without a number refuses it too.
         connection.ask::<i64>(&increment(0), deadline)?;
         Ok(connection)
     }
 
-    /// What to tell a person of an error: the two that say that this is the wrong server, in a
-    /// sentence.
+    /// An error in a sentence that says what to do.
     fn in_words(error: &RedisError) -> String {
         match error.code() {
             Some("MOVED" | "ASK" | "CLUSTERDOWN") => format!(
-                "this is a node of a Redis Cluster, and {KEY} is on another one: name a server that is no cluster ({error})"
+                "this is a node of a Redis Cluster, and {KEY} is on another one: \
+                 name a server that is no cluster ({error})"
             ),
             Some("READONLY") => {
                 format!("this is a replica, which takes no writes: name the primary ({error})")
@@ -89,7 +88,7 @@ impl Redis {
     }
 
     fn log_in(&mut self, deadline: Instant) -> RedisResult<Connection> {
-        let mut connection = self.reach(deadline)?;
+        let mut connection = self.connect_socket(deadline)?;
         let settings = self.info.redis_settings();
         if let Some(password) = settings.password() {
             let mut command = redis::cmd("AUTH");
@@ -105,7 +104,7 @@ impl Redis {
     }
 
     /// Connects to the first of the server's addresses that can be reached.
-    fn reach(&mut self, deadline: Instant) -> RedisResult<Connection> {
+    fn connect_socket(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let (host, port) = match self.info.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 (host, *port)
@@ -114,7 +113,7 @@ impl Redis {
             other => {
                 return Err(RedisError::from((
                     redis::ErrorKind::InvalidClientConfig,
-                    "no way to",
+                    "cannot connect to",
                     other.to_string(),
                 )));
             }
@@ -123,8 +122,7 @@ impl Redis {
         let mut last = None;
         let addresses = self.resolver.resolve(host, limit)?;
         for (index, address) in addresses.iter().enumerate() {
-            // Each address gets its share of the time that is left, or one that is silent would
-            // take all of it.
+            // Each address gets a share of the time: a silent one must not take all of it.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
             let connected = Connection::over_tcp(*address, port, now + share);
@@ -138,7 +136,7 @@ impl Redis {
             .into())
     }
 
-    /// Runs a command. Anything that leaves the connection unsure ends it.
+    /// Runs a command. Any error ends the connection.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
         let mut connection = self
@@ -152,9 +150,8 @@ impl Redis {
         Ok(answer)
     }
 
-    /// The connection, taken out; after a rest it is looked at, and made anew if the server has
-    /// closed it. Nothing is lost by that, while an increment sent into a closed connection would
-    /// have an unknown fate.
+    /// Takes the connection out. An unused one is checked, and replaced where the server has closed
+    /// it: an increment sent into a closed connection would be in doubt.
     fn fresh(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let rested = self.used.elapsed() > STALE_AFTER;
         match self.connection.take() {
@@ -202,13 +199,13 @@ impl Counter for Redis {
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
-        // A key that is not there any more is one that the next increment begins at 0.
+        // The next increment begins a missing key at 0.
         self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY))
             .map(Option::unwrap_or_default)
     }
 }
 
-/// What a person who sets the server up should know of it. Nothing is written.
+/// `visitas check` for Redis. It changes nothing.
 #[cold]
 pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
     let began = Instant::now();
@@ -221,7 +218,7 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
         }
     };
     let took = began.elapsed();
-    // Without an answer the checks below say so, each for itself.
+    // Without an answer the checks below say so.
     let server: String = connection
         .ask(&redis::cmd("INFO"), deadline)
         .unwrap_or_default();
@@ -241,7 +238,7 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
     let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
     let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
         Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
-        // Whatever would refuse an increment refuses this one too, which changes nothing.
+        // What refuses an increment refuses this one too, which changes nothing.
         Ok(Some(_)) => connection
             .ask::<i64>(&increment(0), deadline)
             .map(|count| format!("{KEY} is {count}")),

@@ -1,4 +1,4 @@
-//! The store's file with buffered writes: it stays as it is until the store in it is accepted.
+//! The store's file with buffered writes: nothing is written until the store in it is accepted.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,16 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// The file as `redb` sees it. To open a store is to change it: `redb` notes in its header that it
-/// is in use, and repairs what a crash left. All that is kept in memory at first, and made in the
-/// file once it was found to hold a whole store of ours. That is little, whatever the size of the
-/// file: until then `redb` writes only the header, and when a refused store is closed, the map of
-/// its free pages.
+/// The file as `redb` sees it. Opening a store changes it: `redb` marks its header as in use, and
+/// repairs what a crash left. These changes stay in memory until the file proves to hold a whole
+/// store of ours. They are few: until then `redb` writes only the header and, when it closes a
+/// refused store, the map of free pages.
 #[derive(Debug, Clone)]
 pub(super) struct BufferedFile {
     file: Arc<FileBackend>,
-    /// What `redb` did, in its order, for readers and for [`BufferedFile::accept`]; `None` once
-    /// accepted.
+    /// The changes in order; `None` once accepted.
     pending: Arc<Mutex<Option<Vec<Change>>>>,
 }
 
@@ -29,7 +27,7 @@ enum Change {
         bytes: Vec<u8>,
     },
     Length(u64),
-    /// Kept too: `redb` relies on it that nothing gets to the disk before what it synced.
+    /// `redb` relies on the order of syncs and writes.
     Sync,
 }
 
@@ -44,7 +42,7 @@ impl Change {
 }
 
 impl BufferedFile {
-    /// The file at `path`, made empty where there is none.
+    /// The file at `path`, created empty where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = OpenOptions::new()
             .read(true)
@@ -58,9 +56,9 @@ impl BufferedFile {
         })
     }
 
-    /// Makes what is pending, and everything from here on at once. After an error the file is as if
-    /// the power had gone in the middle, which `redb` repairs when it is opened anew; this instance
-    /// writes nothing any more.
+    /// Makes the pending changes, and from now on each change at once. After an error the file
+    /// looks as after a power failure, which `redb` repairs at the next opening; this instance
+    /// writes nothing more.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut pending = self.lock();
         let is_new = self.file.len()? == 0;
@@ -70,8 +68,7 @@ impl BufferedFile {
             .try_for_each(|change| change.make(&self.file))
         {
             if is_new {
-                // `redb` starts in an empty file, but refuses one whose header it could not write:
-                // say, on a full disk.
+                // `redb` accepts an empty file, but not one with a partial header (a full disk).
                 self.file.set_len(0)?;
             }
             return Err(error);
@@ -84,7 +81,7 @@ impl BufferedFile {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the change is buffered; if not, the caller makes it.
+    /// Buffers the change, or says that the caller must make it.
     fn buffers(&self, change: impl FnOnce() -> Change) -> bool {
         let mut pending = self.lock();
         if let Some(changes) = &mut *pending {
@@ -93,18 +90,17 @@ impl BufferedFile {
         pending.is_some()
     }
 
-    /// Reads the file as it is with those changes.
+    /// Reads the file with the changes applied.
     fn read_with(&self, changes: &[Change], offset: u64, out: &mut [u8]) -> io::Result<()> {
         let asked = out.len() as u64;
-        // How much of `out` is before that place in the file.
+        // Bytes of `out` before that offset of the file.
         let before = |place: u64| place.saturating_sub(offset).min(asked) as usize;
         let there = match length_set(changes) {
             Some(length) if offset.saturating_add(asked) > length => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Some(_) => before(self.file.len()?),
-            // The file knows its end: to ask for it at every page would make the check of a large
-            // store slower.
+            // Asking for the file's length at every page would slow the check of a large store.
             None => out.len(),
         };
         let (there, beyond) = out.split_at_mut(there);
@@ -120,7 +116,7 @@ impl BufferedFile {
                     let skipped = offset.saturating_sub(*place).min(bytes.len() as u64) as usize;
                     out[start..end].copy_from_slice(&bytes[skipped..skipped + end - start]);
                 }
-                // What is cut off is zeros should the file get longer again.
+                // Bytes cut off are zeros if the file grows again.
                 Change::Length(length) => out[before(*length)..].fill(0),
                 Change::Sync => {}
             }
@@ -129,7 +125,7 @@ impl BufferedFile {
     }
 }
 
-/// The length the file has with those changes, where one sets it.
+/// The length that the changes set.
 fn length_set(changes: &[Change]) -> Option<u64> {
     changes.iter().rev().find_map(|change| match change {
         Change::Length(length) => Some(*length),
@@ -182,7 +178,7 @@ impl StorageBackend for BufferedFile {
         self.file.close()
     }
 
-    // The locks against another process. The other kinds are for files that processes share.
+    // The locks against other processes.
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_range(start, end)

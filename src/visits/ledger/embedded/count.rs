@@ -1,5 +1,5 @@
-//! Counts the rows of a file that no process serves, compares the history with them, and sets it
-//! right.
+//! Counts the rows of a file that no process serves, compares the history with them, and corrects
+//! it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::visits::ledger::{Counted, Totals};
 /// Rows between two reports of progress.
 const ROWS_A_REPORT: i64 = 1_000_000;
 
-/// Counts, and with `correct` sets the history right; for `visitas check --count` and `visitas
+/// Counts, and with `correct` corrects the history, for `visitas check --count` and `visitas
 /// recount`.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub fn recount(
     Ok(counted)
 }
 
-/// What a count found, and the history as it should be.
+/// What a count found, and the correct history.
 pub(super) fn count(
     database: &Database,
     progress: &mut dyn FnMut(i64, i64),
@@ -74,8 +74,7 @@ pub(super) fn count(
             .entry(bucket(start.value().cast_signed(), now))
             .or_insert(0) += visits.value();
     }
-    // The history keeps the visits whose rows were deleted for their age, so there it may say more
-    // than the rows.
+    // The history still has the visits whose rows were deleted for their age.
     let is_right = |rows: i64, visits: i64| rows == visits || (pruned > 0 && visits > rows);
     let mut differences = Vec::new();
     let mut right = history.clone();

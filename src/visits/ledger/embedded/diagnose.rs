@@ -1,4 +1,4 @@
-//! What a person who sets the file up should know of it. Nothing is written into it.
+//! `visitas check` for an embedded store. It changes nothing in the file.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,6 @@ use super::count::count;
 use super::{FILE_NAME, is_ours, open};
 use crate::visits::diagnose::Check;
 
-/// Looks at the store in `folder`.
 #[cold]
 pub fn diagnose(folder: &Path) -> Vec<Check> {
     let path = folder.join(FILE_NAME);
@@ -31,7 +30,7 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
             format!("{} is a store of another program", path.display()),
             "name another DATA_DIR",
         ),
-        // Never accepted, so that the file stays as it is.
+        // Never accepted, so the file stays as it is.
         Ok((database, _)) => match count(&database, &mut |_, _| {}) {
             Ok((counted, _)) if !counted.agrees() => counted.check(),
             Ok((counted, _)) => Check::fine(
@@ -58,8 +57,7 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
     checks
 }
 
-/// Whether a file can be made in the folder, or the folder in the nearest one above it that is
-/// there.
+/// Whether a file can be created in the folder, or in the nearest existing folder above it.
 #[cold]
 fn writable(folder: &Path) -> Check {
     let there = folder

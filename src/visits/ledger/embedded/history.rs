@@ -1,6 +1,6 @@
-//! The history in the file: kept in the transactions that write the rows.
+//! The history in the file, written in the transactions that write the rows.
 //!
-//! Each visit is in exactly one part: that of its minute for a day, of its hour for a week, then of
+//! Each visit is in exactly one bucket: of its minute for a day, of its hour for a week, then of
 //! its day.
 
 use std::collections::BTreeMap;
@@ -10,15 +10,15 @@ use redb::{Database, Error, ReadableDatabase, ReadableTable, Table, TableDefinit
 
 use crate::visits::history::{Bucket, Step};
 
-/// Visits by where their part begins, in seconds since 1970. No arrival is before 1970.
+/// Visits by their bucket's start, in seconds since 1970. No arrival is before 1970.
 pub(super) const HISTORY: TableDefinition<'_, u64, i64> = TableDefinition::new("history");
 
-/// Where a visit of that second is kept, once it is `now`. Anybody asks for an hour of minutes and
-/// two days of hours; the rest is room for a clock that is set.
+/// The bucket at `now` of a visit in that second. Requests need an hour of minutes and two days of
+/// hours; the rest is margin for a clock that is set.
 pub(super) fn bucket(second: i64, now: i64) -> i64 {
     let start = |step: Step| second - second.rem_euclid(step.seconds());
     let age = |start: i64| now.saturating_sub(start);
-    // By where the part begins, or a row and the part that it is in could be told apart.
+    // By the start of a bucket, so that all its rows agree.
     let step = match (age(start(Step::Minute)), age(start(Step::Hour))) {
         (..=86_400, _) => Step::Minute,
         (_, ..=691_200) => Step::Hour,
@@ -27,7 +27,7 @@ pub(super) fn bucket(second: i64, now: i64) -> i64 {
     start(step)
 }
 
-/// Adds one visit for each of these arrivals. When that begins a new minute, old parts are merged.
+/// Adds one visit per arrival. In a new minute it also merges old buckets.
 pub(super) fn add(history: &mut Table<'_, u64, i64>, arrivals: &[SystemTime]) -> Result<(), Error> {
     let mut minutes: BTreeMap<i64, i64> = BTreeMap::new();
     for arrival in arrivals {
@@ -55,7 +55,7 @@ fn add_part(history: &mut Table<'_, u64, i64>, start: i64, visits: i64) -> Resul
     Ok(())
 }
 
-/// Merges minutes that are old into their hour, and hours into their day.
+/// Merges old minutes into their hour, and old hours into their day.
 fn merge(history: &mut Table<'_, u64, i64>, now: i64) -> Result<(), Error> {
     let old = now.saturating_sub(86_400).max(0).cast_unsigned();
     let mut moved = Vec::new();
@@ -73,7 +73,7 @@ fn merge(history: &mut Table<'_, u64, i64>, now: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The parts of the three series that end at `now`.
+/// The buckets of the three series that end at `now`.
 pub(super) fn read(database: &Database, now: SystemTime) -> Result<Vec<Bucket>, Error> {
     let history = database.begin_read()?.open_table(HISTORY)?;
     let mut buckets = Vec::with_capacity(2000);

@@ -23,31 +23,27 @@ pub use count::recount;
 pub use diagnose::diagnose;
 use history::HISTORY;
 
-/// One row a visit: its number from 1, and its arrival in microseconds since 1970.
+/// One row per visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
-/// For each lane, the number of the last batch it committed in this run: what tells whether a batch
-/// in doubt is there. Of the same types as every other table, since each pair of types would bring
-/// its own copy of the B-tree's code.
+/// For each lane, the number of the last batch that it committed in this run: it resolves a commit
+/// in doubt. Every table has the same types, since each pair of types brings its own B-tree code.
 const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
-/// The file's name in the data folder.
 const FILE_NAME: &str = "visitas.redb";
-/// What `redb` may keep of the file in memory. Commits append, so more would not make them faster.
+/// Memory that `redb` may use as cache. Commits append: more would not make them faster.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// The file, shared by the lanes of this process; no other process can have it open.
+/// The file, shared by the lanes of this process. No other process can open it.
 #[derive(Debug)]
 pub struct EmbeddedFile {
     path: PathBuf,
-    /// `None` before it is opened, and after an error that leaves `redb` unusable until it is
-    /// opened again.
+    /// `None` before it is opened, and after an error: `redb` must then be opened anew.
     database: Mutex<Option<Arc<Database>>>,
-    /// Whether this process ever had it open.
+    /// This process has had it open.
     opened: AtomicBool,
     lanes: AtomicU64,
 }
 
 impl EmbeddedFile {
-    /// The store's file in `folder`, not yet opened.
     pub fn new(folder: &Path) -> Arc<Self> {
         Arc::new(EmbeddedFile {
             path: folder.join(FILE_NAME),
@@ -74,7 +70,7 @@ impl EmbeddedFile {
             })?;
         }
         let refused = |error| match error {
-            // This process had it already: a lane has yet to let go of the instance that failed.
+            // A lane of this process still holds the failed instance.
             DatabaseError::DatabaseAlreadyOpen if opened => {
                 OpenError::Transient(format!("{at} is not closed yet"))
             }
@@ -97,8 +93,7 @@ impl EmbeddedFile {
         Ok(database)
     }
 
-    /// Forgets an instance that had an error, so that the next [`EmbeddedFile::open`] reads the
-    /// file anew.
+    /// Forgets a failed instance, so that the next [`EmbeddedFile::open`] reads the file anew.
     fn forget(&self, broken: &Arc<Database>) {
         let mut slot = self.lock();
         if slot
@@ -110,10 +105,9 @@ impl EmbeddedFile {
     }
 }
 
-/// Opens the file, creating it where there is none, with every page of it checked or not: a file
-/// that something else has damaged would be trusted without that, and end the process by a panic
-/// later. A check reads about 1.5 GB/s from the page cache; 10 million visits are 160 MB. The file
-/// itself stays as it is until it is accepted.
+/// Opens the file, or creates it, with every page checked or not. Unchecked, a damaged file would
+/// be trusted, and end the process by a panic later. A check reads about 1.5 GB/s from the page
+/// cache; 10 million visits are 160 MB. The file stays as it is until it is accepted.
 fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
     let file = BufferedFile::open(path)?;
     let mut builder = Database::builder();
@@ -123,10 +117,9 @@ fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), Database
     Ok((builder.create_with_backend(file.clone())?, file))
 }
 
-/// Begins a transaction whose commit is synced twice, so that the newest state on the disk is
-/// always whole. With a single sync a file whose newest state is damaged could not be told from one
-/// that lost power in the middle of a commit, and `redb` would go on from the state before, without
-/// visits that were answered.
+/// Begins a transaction whose commit syncs twice, so the newest state on the disk is always whole.
+/// After a single sync a damaged newest state looks like a commit that lost power: `redb` would go
+/// on from the state before, without visits that were answered.
 fn begin(database: &Database) -> Result<WriteTransaction, TransactionError> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
@@ -142,8 +135,7 @@ fn is_full(error: &DatabaseError) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Whether all the tables in the file are of those that visitas makes; so are those of a file that
-/// has none yet.
+/// Whether visitas made all tables in the file; true of a file without tables.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
     let ours = [VISITS, LANES, HISTORY];
     let transaction = database.begin_read()?;
@@ -170,11 +162,10 @@ fn is_ours(database: &Database) -> Result<bool, redb::Error> {
 pub struct Embedded {
     file: Arc<EmbeddedFile>,
     database: Option<Arc<Database>>,
-    /// Distinguishes the lanes of one run; what an earlier run left under it is cleared at the
-    /// first opening.
+    /// Its key in [`LANES`]. The first opening clears what an earlier run left there.
     lane: u64,
     fresh: bool,
-    /// The number of the last batch that is known to be committed.
+    /// The last batch that is known to be committed.
     number: i64,
 }
 
@@ -191,8 +182,7 @@ impl Embedded {
         }
     }
 
-    /// Creates the tables, and reads what this lane committed last: the number of its batch, and
-    /// the totals.
+    /// Creates the tables; returns the number of this lane's last committed batch, and the totals.
     fn prepare(&self, database: &Database) -> Result<(i64, Totals), redb::Error> {
         let transaction = begin(database)?;
         let found = {
@@ -235,7 +225,6 @@ impl Embedded {
         Ok(totals)
     }
 
-    /// Reads from the file as it is.
     fn read<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
@@ -253,8 +242,7 @@ impl Embedded {
     }
 }
 
-/// The numbers of rows are never used again, so the last one is the total, whatever was deleted
-/// since.
+/// Row numbers are never reused: the last one is the total, whatever was deleted.
 fn totals(visits: &impl ReadableTable<u64, i64>) -> Result<Totals, redb::Error> {
     let total = visits.last()?.map_or(0, |(number, _)| number.value());
     Ok(Totals {
@@ -263,11 +251,10 @@ fn totals(visits: &impl ReadableTable<u64, i64>) -> Result<Totals, redb::Error> 
     })
 }
 
-/// Where in a transaction an error came.
+/// An error, by where in the transaction it came.
 enum Failure {
     /// Before the commit: nothing was written.
     Before(redb::Error),
-    /// In it.
     Commit(RedbCommitError),
 }
 
@@ -336,11 +323,10 @@ pub struct EmbeddedPruner {
     file: Arc<EmbeddedFile>,
 }
 
-/// Rows deleted by one transaction, which batches wait for: some 10 ms.
+/// Rows that one transaction prunes. Batches wait for it some 10 ms.
 const ROWS_A_STEP: usize = 5_000;
 
 impl EmbeddedPruner {
-    /// For the file that the lanes have open.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
         EmbeddedPruner {
             file: Arc::clone(file),
@@ -358,8 +344,8 @@ impl Pruner for EmbeddedPruner {
     }
 }
 
-/// Deletes rows from the first on, as long as they are older than that. The last one stays: its
-/// number is the total.
+/// Deletes rows that arrived before `before`, from the first on; says whether more may be left. The
+/// last row stays: its number is the total.
 fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
     let old = {
         let visits = database.begin_read()?.open_table(VISITS)?;
@@ -388,7 +374,7 @@ fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
     Ok(old.len() == ROWS_A_STEP)
 }
 
-/// Microseconds since 1970, the resolution PostgreSQL keeps too.
+/// Microseconds since 1970: PostgreSQL's resolution too.
 fn microseconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

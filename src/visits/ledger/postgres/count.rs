@@ -1,9 +1,9 @@
-//! Counts the rows of the table and compares them with the totals, in one snapshot and beside all
-//! other writers.
+//! Counts the rows of the table and compares them with the totals, in one snapshot beside all other
+//! writers.
 //!
 //! Both are of the same moment, so their difference is what the totals lack, whatever happens
-//! later: appended to the changes, it sets them right while visits go on. An existing table is
-//! taken over the same way.
+//! later. Appended to the changes, it corrects them while visits go on. An existing table is
+//! adopted the same way.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,24 +12,24 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::address::Address;
-use super::adopt::{self, Table};
 use super::endpoints::Endpoints;
 use super::session::{Failure, STEP_TIMEOUT, Session, limited};
+use super::table::{self, Table};
 use crate::visits::ledger::Counted;
 
-/// Pages counted by one statement: 64 MB, a fraction of a second.
+/// Pages that one statement counts: 64 MB, a fraction of a second.
 const PAGES_A_STEP: i64 = 8192;
-/// Time for one of them, on a disk that is slow and busy.
+/// Time for one statement, on a slow and busy disk.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Counts that meet another one's correction are begun anew.
+/// A count that meets another one's correction begins anew.
 const TRIES: u32 = 5;
 
-/// Is told how many pages of how many are counted.
+/// Takes the number of pages counted, and of all pages.
 pub(super) type Progress<'a> = &'a mut dyn FnMut(i64, i64);
 
-/// Reports progress in the log, now and then.
+/// Reports progress in the log.
 pub(super) fn log_progress() -> impl FnMut(i64, i64) {
     let mut last = Instant::now();
     move |pages, of| {
@@ -43,7 +43,7 @@ pub(super) fn log_progress() -> impl FnMut(i64, i64) {
     }
 }
 
-/// Counts, and with `correct` sets the totals right; for `visitas check --count` and `visitas
+/// Counts, and with `correct` corrects the totals, for `visitas check --count` and `visitas
 /// recount`.
 ///
 /// # Errors
@@ -59,7 +59,7 @@ pub fn recount(
     let runtime = runtime.map_err(|error| error.to_string())?;
     let work = async {
         let mut session = Session::connect(&mut Endpoints::new(address, COUNT_TIMEOUT)).await?;
-        let Some(table) = adopt::counted(&session).await? else {
+        let Some(table) = table::counted(&session).await? else {
             return Err(Failure::Unfit(
                 "no total is kept there yet: start visitas once".to_owned(),
             ));
@@ -112,8 +112,8 @@ async fn try_correct(
         (&starts, Type::INT8_ARRAY),
         (&visits, Type::INT8_ARRAY),
     ];
-    // Fails with a serialization failure where another count was quicker: its correction is not in
-    // this snapshot.
+    // A serialization failure where another count was faster: its correction is not in this
+    // snapshot.
     limited(STEP_TIMEOUT, async {
         Ok(session.client.query_typed(&text, &params).await?)
     })
@@ -132,8 +132,7 @@ pub(super) async fn count(
     progress: Progress<'_>,
 ) -> Result<Counted, Failure> {
     let (client, schema) = (&session.client, &session.schema);
-    // The lock comes before the snapshot: TRUNCATE takes rows from a snapshot that was taken before
-    // it.
+    // The lock comes before the snapshot: TRUNCATE removes rows from older snapshots.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp; \
          LOCK TABLE {schema}.acessos IN ACCESS SHARE MODE"
@@ -179,7 +178,7 @@ pub(super) async fn count(
     })
 }
 
-/// The rows of the table by their place in the history.
+/// The rows of the table by their bucket of the history.
 async fn rows(
     session: &Session,
     table: &Table,
@@ -189,7 +188,8 @@ async fn rows(
     let (schema, minute) = (&session.schema, table.minute());
     let size = "WITH RECURSIVE t(oid) AS (SELECT $1::oid UNION ALL \
                 SELECT i.inhrelid FROM pg_inherits i JOIN t ON i.inhparent = t.oid) \
-                SELECT coalesce(max(pg_relation_size(oid)), 0) / current_setting('block_size')::bigint FROM t";
+                SELECT coalesce(max(pg_relation_size(oid)), 0) \
+                     / current_setting('block_size')::bigint FROM t";
     let pages: i64 = query(session, size, &[(&table.oid, Type::OID)])
         .await?
         .pop()
@@ -206,8 +206,9 @@ async fn rows(
             String::new()
         };
         let text = format!(
-            "SELECT {schema}.visitas_bucket(c.minute, $1), count(*) FROM (SELECT {minute} AS minute \
-               FROM {schema}.acessos WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1"
+            "SELECT {schema}.visitas_bucket(c.minute, $1), count(*) \
+               FROM (SELECT {minute} AS minute FROM {schema}.acessos \
+                      WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1"
         );
         for row in query(session, &text, &[(&since, Type::FLOAT8)]).await? {
             *found.entry(row.try_get(0)?).or_insert(0) += row.try_get::<_, i64>(1)?;

@@ -1,4 +1,4 @@
-//! What a person who sets a database up should know of it. All that is tried is taken back.
+//! `visitas check` for a database. Everything it tries is rolled back.
 
 use std::time::{Duration, Instant};
 
@@ -9,35 +9,40 @@ use super::adopt;
 use super::count;
 use super::endpoints::Endpoints;
 use super::session::{Failure, Session, limited};
+use super::table;
 use crate::visits::diagnose::Check;
 
 /// Time for each statement, once connected.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A table of this many bytes is counted at once; a larger one by `visitas check --count`.
+/// A table of up to 64 MB is counted at once; a larger one by `visitas check --count` only.
 const COUNTED_BYTES: i64 = 64 << 20;
 
-/// One row of all that is looked at, whatever of it is there.
-const FACTS: &str = "SELECT current_setting('server_version'), current_user::text, current_database()::text, \
+/// One row about the server.
+const FACTS: &str = "SELECT current_setting('server_version'), current_user::text, \
+     current_database()::text, \
      current_setting('synchronous_commit'), current_setting('fsync') = 'on', \
-     (SELECT setting::bigint - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') \
+     (SELECT setting::bigint \
+           - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') \
         FROM pg_settings WHERE name = 'max_connections'), \
      current_setting('synchronous_standby_names')";
-/// Of the table.
+/// One row about the table.
 const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
      EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid), \
-     (SELECT string_agg(tgname::text, ', ') FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled <> 'O' AND tgname IN \
+     (SELECT string_agg(tgname::text, ', ') FROM pg_trigger \
+       WHERE tgrelid = c.oid AND tgenabled <> 'O' AND tgname IN \
          ('visitas_insert', 'visitas_update', 'visitas_delete', 'visitas_truncate')), \
      pg_total_relation_size(c.oid), pg_get_userbyid(c.relowner)::text, \
      EXISTS (SELECT FROM pg_publication_tables p WHERE p.tablename = 'acessos') \
          OR EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = c.oid), \
-     (SELECT min(CASE WHEN a.atttypid = 'int2'::regtype::oid THEN 32767 WHEN a.atttypid = 'int4'::regtype::oid THEN 2147483647 \
-                 ELSE s.max_value END - coalesce(s.last_value, 0)) \
+     (SELECT min(CASE WHEN a.atttypid = 'int2'::regtype::oid THEN 32767 \
+                      WHEN a.atttypid = 'int4'::regtype::oid THEN 2147483647 \
+                      ELSE s.max_value END - coalesce(s.last_value, 0)) \
         FROM pg_attribute a JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) \
              = pg_get_serial_sequence(c.oid::regclass::text, a.attname::text) \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
      FROM pg_class c WHERE c.oid = to_regclass('acessos')::oid";
 
-/// Looks at the database. A process needs `connections` of it.
+/// Checks the database, of which a process needs `connections` connections.
 #[cold]
 pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -54,12 +59,12 @@ pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
             )];
         }
     };
-    let looked = runtime.block_on(async {
+    let checked = runtime.block_on(async {
         let began = Instant::now();
         let mut session = Session::connect(&mut Endpoints::new(address, TIMEOUT)).await?;
-        look(&mut session, began, connections, &mut checks).await
+        check(&mut session, began, connections, &mut checks).await
     });
-    if let Err(failure) = looked {
+    if let Err(failure) = checked {
         let reason = failure.to_string();
         let advice = advice(&failure, &reason);
         checks.push(Check::fails("PostgreSQL", reason, advice));
@@ -67,8 +72,7 @@ pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
     checks
 }
 
-/// What to do when nobody answers, or not as hoped: by the SQLSTATE (PostgreSQL manual, appendix
-/// A).
+/// What to do about a failed connection, by the SQLSTATE (PostgreSQL manual, appendix A).
 fn advice(failure: &Failure, reason: &str) -> &'static str {
     let says = |code: &str| failure.code() == code || reason.contains(code);
     if failure.is_for_encryption() {
@@ -89,7 +93,7 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
 }
 
 #[cold]
-async fn look(
+async fn check(
     session: &mut Session,
     began: Instant,
     connections: usize,
@@ -121,7 +125,10 @@ async fn look(
         Ok(()) => Check::fine("a visit", "can be committed: one was, and taken back"),
         Err(failure) => {
             let advice = match failure.code() {
-                "42501" => "GRANT this role what docs/operations.md lists, or start visitas as the table's owner once",
+                "42501" => {
+                    "GRANT this role what docs/operations.md lists, or start visitas as the \
+                     table's owner once"
+                }
                 "2200H" => "the sequence of a column is exhausted: make the column a bigint",
                 "55P03" => "another transaction holds the table: try again",
                 _ => "see what it says, and the server's own log",
@@ -167,7 +174,7 @@ fn server(
         format!("{version}, {user} in {name}, answered in {took:.1?}"),
     ));
     let (commit, fsync, standbys): (&str, bool, &str) =
-        (row.try_get(3)?, row.try_get(4)?, row.try_get(5 + 1)?);
+        (row.try_get(3)?, row.try_get(4)?, row.try_get(6)?);
     checks.push(if !fsync {
         Check::warns(
             "its commits",
@@ -203,7 +210,7 @@ fn server(
     Ok(())
 }
 
-/// Reports what [`TABLE`] gave; gives the table's size.
+/// Reports what [`TABLE`] says; returns the table's size in bytes.
 #[cold]
 fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
     const UNSEEN: &str =
@@ -241,7 +248,8 @@ fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
         checks.push(Check::warns("table acessos", found, UNSEEN));
     }
     if let Some(left @ ..1_000_000) = row.try_get::<_, Option<i64>>(7)? {
-        let todo = "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too (ALTER SEQUENCE ... AS bigint)";
+        let todo = "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too \
+                    (ALTER SEQUENCE ... AS bigint)";
         checks.push(Check::warns(
             "table acessos",
             format!("{left} numbers are left for its rows"),
@@ -251,10 +259,10 @@ fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
     Ok(bytes)
 }
 
-/// Compares the total with the rows, where that is quickly done.
+/// Compares the total with the rows of a small table.
 #[cold]
 async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Result<(), Failure> {
-    let Some(table) = adopt::counted(session).await? else {
+    let Some(table) = table::counted(session).await? else {
         checks.push(Check::fine(
             "the total",
             "not kept yet: the first start counts the rows that are there",
@@ -274,7 +282,7 @@ async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Re
     session.client.batch_execute("ROLLBACK").await?;
     match counted {
         Ok(counted) => checks.push(counted.check()),
-        // Only the owner, or who was given it, may read the rows.
+        // The work role may not read the rows.
         Err(failure) if failure.code() == "42501" => {
             checks.push(Check::fine(
                 "the total",

@@ -23,9 +23,8 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-// How soon either side finds that the other has vanished while nothing is under way (tcp(7)): a
-// firewall that forgot the connection, a machine without power. The server's side frees the lane's
-// slot and session by that.
+// How soon a side notices that the other has vanished while nothing is in flight (tcp(7)): a
+// firewall that forgot the connection, a machine without power.
 const KEEPALIVE_IDLE_S: u64 = 10;
 const KEEPALIVE_INTERVAL_S: u64 = 3;
 const KEEPALIVE_COUNT: u32 = 3;
@@ -240,8 +239,9 @@ mod tests {
 
     #[test]
     fn nothing_of_the_login_is_lost() {
-        let given = "host=127.0.0.1 port=9 user=u password=p dbname=d options='-c geqo=off' application_name=a \
-            connect_timeout=7 target_session_attrs=read-write channel_binding=disable";
+        let given = "host=127.0.0.1 port=9 user=u password=p dbname=d options='-c geqo=off' \
+            application_name=a connect_timeout=7 target_session_attrs=read-write \
+            channel_binding=disable";
         let mut endpoints = endpoints(given);
         let host = endpoints.hosts().remove(0);
         let config = endpoints.config(&host).expect("no name to look up");

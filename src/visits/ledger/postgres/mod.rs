@@ -1,5 +1,4 @@
-//! The ledger in PostgreSQL: one statement a batch, exactly once whatever happens to it, whoever
-//! stands between.
+//! The ledger in PostgreSQL: one statement per batch, exactly once, whatever happens to it.
 //!
 //! A lane has a *writer*: a random number under which it appends one entry per batch to
 //! `visitas_log`, numbered without a gap, in the transaction that inserts the batch's rows. A
@@ -9,9 +8,9 @@
 //!
 //! ```text
 //!            clean answer                    closed above n: the batch is there
-//!   commit ───────────────▶ committed  ◀───────────────────────────┐
-//!   (w, n) ── error ──────▶ not there  ◀──── closed at or below n ─┤
-//!          └─ else ───────▶ in doubt ── hand over w → w' ──────────┴── w not known: nobody can tell
+//!   commit ───────────────▶ committed ◀───────────────────────────┐
+//!   (w, n) ── error ──────▶ not there ◀──── closed at or below n ─┤
+//!          └─ otherwise ──▶ in doubt ── hand over w → w' ─────────┴── w not known: unknown
 //! ```
 //!
 //! The closing entry takes the number after the newest, and an entry needs its predecessor open, so
@@ -27,6 +26,7 @@ mod encryption;
 mod endpoints;
 mod prune;
 mod session;
+mod table;
 mod writer;
 
 use std::hash::{BuildHasher, RandomState};
@@ -45,36 +45,34 @@ pub use prune::PostgresPruner;
 use session::{Failure, STEP_TIMEOUT, Session, limited};
 use writer::Writer;
 
-/// Entries of its own that a lane leaves in the log: what a person who looks for the cause of
-/// something may want to see.
+/// Entries that a lane leaves in the log, for a person who looks for a cause.
 const ENTRIES_KEPT: i64 = 64;
-/// Entries that are dropped at once: about a millisecond's work.
+/// Entries dropped at once: about 1 ms.
 const ENTRIES_DROPPED: i64 = 512;
-/// Time between two foldings of what others changed: each change that waits costs a commit, which
-/// reads the total, some 0.1 us.
+/// Time between two foldings of changes: each one that waits costs a commit some 0.1 us.
 const FOLD_INTERVAL: Duration = Duration::from_millis(250);
-/// Time for maintenance, which nobody waits for but the next batch.
+/// Time for maintenance, for which only the next batch waits.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {
     endpoints: Endpoints,
-    /// The connection lives on this thread's own runtime, driven only while a call waits for it: so
-    /// every call has a deadline, which the blocking client of the same library cannot give.
+    /// Drives the connection, only while a call waits: so every call has a deadline, which the
+    /// library's blocking client cannot give.
     runtime: Option<Runtime>,
     session: Option<Session>,
-    /// A session whose statement got no answer, which the server is to give up: else sessions that
-    /// wait for a lock or for a standby pile up there.
+    /// A session whose statement got no answer. It is cancelled, or sessions that wait for a lock
+    /// or a standby would pile up in the server.
     unanswered: Option<Session>,
     /// A call takes no longer than this.
     deadline: Duration,
-    /// The lane's writer; `None` where the next call must hand over first.
+    /// `None` where the next call must hand over first.
     writer: Option<Writer>,
     /// The writer to close in the next hand-over, and the number of its batch in doubt.
     old: Option<(i64, Option<i64>)>,
     /// The new writer of a hand-over that was itself in doubt.
     stray: Option<i64>,
-    /// This process has had the table.
+    /// This process has found the table once.
     opened: bool,
     upkeep: Upkeep,
 }
@@ -82,7 +80,7 @@ pub struct Postgres {
 /// What maintenance has to do.
 #[derive(Debug)]
 struct Upkeep {
-    /// The first entry of the writer that was not dropped yet.
+    /// The writer's first entry that was not dropped.
     kept_from: i64,
     unfolded: bool,
     minute: i64,
@@ -90,7 +88,7 @@ struct Upkeep {
 }
 
 impl Postgres {
-    /// A client, not yet connected. A commit is given up after `deadline`.
+    /// A commit is given up after `deadline`.
     pub fn new(address: &Address, deadline: Duration) -> Self {
         let upkeep = Upkeep {
             kept_from: 0,
@@ -112,8 +110,8 @@ impl Postgres {
         }
     }
 
-    /// Runs one statement of the session within `limit`. A session that did not answer is of no
-    /// more use, as is one that was lost.
+    /// Runs one statement within `limit`. A session that did not answer, or was lost, is not used
+    /// again.
     fn call<T>(
         &mut self,
         limit: Duration,
@@ -162,14 +160,14 @@ impl Postgres {
         Ok(last)
     }
 
-    /// Closes the lane's writer and registers a new one; tells what became of the batch in doubt.
+    /// Closes the lane's writer and registers a new one; returns what became of the batch in doubt.
     async fn hand_over(&mut self, session: &mut Session) -> Result<LastBatch, Failure> {
         if let Some(writer) = self.writer.take() {
             self.old = Some((writer.id, None));
         }
         let (old, stray) = (self.old.map(|(writer, _)| writer), self.stray);
         let new = Writer::new(random_number());
-        // Unless it is known to have failed, a later hand-over has to close this one's writer too.
+        // In doubt itself until it succeeds: a later hand-over closes this writer too.
         self.stray = Some(new.id);
         let (closed, totals) = session.hand_over(new.id, old, stray).await?;
         let last = match self.old.take() {
@@ -186,7 +184,7 @@ impl Postgres {
         Ok(last)
     }
 
-    /// The batch that is in doubt from now on, and all after it: this writer appends no more.
+    /// The last batch is in doubt: this writer appends no more.
     fn doubt(&mut self) {
         if let Some(writer) = self.writer.take() {
             self.old = Some((writer.id, Some(writer.number)));
@@ -230,7 +228,7 @@ impl Ledger for Postgres {
                     .iter_mut()
                     .for_each(|writer| writer.advance(&entry));
             }
-            // No other try of this number was ever sent: it is free for the next one.
+            // The number was not used: the next batch takes it.
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
             Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
         }
@@ -263,8 +261,7 @@ impl Ledger for Postgres {
         let drop_to = number - ENTRIES_KEPT;
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
         let folds = unfolded && last.elapsed() >= FOLD_INTERVAL;
-        // Once a minute for what others leave behind: writers that are silent, parts of the history
-        // that are old.
+        // Once a minute for what others left: silent writers, old buckets of the history.
         let new_minute = before != 0 && minute != before;
         if !drops && !folds && !new_minute {
             return;
@@ -281,8 +278,7 @@ impl Ledger for Postgres {
                     last: Instant::now(),
                 }
             }
-            // Nothing depends on it now: the next batch finds out what is wrong with the
-            // connection.
+            // The next batch finds out what is wrong with the connection.
             Err(error) => {
                 log::debug!("maintenance failed: {error}");
                 self.upkeep.last = Instant::now();
@@ -292,21 +288,20 @@ impl Ledger for Postgres {
 
     fn close(&mut self) {
         if let (Some(Writer { id, .. }), true) = (self.writer.take(), self.session.is_some()) {
-            // Without this the next process would close it after some minutes: untidy, and
-            // harmless.
+            // Otherwise another lane closes it after some minutes.
             let _ = self.call(self.deadline, async |session| session.close(id).await);
         }
         self.session = None;
     }
 }
 
-/// A number that nobody else has: 63 bits.
+/// 63 random bits: nobody else has the number.
 fn random_number() -> i64 {
     // The standard library seeds its hashers at random.
     (RandomState::new().hash_one("writer") >> 1).cast_signed()
 }
 
-/// What a failed statement means for the batch it carried.
+/// What a failed statement means for its batch.
 fn classify(failure: Failure) -> CommitError {
     let text = failure.to_string();
     let error = match failure {
@@ -317,9 +312,8 @@ fn classify(failure: Failure) -> CommitError {
     let Some(db) = error.as_db_error() else {
         return CommitError::InDoubt(text);
     };
-    // The server ends the session with the first two, and may have committed before. A pooler that
-    // lost its server in the middle of a commit says so in an error of its own: of class 08, or
-    // without the routine that a server's error names.
+    // FATAL and PANIC end the session, perhaps after the commit. A pooler that lost its server in
+    // mid-commit sends its own error: of class 08, or without the routine that a server names.
     let ends_session = matches!(
         db.parsed_severity(),
         Some(Severity::Fatal | Severity::Panic)
@@ -328,13 +322,13 @@ fn classify(failure: Failure) -> CommitError {
         return CommitError::InDoubt(text);
     }
     match db.code().code() {
-        // The writer was closed, or a failover took its entries: the hand-over tells.
+        // The writer was closed, or a failover lost its entries: the hand-over resolves it.
         "VI001" => CommitError::InDoubt(text),
-        // Nothing was written; the next opening takes the new table over.
+        // Nothing was written; the next opening adopts the new table.
         "VI002" => CommitError::Idle(text),
         "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
-        // Class 40 is transaction rollback, 55P03 a lock that was not had in time, 57014 a
-        // statement that somebody cancelled (PostgreSQL manual, appendix A).
+        // Class 40: transaction rollback; 55P03: a lock was not available in time; 57014: somebody
+        // cancelled the statement (PostgreSQL manual, appendix A).
         code if code.starts_with("40") || ["55P03", "57014"].contains(&code) => {
             CommitError::Transient(text)
         }

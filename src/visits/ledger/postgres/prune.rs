@@ -1,5 +1,4 @@
-//! Deletes rows that are older than they are to be kept, some pages at a time, over a connection of
-//! its own.
+//! Deletes old rows, some pages at a time, over its own connection.
 
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use super::endpoints::Endpoints;
 use super::session::{Failure, Session, limited};
 use crate::visits::ledger::Pruner;
 
-/// Pages whose old rows are deleted by one statement: some 10,000 rows, about 30 ms.
+/// Pages that one statement prunes: some 10,000 rows, about 30 ms.
 const PAGES_A_STEP: i64 = 64;
-/// Time for one of them.
+/// Time for one statement.
 const PRUNE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The client that prunes, connected during a pass.
+/// Connected during a pass only.
 pub struct PostgresPruner {
     endpoints: Endpoints,
     runtime: Option<Runtime>,
@@ -26,7 +25,6 @@ pub struct PostgresPruner {
 }
 
 impl PostgresPruner {
-    /// A client, not yet connected.
     pub fn new(address: &Address) -> Self {
         PostgresPruner {
             endpoints: Endpoints::new(address, PRUNE_TIMEOUT),
@@ -45,7 +43,8 @@ impl PostgresPruner {
         let (page, beyond) = (self.page, self.page + PAGES_A_STEP);
         let text = format!(
             "SELECT {schema}.visitas_prune($1, $2, $3), \
-                    pg_relation_size('{schema}.acessos'::regclass) / current_setting('block_size')::bigint"
+                    pg_relation_size('{schema}.acessos'::regclass) \
+                      / current_setting('block_size')::bigint"
         );
         let keep = keep.as_secs_f64();
         let work = async {

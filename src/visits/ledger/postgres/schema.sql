@@ -1,17 +1,19 @@
--- What visitas keeps in the database beside acessos. Nothing here is updated on the way of a visit: lanes and triggers
--- only append, and maintenance folds what they appended now and then. docs/exactly-once.md has the protocol.
+-- What visitas keeps in the database beside acessos. A visit updates nothing here: lanes and
+-- triggers only append, and maintenance folds what they appended. docs/exactly-once.md has the
+-- protocol.
 --
 -- visitas_writers  lanes whose running totals are part of the total
--- visitas_log      one row per batch, with its writer's running totals; the key is the fence and the idempotency key
--- visitas_closed   writers that will never append again; their entries go after a week
--- visitas_changes  what triggers, closed writers, recounts and pruning add; waits here to be folded
+-- visitas_log      one row per batch, with its writer's running totals; its key is the fence and
+--                  the idempotency key
+-- visitas_closed   writers that append no more; their entries go after a week
+-- visitas_changes  what triggers, closed writers, recounts and pruning append, until it is folded
 -- visitas_base     the folded total: the newest row counts
--- visitas_history  folded visits by minute (a day), hour (a week) and day
--- visitas_schema   the version of all this, and which table acessos was when it was made and counted
+-- visitas_history  folded visits by minute (for a day), hour (for a week) and day
+-- visitas_schema   the version, and the table acessos for which this was made and counted
 --
--- The program puts in: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its oid; @moment@ how
--- the moment m is stored in momento; @minute@ the minute of momento, null where it is no moment.
--- The column counter is '' for all visits.
+-- Placeholders: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its
+-- oid; @moment@ how the moment m is stored in momento; @minute@ the minute of momento, or null. The
+-- column counter is '' for all visits.
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_schema (
     version integer NOT NULL,
@@ -45,7 +47,8 @@ CREATE TABLE IF NOT EXISTS @schema@.visitas_closed (
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_changes (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    start bigint,                            -- where the visits belong in the history; null: nowhere
+    -- Where the visits belong in the history; null: nowhere.
+    start bigint,
     total bigint NOT NULL DEFAULT 0,         -- to add to the total
     visits bigint NOT NULL DEFAULT 0,        -- to add to the history
     pruned bigint NOT NULL DEFAULT 0,        -- rows deleted for their age, which still count
@@ -55,7 +58,8 @@ CREATE INDEX IF NOT EXISTS visitas_changes_xid ON @schema@.visitas_changes (coun
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_base (
     number bigint NOT NULL,
-    horizon xid8 NOT NULL,                   -- no change of an older transaction is left in visitas_changes
+    -- No change of an older transaction is left in visitas_changes.
+    horizon xid8 NOT NULL,
     total bigint NOT NULL,
     pruned bigint NOT NULL,
     counter text COLLATE "C" NOT NULL DEFAULT '',
@@ -65,43 +69,49 @@ INSERT INTO @schema@.visitas_base (number, horizon, total, pruned)
 SELECT 0, '0', 0, 0 WHERE NOT EXISTS (SELECT FROM @schema@.visitas_base);
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_history (
-    start bigint NOT NULL,                   -- seconds since 1970: a minute, an hour or a day (UTC), see visitas_bucket
+    -- Seconds since 1970: a minute, an hour or a day (UTC), see visitas_bucket.
+    start bigint NOT NULL,
     visits bigint NOT NULL,
     pruned bigint NOT NULL,                  -- of them, those whose rows were deleted for their age
     counter text COLLATE "C" NOT NULL DEFAULT '',
     PRIMARY KEY (counter, start)
 ) WITH (fillfactor = 50);
 
--- The newest entry of each writer: an index probe backwards each.
+-- The newest entry of each writer: one index probe backwards per writer.
 CREATE OR REPLACE VIEW @schema@.visitas_newest AS
 SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed
   FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
        SELECT * FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = w.writer
         ORDER BY g.number DESC LIMIT 1) AS l;
 
--- One row. Changes older than the horizon are gone, so the scan starts there and meets no dead versions.
+-- One row. Changes older than the horizon are gone: the scan starts there and meets no dead rows.
 CREATE OR REPLACE VIEW @schema@.visitas_sums AS
-SELECT (b.total + c.total + w.total)::bigint AS total, (b.pruned + c.pruned)::bigint AS pruned, c.unfolded
+SELECT (b.total + c.total + w.total)::bigint AS total, (b.pruned + c.pruned)::bigint AS pruned,
+       c.unfolded
   FROM (SELECT * FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
  CROSS JOIN LATERAL (
-       SELECT coalesce(sum(total), 0) AS total, coalesce(sum(pruned), 0) AS pruned, count(*) AS unfolded
+       SELECT coalesce(sum(total), 0) AS total, coalesce(sum(pruned), 0) AS pruned,
+              count(*) AS unfolded
          FROM @schema@.visitas_changes WHERE counter = '' AND xid >= b.horizon) AS c
  CROSS JOIN (SELECT coalesce(sum(total), 0) AS total FROM @schema@.visitas_newest) AS w;
 
--- The history in parts: only sums over a minute, an hour or a day mean something.
+-- The parts of the history: only their sums over a minute, an hour or a day mean something.
 CREATE OR REPLACE VIEW @schema@.visitas_parts AS
 SELECT start, visits, pruned FROM @schema@.visitas_history WHERE counter = ''
 UNION ALL
 SELECT c.start, c.visits, c.pruned
-  FROM (SELECT horizon FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
- CROSS JOIN LATERAL (SELECT * FROM @schema@.visitas_changes WHERE counter = '' AND xid >= b.horizon) AS c
+  FROM (SELECT horizon FROM @schema@.visitas_base WHERE counter = ''
+         ORDER BY number DESC LIMIT 1) AS b
+ CROSS JOIN LATERAL (
+       SELECT * FROM @schema@.visitas_changes WHERE counter = '' AND xid >= b.horizon) AS c
  WHERE c.start IS NOT NULL AND (c.visits <> 0 OR c.pruned <> 0)
 UNION ALL
 SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits <> 0;
 
--- Where a minute is kept: minutes for a day, hours for a week, days for ever. Anybody asks for an hour of minutes and two
--- days of hours; the rest is room for clocks that differ.
-CREATE OR REPLACE FUNCTION @schema@.visitas_bucket(minute bigint, now double precision) RETURNS bigint
+-- The bucket of a minute: minutes for a day, hours for a week, then days. Requests need an hour of
+-- minutes and two days of hours; the rest is margin for clocks that differ.
+CREATE OR REPLACE FUNCTION @schema@.visitas_bucket(minute bigint, now double precision)
+RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN minute >= now - 86400 THEN minute
                 WHEN minute - ((minute % 3600) + 3600) % 3600 >= now - 8 * 86400
@@ -109,22 +119,27 @@ LANGUAGE sql IMMUTABLE AS $$
                 ELSE minute - ((minute % 86400) + 86400) % 86400 END
 $$;
 
--- What was made here, and whether its rows are counted.
+-- The version, and for which table this was made and counted.
 CREATE OR REPLACE FUNCTION @schema@.visitas_state(
     OUT version integer, OUT made_for oid, OUT counted oid, OUT momento oid, OUT zone text)
-RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT version, made_for, counted, momento, zone FROM @schema@.visitas_schema
 $$;
 
--- What holds for the rest of a transaction: the mark by which triggers know it; a limit for the wait at a key; that
--- PostgreSQL's warning about a cancelled wait for a standby is told, which comes in the commit, when a function's own SET
--- is over; and that the log is read by its index, however small it was when the plan was made. A scan that has no index
--- then seems to cost 10^10, for which jit would compile it: 20 ms, each time. With a stricter isolation level a statement
--- would see what was there before it waited, which proves nothing.
+-- Settings for the rest of a transaction:
+-- - the mark by which triggers know it;
+-- - a limit for the wait at a key;
+-- - PostgreSQL's warning about a cancelled wait for a standby, which comes in the commit, when a
+--   function's own SET is over;
+-- - the log is read by its index, however small it was when the plan was made;
+-- - no jit: a scan without an index then seems to cost 10^10, and would be compiled in 20 ms.
+-- A stricter isolation level would show what was there before a wait, which proves nothing.
 CREATE OR REPLACE FUNCTION @schema@.visitas_mark(p_mark text) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
+    IF pg_catalog.current_setting('transaction_isolation')
+       OPERATOR(pg_catalog.<>) 'read committed' THEN
         RAISE EXCEPTION 'visitas needs the isolation level READ COMMITTED' USING ERRCODE = 'VI004',
             HINT = 'ALTER ROLE ... SET default_transaction_isolation = ''read committed''';
     END IF;
@@ -138,17 +153,20 @@ BEGIN
 END
 $$;
 
--- One batch, one transaction: its entry, then its rows. The key lets a number in once: the insert comes first and waits
--- for whoever has the number in flight; the entry before is looked for after that, by a later snapshot. The other way
--- round a message that comes late could find its predecessor, wait, and meet a free key once both were trimmed.
+-- Commits one batch in one transaction: its entry, then its rows. The key admits a number once. The
+-- insert comes first and waits for a transaction with the same number in flight; a later snapshot
+-- then finds the previous entry. In the other order a late message could find its predecessor,
+-- wait, and meet a free key once both were trimmed.
 --
--- Gives the total with the batch, how many of it were deleted for their age, and 1 where changes wait to be folded.
+-- Returns the total with the batch, how many of it were deleted for their age, and 1 where changes
+-- wait to be folded.
 --
--- This runs for every batch, so it has no search_path of its own, which costs some 10 us. Every function and every operator
--- is named in full instead: whatever path the caller has, nothing of his runs with the owner's rights.
+-- A search_path of its own would cost each batch some 10 us. Instead every function and operator is
+-- named in full: nothing from the caller's path runs with the owner's rights.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
-    p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[]) RETURNS bigint[]
+    p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[])
+RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     visits bigint := pg_catalog.cardinality(p_moments);
@@ -160,22 +178,25 @@ DECLARE
     pruned bigint;
     changes bigint[];
 BEGIN
-    IF @acessos@::pg_catalog.regclass::pg_catalog.oid OPERATOR(pg_catalog.<>) @table@::pg_catalog.oid THEN
-        RAISE EXCEPTION 'acessos is another table than the one whose rows were counted' USING ERRCODE = 'VI002';
+    IF @acessos@::pg_catalog.regclass::pg_catalog.oid
+       OPERATOR(pg_catalog.<>) @table@::pg_catalog.oid THEN
+        RAISE EXCEPTION 'acessos is another table than the one whose rows were counted'
+            USING ERRCODE = 'VI002';
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
     VALUES (p_writer, p_number, ours, p_minute, p_minute_visits);
-    INSERT INTO @schema@.acessos (momento) SELECT @moment@ FROM pg_catalog.unnest(p_moments) AS u(m);
+    INSERT INTO @schema@.acessos (momento) SELECT @moment@
+        FROM pg_catalog.unnest(p_moments) AS u(m);
     GET DIAGNOSTICS inserted = ROW_COUNT;
     IF inserted OPERATOR(pg_catalog.<>) visits THEN
-        RAISE EXCEPTION 'only % of % rows were inserted into acessos: a trigger or a rule drops rows', inserted, visits
-            USING ERRCODE = 'VI003';
+        RAISE EXCEPTION 'only % of % rows were inserted: a trigger or a rule of acessos drops rows',
+            inserted, visits USING ERRCODE = 'VI003';
     END IF;
     IF pg_catalog.cardinality(p_past) OPERATOR(pg_catalog.>) 0 THEN
         INSERT INTO @schema@.visitas_changes (start, visits)
         SELECT p_past[i], p_past_visits[i] FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
     END IF;
-    -- One statement, so one snapshot: what others fold or close meanwhile is in one place or the other.
+    -- One statement has one snapshot: what others fold or close is in exactly one place.
     SELECT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
                       AND g.writer OPERATOR(pg_catalog.=) p_writer
                       AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
@@ -183,38 +204,44 @@ BEGIN
            b.total OPERATOR(pg_catalog.+) ours OPERATOR(pg_catalog.+) coalesce((
                SELECT pg_catalog.sum((
                    SELECT g.total FROM @schema@.visitas_log g
-                    WHERE g.counter OPERATOR(pg_catalog.=) '' AND g.writer OPERATOR(pg_catalog.=) w.writer
+                    WHERE g.counter OPERATOR(pg_catalog.=) ''
+                        AND g.writer OPERATOR(pg_catalog.=) w.writer
                     ORDER BY g.number DESC LIMIT 1))
-                 FROM @schema@.visitas_writers w WHERE w.writer OPERATOR(pg_catalog.<>) p_writer)::bigint, 0::bigint),
+                 FROM @schema@.visitas_writers w
+                     WHERE w.writer OPERATOR(pg_catalog.<>) p_writer)::bigint, 0::bigint),
            b.pruned,
            (SELECT ARRAY[pg_catalog.sum(c.total)::bigint, pg_catalog.sum(c.pruned)::bigint]
               FROM @schema@.visitas_changes c
              WHERE c.counter OPERATOR(pg_catalog.=) '' AND c.xid OPERATOR(pg_catalog.>=) b.horizon)
       INTO goes_on, total, pruned, changes
-      FROM @schema@.visitas_base b WHERE b.counter OPERATOR(pg_catalog.=) '' ORDER BY b.number DESC LIMIT 1;
+      FROM @schema@.visitas_base b WHERE b.counter OPERATOR(pg_catalog.=) ''
+          ORDER BY b.number DESC LIMIT 1;
     IF NOT goes_on THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
     IF changes[1] IS NULL THEN
         RETURN ARRAY[total, pruned, 0];
     END IF;
-    RETURN ARRAY[total OPERATOR(pg_catalog.+) changes[1], pruned OPERATOR(pg_catalog.+) changes[2], 1];
+    RETURN ARRAY[total OPERATOR(pg_catalog.+) changes[1],
+                 pruned OPERATOR(pg_catalog.+) changes[2], 1];
 END
 $$;
 
--- Closes a writer, so that nothing can be appended to it any more: the number after its newest entry is taken, its total
--- goes to the changes. Gives the number of the closing entry, null where the writer is not known (any more). Raises
--- unique_violation where a commit of that writer came in between: call again.
+-- Closes a writer: takes the number after its newest entry, so nothing can follow, and moves its
+-- total to the changes. Returns the number of the closing entry; null where the writer is not
+-- known. Raises unique_violation where a commit of that writer came in between: call again.
 CREATE OR REPLACE FUNCTION @schema@.visitas_close(p_writer bigint) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '700ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '700ms' AS $$
 DECLARE
     last record;
     ours boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'a writer is closed in the isolation level READ COMMITTED' USING ERRCODE = 'VI004';
+        RAISE EXCEPTION 'a writer is closed in the isolation level READ COMMITTED'
+            USING ERRCODE = 'VI004';
     END IF;
-    -- The lock against others who close it: only one of them deletes the row, and only that one adds the total.
+    -- Locks out others who close it: only the one that deletes the row adds the total.
     DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
     ours := FOUND;
     SELECT * INTO last FROM @schema@.visitas_log g
@@ -224,7 +251,7 @@ BEGIN
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, closed)
     VALUES (p_writer, last.number + 1, last.total, last.minute, last.minute_visits, true);
-    -- As for any entry: the one before is looked for after the key was had.
+    -- As for any entry: the key first, then the previous entry.
     IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
                       AND g.number = last.number AND NOT g.closed) THEN
         RAISE EXCEPTION 'the writer went on' USING ERRCODE = 'unique_violation';
@@ -236,24 +263,26 @@ BEGIN
 END
 $$;
 
--- Registers a new writer in the transaction that closes the lane's old one, and a stray one whose own hand-over was in
--- doubt. So wherever the new writer is known, on whichever server, the old one is closed: a batch of the old one that is
--- in doubt is there if the closing entry has a greater number, and else never will be. A commit of this without a warning
--- is as durable as the server makes commits, and so is all that it saw.
+-- Registers a new writer in the transaction that closes the lane's old one, and a stray one whose
+-- hand-over was in doubt. On every server that knows the new writer, the old one is closed. A batch
+-- of the old writer in doubt is committed if the closing entry has a greater number; otherwise it
+-- never will be. A commit of this without a warning is durable, and so is all that it saw.
 CREATE OR REPLACE FUNCTION @schema@.visitas_hand_over(
-    p_new bigint, p_old bigint, p_stray bigint, OUT closed bigint, OUT total bigint, OUT pruned bigint)
+    p_new bigint, p_old bigint, p_stray bigint,
+    OUT closed bigint, OUT total bigint, OUT pruned bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM @schema@.visitas_mark('visitas.lane');
     PERFORM @schema@.visitas_close(p_stray);
     closed := @schema@.visitas_close(p_old);
     INSERT INTO @schema@.visitas_writers (writer) VALUES (p_new);
-    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits) VALUES (p_new, 0, 0, 0, 0);
+    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
+        VALUES (p_new, 0, 0, 0, 0);
     SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
 END
 $$;
 
--- The total as it stands, and how many of it are of rows that were deleted for their age.
+-- The total, and how many of it were deleted for their age.
 CREATE OR REPLACE FUNCTION @schema@.visitas_peek(OUT total bigint, OUT pruned bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -268,7 +297,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT total FROM @schema@.visitas_sums
 $$;
 
--- Visits by the steps of those seconds, each from its own beginning on.
+-- Visits by steps of these lengths in seconds, each since its own start.
 CREATE OR REPLACE FUNCTION @schema@.visitas_history(p_steps bigint[], p_since bigint[])
 RETURNS TABLE (step bigint, start bigint, visits bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -282,8 +311,8 @@ BEGIN
 END
 $$;
 
--- Moves finished changes to the base and the history. With p_all also those that a restored dump brought along, whose
--- transaction numbers are of another server. Under the lock on visitas_base, so that one folds at a time.
+-- Moves finished changes to the base and the history; p_all: also those of a restored dump, whose
+-- transaction numbers are another server's. The caller holds the lock on visitas_base.
 CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -293,7 +322,8 @@ DECLARE
     finished xid8 := pg_snapshot_xmin(here);
     since double precision := date_part('epoch', now());
 BEGIN
-    SELECT * INTO last FROM @schema@.visitas_base b WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1;
+    SELECT * INTO last FROM @schema@.visitas_base b WHERE b.counter = ''
+        ORDER BY b.number DESC LIMIT 1;
     WITH gone AS (
         DELETE FROM @schema@.visitas_changes c
          WHERE c.counter = '' AND (c.xid >= last.horizon OR p_all)
@@ -309,34 +339,38 @@ BEGIN
            SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned
     )
     INSERT INTO @schema@.visitas_base (number, horizon, total, pruned)
-    SELECT last.number + 1, finished, last.total + coalesce(sums.total, 0), last.pruned + coalesce(sums.pruned, 0)
+    SELECT last.number + 1, finished, last.total + coalesce(sums.total, 0),
+        last.pruned + coalesce(sums.pruned, 0)
       FROM sums WHERE sums.changes > 0 OR p_all;
     IF FOUND THEN
         DELETE FROM @schema@.visitas_base b WHERE b.counter = '' AND b.number = last.number;
     END IF;
-    -- Minutes that are old become hours, hours that are old become days.
+    -- Old minutes become hours, old hours become days.
     WITH old AS (
         DELETE FROM @schema@.visitas_history h
-         WHERE h.counter = '' AND h.start <> @schema@.visitas_bucket(h.start, since) AND h.start < since - 86400
+         WHERE h.counter = '' AND h.start <> @schema@.visitas_bucket(h.start, since)
+             AND h.start < since - 86400
         RETURNING h.start, h.visits, h.pruned
     )
     INSERT INTO @schema@.visitas_history AS h (start, visits, pruned)
-    SELECT @schema@.visitas_bucket(o.start, since), sum(o.visits), sum(o.pruned) FROM old o GROUP BY 1
+    SELECT @schema@.visitas_bucket(o.start, since), sum(o.visits), sum(o.pruned) FROM old o
+        GROUP BY 1
         ON CONFLICT (counter, start) DO UPDATE
        SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned;
 END
 $$;
 
--- What a lane does after its answers, now and then: drops its own old entries, lowest first, closes writers that were
--- silent for long, and folds. Where another session is at the shared part, that part is left to it.
-CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint) RETURNS void
+-- A lane's maintenance: drops its own old entries, the lowest first; closes silent writers; folds.
+-- Where another session is at the shared part, that part is left to it.
+CREATE OR REPLACE FUNCTION @schema@.visitas_maintain(p_writer bigint, p_from bigint, p_to bigint)
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     silent bigint;
 BEGIN
-    -- Nothing here must survive a crash: what was undone is done again. Neither disk nor standby is waited for, which would
-    -- hold up the lane's next batch; the commit of that one waits for all before it.
+    -- A crash may undo this, and it is done again. So it waits for neither disk nor standby, which
+    -- would delay the lane's next batch.
     PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM @schema@.visitas_log g
      WHERE g.counter = '' AND g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
@@ -354,8 +388,7 @@ BEGIN
             NULL; -- It is not silent any more.
         END;
     END LOOP;
-    -- A message of a closed writer may still be in the network: without its predecessor it is refused all the same, but
-    -- a lane that asks whether its batch is there must find it.
+    -- A lane that resolves a commit in doubt must find the closing entry for that long.
     DELETE FROM @schema@.visitas_log g USING @schema@.visitas_closed c
      WHERE g.counter = '' AND g.writer = c.writer AND c.at < now() - interval '7 days';
     DELETE FROM @schema@.visitas_closed c WHERE c.at < now() - interval '7 days';
@@ -363,19 +396,23 @@ BEGIN
 END
 $$;
 
--- Deletes the rows in those pages that are older than so many seconds by this server's clock, and keeps their number. Rows
--- that others have locked wait for the next time, so nobody waits and nothing deadlocks. Gives the number deleted.
-CREATE OR REPLACE FUNCTION @schema@.visitas_prune(p_first bigint, p_beyond bigint, p_keep double precision)
+-- Deletes the rows in these pages that are older than p_keep seconds by this server's clock; the
+-- total still counts them. It skips rows that others have locked, so nobody waits and nothing
+-- deadlocks. Returns the number of deleted rows.
+CREATE OR REPLACE FUNCTION @schema@.visitas_prune(
+    p_first bigint, p_beyond bigint, p_keep double precision)
 RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '50ms' AS $$
 DECLARE
     deleted bigint;
     before timestamptz := now() - make_interval(secs => p_keep);
 BEGIN
-    -- A row's place in its table tells it only there.
+    -- A ctid is unique within one table only.
     IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = @acessos@::regclass) THEN
         RAISE EXCEPTION 'KEEP_ROWS is not for a table with partitions or inheriting tables'
-            USING ERRCODE = 'feature_not_supported', HINT = 'Drop old partitions after visitas_retire.';
+            USING ERRCODE = 'feature_not_supported',
+                HINT = 'Drop old partitions after visitas_retire.';
     END IF;
     PERFORM @schema@.visitas_mark('visitas.prune');
     DELETE FROM @schema@.acessos WHERE ctid = ANY (ARRAY(
@@ -388,7 +425,7 @@ BEGIN
 END
 $$;
 
--- Takes a partition's rows over into the pruned part. The caller drops or detaches it in the same transaction:
+-- Counts a partition's rows as pruned. The caller drops or detaches it in the same transaction:
 --     BEGIN; SELECT visitas_retire('acessos_2025'); DROP TABLE acessos_2025; COMMIT;
 CREATE OR REPLACE FUNCTION @schema@.visitas_retire(p_partition regclass) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -399,7 +436,7 @@ BEGIN
                     WHERE a = @acessos@::regclass AND a <> p_partition) THEN
         RAISE EXCEPTION '% is not a partition of acessos', p_partition;
     END IF;
-    -- Rows that came while the lock was waited for must be seen.
+    -- Rows that came during the wait for the lock must be visible.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'visitas_retire needs the isolation level READ COMMITTED'
             USING ERRCODE = 'feature_not_supported';
@@ -414,8 +451,10 @@ BEGIN
 END
 $$;
 
--- Appends what a count found: what the total and each part of the history lack of the rows.
-CREATE OR REPLACE FUNCTION @schema@.visitas_correct(p_total bigint, p_starts bigint[], p_visits bigint[]) RETURNS void
+-- Appends the corrections of a count: what the total and each bucket of the history lack.
+CREATE OR REPLACE FUNCTION @schema@.visitas_correct(
+    p_total bigint, p_starts bigint[], p_visits bigint[])
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO @schema@.visitas_changes (total) SELECT p_total WHERE p_total <> 0;
@@ -425,8 +464,9 @@ BEGIN
 END
 $$;
 
--- Counts what foreign statements change, one appended row per statement and bucket. It runs as the owner, so that a role
--- that may only write to acessos is counted too, and names everything in full, so that nobody can put his own in between.
+-- Counts what statements of others change: one appended row per statement and bucket. It runs as
+-- the owner, so that a role which may only write to acessos is counted too, and names everything in
+-- full, so that nothing can be hijacked.
 CREATE OR REPLACE FUNCTION @schema@.visitas_count() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -454,28 +494,31 @@ BEGIN
                 SELECT @minute@, 1 FROM changed) AS c
          WHERE c.minute IS NOT NULL GROUP BY 1 HAVING sum(c.sign) <> 0;
     ELSE
-        -- Nobody else can write to the table now, but an old snapshot would not show what was written before.
+        -- Nobody else can write to the table now. An older snapshot would miss what was written.
         IF current_setting('transaction_isolation') <> 'read committed' THEN
-            RAISE EXCEPTION 'TRUNCATE of acessos needs the isolation level READ COMMITTED, so that visitas can count it'
+            RAISE EXCEPTION 'TRUNCATE of acessos needs the isolation level READ COMMITTED'
                 USING ERRCODE = 'feature_not_supported', HINT = 'Or use DELETE.';
         END IF;
         INSERT INTO @schema@.visitas_changes (start, visits)
         SELECT p.start, -sum(p.visits - p.pruned) FROM @schema@.visitas_parts p
          GROUP BY 1 HAVING sum(p.visits - p.pruned) <> 0;
-        INSERT INTO @schema@.visitas_changes (total) SELECT s.pruned - s.total FROM @schema@.visitas_sums s;
+        INSERT INTO @schema@.visitas_changes (total) SELECT s.pruned - s.total
+            FROM @schema@.visitas_sums s;
     END IF;
     RETURN NULL;
 END
 $$;
 
--- Lanes count their own rows.
-CREATE OR REPLACE TRIGGER visitas_insert AFTER INSERT ON @schema@.acessos REFERENCING NEW TABLE AS changed
+-- Lanes count their own rows in visitas_log.
+CREATE OR REPLACE TRIGGER visitas_insert AFTER INSERT ON @schema@.acessos
+    REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT WHEN (current_setting('visitas.lane', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION @schema@.visitas_count();
 CREATE OR REPLACE TRIGGER visitas_update AFTER UPDATE ON @schema@.acessos
     REFERENCING OLD TABLE AS former NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
-CREATE OR REPLACE TRIGGER visitas_delete AFTER DELETE ON @schema@.acessos REFERENCING OLD TABLE AS former
+CREATE OR REPLACE TRIGGER visitas_delete AFTER DELETE ON @schema@.acessos
+    REFERENCING OLD TABLE AS former
     FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
 CREATE OR REPLACE TRIGGER visitas_truncate AFTER TRUNCATE ON @schema@.acessos
     FOR EACH STATEMENT EXECUTE FUNCTION @schema@.visitas_count();
@@ -487,14 +530,15 @@ DECLARE
     name text;
 BEGIN
     FOR name IN SELECT p.oid::regprocedure::text FROM pg_proc p
-                 WHERE p.pronamespace = @schema_name@::regnamespace AND p.proname LIKE 'visitas\_%' AND p.prosecdef
+                 WHERE p.pronamespace = @schema_name@::regnamespace AND p.proname LIKE 'visitas\_%'
+                     AND p.prosecdef
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
     END LOOP;
 END
 $$;
 
--- Not counted yet: see visitas_correct. What a restored dump brought along is folded first.
+-- Not counted yet: visitas_correct says so later. The changes of a restored dump are folded first.
 DELETE FROM @schema@.visitas_schema;
 INSERT INTO @schema@.visitas_schema (version, made_for, momento, zone)
 VALUES (@version@, @table@, @momento_type@, @zone@);

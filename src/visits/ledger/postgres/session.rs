@@ -1,5 +1,4 @@
-//! One connection to PostgreSQL, or to a pooler before it: how it is made, and the statements a
-//! lane runs on it.
+//! One connection to PostgreSQL, or to a pooler before it: how it is made, and a lane's statements.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +16,11 @@ use crate::visits::history::{Bucket, Step};
 use crate::visits::ledger::Totals;
 use crate::visits::tls::Refusal;
 
-/// A statement on an unused connection is preceded by a look whether the server has closed it, from
-/// this age on.
+/// A connection unused for this long is checked before the next statement.
 const STALE_AFTER: Duration = Duration::from_millis(500);
 
-/// Time for each step of making a connection. Longer than a loaded server takes, and short enough
-/// that a lane soon tries anew, perhaps at another address.
+/// Time for each step of making a connection. A loaded server takes less, and a lane soon tries
+/// anew, perhaps at another address.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time to tell a server that a statement is given up.
@@ -30,15 +28,16 @@ const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 // How soon the server finds that this process has vanished (PostgreSQL manual, "Client Connection
 // Defaults").
-const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; \
-     SET default_transaction_isolation = 'read committed'";
+const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 3; \
+     SET tcp_keepalives_count = 3; SET default_transaction_isolation = 'read committed'";
 
 /// Where the session is, and whether visits can be written there. Works in the schema where
 /// `acessos` is, wherever the search path finds it, so that all is in one place. That path may have
 /// a schema that strangers create in: every operator here and in the statements of a session is one
 /// of exactly these types, which `pg_catalog` has and which comes first.
 const PLACE: &str = "SELECT pg_backend_pid(), \
-     quote_ident(coalesce((SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
+     quote_ident(coalesce((SELECT nspname FROM pg_class c \
+                             JOIN pg_namespace n ON n.oid = relnamespace \
                             WHERE c.oid = to_regclass('acessos')::oid), current_schema())::text), \
      pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
 
@@ -506,9 +505,10 @@ impl Session {
     pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
         let schema = &self.schema;
         let script = format!(
-            "BEGIN; SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
-             SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], 0::bigint, 1::bigint, \
-                 '{{}}'::bigint[], '{{}}'::bigint[]); ROLLBACK"
+            "BEGIN; \
+             SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
+             SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
+                 0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[]); ROLLBACK"
         );
         Ok(self.client.batch_execute(&script).await?)
     }

@@ -1,5 +1,4 @@
-//! A writer: one lane's identity in the log, with the running totals that its next entry carries
-//! on.
+//! A writer: one lane's identity in the log, with the running totals for its next entry.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -9,7 +8,7 @@ use crate::visits::history::Step;
 /// A lane's place in `visitas_log`.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
-    /// A random number, so that no two writers that ever were have the same one.
+    /// Random: no two writers ever share one.
     pub(super) id: i64,
     /// The number of its next entry.
     pub(super) number: i64,
@@ -23,10 +22,10 @@ pub(super) struct Writer {
 pub(super) struct Entry {
     pub(super) writer: i64,
     pub(super) number: i64,
-    /// The writer's running total in the entry before this one.
+    /// The writer's running total in the previous entry.
     pub(super) before: i64,
     pub(super) visits: i64,
-    /// The minute the writer is in with this batch, in seconds since 1970.
+    /// The writer's current minute with this batch, in seconds since 1970.
     pub(super) minute: i64,
     pub(super) minute_visits: i64,
     /// Minutes that are over for this writer, and its visits in them.
@@ -45,7 +44,7 @@ impl Writer {
         }
     }
 
-    /// The entry that these arrivals make next; without any it changes no number.
+    /// The next entry, for these arrivals; without arrivals it changes no number.
     pub(super) fn entry(&self, arrivals: &[SystemTime]) -> Entry {
         let (minute, minute_visits) = (self.minute, self.minute_visits);
         let visits = arrivals.len() as i64;
@@ -73,8 +72,7 @@ impl Writer {
         for arrival in arrivals {
             *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
         }
-        // A clock that was set back must not reopen a minute for each visit: the latest stays the
-        // current one.
+        // The latest minute stays current: a clock that was set back must not reopen one per visit.
         let (minute, minute_visits) = minutes.pop_last().unwrap_or((minute, minute_visits));
         let (past, past_visits) = minutes.into_iter().unzip();
         Entry {

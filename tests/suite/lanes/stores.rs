@@ -1,0 +1,255 @@
+//! Stores that fail at planned calls, and note what must not happen.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use visitas::visits::counter::{CountError, Counter};
+use visitas::visits::history::Bucket;
+use visitas::visits::ledger::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
+
+use super::DEADLINE;
+
+/// The fault of one call of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A commit fails with a transient error, other calls with a refusal.
+    Transient,
+    Rejected,
+    Idle,
+    /// The connection breaks. The next opening tells whether the batch was committed, unless it
+    /// was forgotten.
+    Broken {
+        committed: bool,
+        forgotten: bool,
+    },
+    /// As `Broken`, but later than any deadline.
+    TimedOut {
+        committed: bool,
+    },
+}
+
+pub(super) const FAULTS: [Fault; 9] = [
+    Fault::Transient,
+    Fault::Rejected,
+    Fault::Idle,
+    Fault::Broken {
+        committed: true,
+        forgotten: false,
+    },
+    Fault::Broken {
+        committed: false,
+        forgotten: false,
+    },
+    Fault::Broken {
+        committed: true,
+        forgotten: true,
+    },
+    Fault::Broken {
+        committed: false,
+        forgotten: true,
+    },
+    Fault::TimedOut { committed: true },
+    Fault::TimedOut { committed: false },
+];
+
+/// What the stores hold.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) rows: HashSet<SystemTime>,
+    /// Each lane's last committed batch: its number, and the rows up to it.
+    pub(super) batches: HashMap<usize, (u64, u64)>,
+    pub(super) lanes: usize,
+    pub(super) ledger_calls: usize,
+    pub(super) ledger_plan: BTreeMap<usize, Fault>,
+    pub(super) counted: u64,
+    pub(super) counter_calls: usize,
+    /// Calls that fail, and whether their increment is executed first.
+    pub(super) counter_plan: BTreeMap<usize, bool>,
+    /// Violations.
+    pub(super) wrong: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Shared(pub(super) Arc<Mutex<World>>);
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault of the next call of the ledger.
+    fn next_fault(&self) -> Option<Fault> {
+        let mut world = self.lock();
+        world.ledger_calls += 1;
+        let call = world.ledger_calls;
+        world.ledger_plan.get(&call).copied()
+    }
+}
+
+pub(super) struct FakeLedger {
+    world: Shared,
+    lane: usize,
+    connected: bool,
+    /// The last batch that this lane has resolved.
+    batch: u64,
+    forgotten: bool,
+}
+
+impl FakeLedger {
+    pub(super) fn new(world: &Shared) -> Self {
+        let lane = world.lock().lanes;
+        world.lock().lanes += 1;
+        FakeLedger {
+            world: world.clone(),
+            lane,
+            connected: false,
+            batch: 0,
+            forgotten: false,
+        }
+    }
+
+    fn carry_out(&self, arrivals: &[SystemTime]) -> u64 {
+        let mut world = self.world.lock();
+        for arrival in arrivals {
+            if !world.rows.insert(*arrival) {
+                world
+                    .wrong
+                    .push(format!("the row of {arrival:?} is there twice"));
+            }
+        }
+        let total = world.rows.len() as u64;
+        world.batches.insert(self.lane, (self.batch + 1, total));
+        total
+    }
+
+    /// The result of a call. `carry_out` is its effect, where it has one.
+    fn call(&mut self, carry_out: impl FnOnce(&Self) -> u64) -> Result<u64, CommitError> {
+        if !self.connected {
+            return Err(CommitError::Idle("not connected".to_owned()));
+        }
+        let reason = || "planned".to_owned();
+        match self.world.next_fault() {
+            None => Ok(carry_out(self)),
+            Some(Fault::Transient) => Err(CommitError::Transient(reason())),
+            Some(Fault::Rejected) => Err(CommitError::Rejected(reason())),
+            Some(Fault::Idle) => {
+                self.connected = false;
+                Err(CommitError::Idle(reason()))
+            }
+            Some(Fault::Broken {
+                committed,
+                forgotten,
+            }) => {
+                self.connected = false;
+                self.forgotten = forgotten;
+                if committed {
+                    carry_out(self);
+                }
+                Err(CommitError::InDoubt(reason()))
+            }
+            Some(Fault::TimedOut { committed }) => {
+                self.connected = false;
+                if committed {
+                    carry_out(self);
+                }
+                thread::sleep(DEADLINE + DEADLINE / 2);
+                Err(CommitError::TimedOut(reason()))
+            }
+        }
+    }
+}
+
+impl Ledger for FakeLedger {
+    fn open(&mut self) -> Result<LastBatch, OpenError> {
+        self.connected = false;
+        if self.world.next_fault().is_some() {
+            return Err(OpenError::Transient("planned".to_owned()));
+        }
+        self.connected = true;
+        let (batch, total) = self
+            .world
+            .lock()
+            .batches
+            .get(&self.lane)
+            .copied()
+            .unwrap_or_default();
+        let before = std::mem::replace(&mut self.batch, batch);
+        Ok(
+            match (std::mem::take(&mut self.forgotten), batch > before) {
+                (true, _) => LastBatch::Unknown,
+                (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
+                (false, false) => LastBatch::NotCommitted,
+            },
+        )
+    }
+
+    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
+        let total = self.call(|ledger| ledger.carry_out(arrivals))?;
+        self.batch += 1;
+        Ok(Totals { total, pruned: 0 })
+    }
+
+    fn peek(&mut self) -> Result<Totals, CommitError> {
+        let total = self.call(|ledger| ledger.world.lock().rows.len() as u64)?;
+        Ok(Totals { total, pruned: 0 })
+    }
+
+    fn history(&mut self, _now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
+        Ok(Vec::new())
+    }
+
+    fn maintain(&mut self) {}
+
+    fn close(&mut self) {
+        self.connected = false;
+    }
+}
+
+pub(super) struct FakeCounter(pub(super) Shared);
+
+impl Counter for FakeCounter {
+    fn open(&mut self) -> Result<(), OpenError> {
+        let mut world = self.0.lock();
+        world.counter_calls += 1;
+        let call = world.counter_calls;
+        if world.counter_plan.contains_key(&call) {
+            Err(OpenError::Transient("planned".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn add(&mut self, visits: u64) -> Result<i64, CountError> {
+        let mut world = self.0.lock();
+        world.counter_calls += 1;
+        let call = world.counter_calls;
+        let fault = world.counter_plan.get(&call).copied();
+        if fault.unwrap_or(true) {
+            world.counted += visits;
+        }
+        if world.counted > world.rows.len() as u64 {
+            let wrong = format!("{} counted of {} rows", world.counted, world.rows.len());
+            world.wrong.push(wrong);
+        }
+        if fault.is_some() {
+            Err(CountError::Unknown("planned".to_owned()))
+        } else {
+            Ok(world.counted.cast_signed())
+        }
+    }
+
+    fn read(&mut self) -> Result<i64, CountError> {
+        Ok(self.0.lock().counted.cast_signed())
+    }
+}
+
+/// Deletes nothing.
+pub(super) struct NoPruner;
+
+impl Pruner for NoPruner {
+    fn prune(&mut self, _keep: Duration) -> Result<bool, String> {
+        Ok(false)
+    }
+}
