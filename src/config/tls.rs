@@ -23,7 +23,7 @@ pub(super) const PARAMETERS: &[&str] = &[
 
 /// The file of roots that other programs use too.
 const ROOTS: &str = "SSL_CERT_FILE";
-const NONE_BUILT_IN: &str = "what asks for no TLS: this program was built without it";
+const NONE_BUILT_IN: &str = "no TLS: this program was built without it";
 
 /// One setting, from the address or from its own variable.
 struct Word {
@@ -388,7 +388,7 @@ fn redis_tls(
         ));
     }
     if wanted != RedisTls::Off && !tls::AVAILABLE {
-        return Err(error(variable, "what asks for TLS", NONE_BUILT_IN));
+        return Err(error(variable, "with TLS", NONE_BUILT_IN));
     }
     Ok(wanted)
 }
