@@ -381,11 +381,7 @@ fn redis_tls(
         None => ("REDIS_URL", of_url),
     };
     if wanted != RedisTls::Off && matches!(address, ConnectionAddr::Unix(_)) {
-        return Err(error(
-            variable,
-            "what asks for TLS",
-            "off with a Unix socket",
-        ));
+        return Err(error(variable, "with TLS", "a Unix socket without TLS"));
     }
     if wanted != RedisTls::Off && !tls::AVAILABLE {
         return Err(error(variable, "with TLS", NONE_BUILT_IN));
