@@ -77,7 +77,7 @@ impl Capacity {
         let mapped = procfs::read("maps").lines().count();
         let (addresses, memory) = (memory::addresses_left(), memory::cgroup_limit());
         let memory = memory.map(|limit| limit - KEPT_BYTES.min(limit / 4));
-        let found = Capacity::within(
+        let (connections, refusals, bound) = within(
             asked,
             &[
                 (
@@ -107,39 +107,34 @@ impl Capacity {
             .into_iter()
             .chain(memory.map(|left| left / 4));
         Capacity {
+            connections,
+            refusals,
+            bound,
             held_bytes: held.min().unwrap_or(MOST_HELD).min(MOST_HELD),
             scarce_addresses: addresses.is_some(),
-            ..found
         }
     }
+}
 
-    /// `bounds` are the connections, refused ones included, that each allows; `None`: any number.
-    fn within(asked: usize, bounds: &[(Bound, Option<usize>)]) -> Capacity {
-        let allowed = bounds
-            .iter()
-            .filter_map(|(bound, most)| most.map(|most| (most, *bound)));
-        match allowed.min_by_key(|(most, _)| *most) {
-            Some((most, bound)) if most < asked.saturating_add(MAX_REFUSALS) => {
-                let refusals = (most / REFUSED_SHARE)
-                    .max(most.saturating_sub(asked))
-                    .min(MAX_REFUSALS);
-                let connections = (most - refusals).min(asked);
-                Capacity {
-                    connections,
-                    refusals,
-                    bound: (connections < asked).then_some(bound),
-                    held_bytes: MOST_HELD,
-                    scarce_addresses: false,
-                }
-            }
-            _ => Capacity {
-                connections: asked,
-                refusals: MAX_REFUSALS,
-                bound: None,
-                held_bytes: MOST_HELD,
-                scarce_addresses: false,
-            },
+/// Connections, refusals and the tightest bound. `bounds` are the connections, refused ones
+/// included, that each allows; `None`: any number.
+fn within(asked: usize, bounds: &[(Bound, Option<usize>)]) -> (usize, usize, Option<Bound>) {
+    let allowed = bounds
+        .iter()
+        .filter_map(|(bound, most)| most.map(|most| (most, *bound)));
+    match allowed.min_by_key(|(most, _)| *most) {
+        Some((most, bound)) if most < asked.saturating_add(MAX_REFUSALS) => {
+            let refusals = (most / REFUSED_SHARE)
+                .max(most.saturating_sub(asked))
+                .min(MAX_REFUSALS);
+            let connections = (most - refusals).min(asked);
+            (
+                connections,
+                refusals,
+                (connections < asked).then_some(bound),
+            )
         }
+        _ => (asked, MAX_REFUSALS, None),
     }
 }
 
@@ -155,44 +150,41 @@ fn raise_open_files() -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn within(asked: usize, descriptors: usize, mappings: usize) -> (usize, usize, Option<Bound>) {
+    fn bounded(asked: usize, descriptors: usize, mappings: usize) -> (usize, usize, Option<Bound>) {
         let bounds = [
             (Bound::Descriptors, Some(descriptors)),
             (Bound::Mappings, Some(mappings)),
             (Bound::Memory, None),
         ];
-        let found = Capacity::within(asked, &bounds);
-        assert!(
-            found.connections + found.refusals <= descriptors.min(mappings),
-            "{found:?}"
-        );
-        (found.connections, found.refusals, found.bound)
+        let found = within(asked, &bounds);
+        assert!(found.0 + found.1 <= descriptors.min(mappings), "{found:?}");
+        found
     }
 
     #[test]
     fn what_is_asked_for_is_there_where_the_system_has_it() {
-        assert_eq!(within(16_384, 20_000, 30_000), (16_384, 256, None));
-        assert_eq!(within(16_384, 16_640, 30_000), (16_384, 256, None));
-        assert_eq!(within(3, 20_000, 30_000), (3, 256, None));
+        assert_eq!(bounded(16_384, 20_000, 30_000), (16_384, 256, None));
+        assert_eq!(bounded(16_384, 16_640, 30_000), (16_384, 256, None));
+        assert_eq!(bounded(3, 20_000, 30_000), (3, 256, None));
     }
 
     #[test]
     fn the_tightest_bound_is_kept_and_named() {
         assert_eq!(
-            within(100_000, 20_000, 30_000),
+            bounded(100_000, 20_000, 30_000),
             (19_744, 256, Some(Bound::Descriptors))
         );
         assert_eq!(
-            within(100_000, 1_000_000, 31_000),
+            bounded(100_000, 1_000_000, 31_000),
             (30_744, 256, Some(Bound::Mappings))
         );
         assert_eq!(
-            within(16_384, 24, 30_000),
+            bounded(16_384, 24, 30_000),
             (21, 3, Some(Bound::Descriptors))
         );
-        assert_eq!(within(10, 24, 30_000), (10, 14, None));
-        assert_eq!(within(20, 24, 30_000), (20, 4, None));
-        assert_eq!(within(16_384, 0, 30_000), (0, 0, Some(Bound::Descriptors)));
+        assert_eq!(bounded(10, 24, 30_000), (10, 14, None));
+        assert_eq!(bounded(20, 24, 30_000), (20, 4, None));
+        assert_eq!(bounded(16_384, 0, 30_000), (0, 0, Some(Bound::Descriptors)));
     }
 
     #[test]
@@ -202,10 +194,7 @@ mod tests {
             (Bound::Mappings, None),
             (Bound::Memory, None),
         ];
-        assert_eq!(
-            Capacity::within(1_000_000, &unbounded).connections,
-            1_000_000
-        );
+        assert_eq!(within(1_000_000, &unbounded).0, 1_000_000);
     }
 
     #[test]

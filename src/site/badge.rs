@@ -4,15 +4,25 @@ use std::fmt::Write as _;
 
 use super::negotiation::Format;
 use super::refusal::refuse;
-use super::routes::{self, BadgeRequest};
 use super::text::{escape_xml, json_string};
-use super::{Session, Site};
+use super::{Session, Site, fields};
 use crate::http::{Answer, Answered, Status};
 
 /// Characters of a label.
 const MAX_LABEL: usize = 40;
 /// Seconds for which other pages and their proxies may keep a badge.
-pub(super) const FRESH_S: u32 = 60;
+const FRESH_S: u32 = 60;
+
+#[derive(Debug, Clone)]
+pub struct BadgeRequest {
+    pub(super) badge: Badge,
+    /// As JSON for shields.io.
+    pub(super) json: bool,
+    /// If-None-Match: the entity tags that the client has (RFC 9110, section 13.1.2).
+    pub(super) if_none_match: String,
+    /// If-Match: the entity tags of which the badge must have one (section 13.1.1).
+    pub(super) if_match: Option<String>,
+}
 
 /// The colours of shields.io.
 const NAMED: &[(&str, u32)] = &[
@@ -123,26 +133,40 @@ impl Site {
         };
         let BadgeRequest { badge, json, .. } = request;
         let tag = badge.tag(total);
-        let fields = routes::badge_fields(*json, &tag);
+        let header = header_fields(*json, &tag);
         let names = |listed: &str| listed == "*" || listed == tag;
         if let Some(tags) = &request.if_match
             && !tags.split(',').map(str::trim).any(names)
         {
-            return answer.send(Status::PreconditionFailed, &fields, b"");
+            return answer.send(Status::PreconditionFailed, &header, b"");
         }
         // The weak comparison: `W/` plays no part in it.
         let names_weakly = |listed: &str| names(listed) || listed.strip_prefix("W/") == Some(&tag);
         let mut tags = request.if_none_match.split(',').map(str::trim);
         if tags.any(names_weakly) {
-            return answer.send_head(Status::NotModified, &fields);
+            return answer.send_head(Status::NotModified, &header);
         }
         let body = if *json {
             badge.json(total)
         } else {
             badge.svg(total)
         };
-        answer.send(Status::Ok, &fields, body.as_bytes())
+        answer.send(Status::Ok, &header, body.as_bytes())
     }
+}
+
+/// The header fields of a badge with that entity tag.
+fn header_fields(json: bool, tag: &str) -> String {
+    let kind = if json {
+        "application/json"
+    } else {
+        "image/svg+xml"
+    };
+    format!(
+        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{}",
+        FRESH_S,
+        fields::CORS
+    )
 }
 
 /// A name, or three or six hexadecimal digits, with or without a `#`.

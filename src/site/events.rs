@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::chart::name;
 use super::negotiation::Format;
 use super::refusal::refuse;
-use super::{Session, Site, routes, write_count};
+use super::{Session, Site, fields, write_count};
 use crate::http::{Answer, Answered, Feed, Service};
 use crate::visits::history::{History, Step};
 use crate::visits::{Count, Refused, StoreState};
@@ -103,7 +103,7 @@ impl Site {
             return refuse(Refused::Closing, Format::Json, answer);
         }
         let first = RETRY.to_owned() + &self.message(session);
-        answer.follow(routes::EVENTS_FIELDS, first.as_bytes(), &self.events.feed)
+        answer.follow(fields::EVENTS, first.as_bytes(), &self.events.feed)
     }
 
     fn message(&self, session: &Session) -> String {

@@ -8,7 +8,7 @@ use super::chart::name;
 use super::negotiation::Format;
 use super::refusal::refuse;
 use super::text::utc;
-use super::{Site, routes};
+use super::{Site, fields};
 use crate::http::{Answer, Answered, Status};
 use crate::visits::Waiter;
 use crate::visits::history::{History, Step};
@@ -28,12 +28,12 @@ impl Site {
             Ok(history) => history,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
-        let (fields, body) = if csv {
-            (routes::HISTORY_CSV_FIELDS, self::csv(&history, step))
+        let (header, body) = if csv {
+            (fields::HISTORY_CSV, self::csv(&history, step))
         } else {
-            (routes::HISTORY_JSON_FIELDS, json(&history, step))
+            (fields::HISTORY_JSON, json(&history, step))
         };
-        answer.send(Status::Ok, fields, body.as_bytes())
+        answer.send(Status::Ok, header, body.as_bytes())
     }
 }
 

@@ -1,4 +1,4 @@
-// Follows the numbers and the charts over /events. The page is whole without it.
+// Follows the numbers and the charts over /events. The page works without it.
 'use strict';
 (() => {
   const PITCH = 10, HEIGHT = 100, HIGHEST = 96, LOWEST = 2; // as chart.rs draws
@@ -10,7 +10,8 @@
     const answer = await fetch('/history?by=' + name);
     if (!answer.ok) return;
     const { step_seconds, points } = await answer.json();
-    charts[name] = { step: step_seconds, start: Date.parse(points[0].start) / 1000, visits: points.map(p => p.visits) };
+    const start = Date.parse(points[0].start) / 1000;
+    charts[name] = { step: step_seconds, start, visits: points.map(p => p.visits) };
     draw(name);
   };
 
@@ -19,14 +20,16 @@
     const [year, month, day] = full.slice(0, 10).split('-');
     const date = root.lang === 'en' ? full.slice(0, 10) : `${day}/${month}/${year}`;
     element.dateTime = full.slice(0, 19) + 'Z';
-    element.textContent = [name !== 'minute' && date, name !== 'day' && full.slice(11, 16)].filter(Boolean).join(' ') + zone;
+    const words = [name !== 'minute' && date, name !== 'day' && full.slice(11, 16)];
+    element.textContent = words.filter(Boolean).join(' ') + zone;
   };
 
   const draw = name => {
     const { step, start, visits } = charts[name], figure = byId(name);
     if (!figure) return;
     const most = Math.max(...visits);
-    const bar = (n, i) => n && `M${i * PITCH + PITCH / 2} ${HEIGHT - Math.max(LOWEST, Math.floor(n * HIGHEST / most))}V${HEIGHT}`;
+    const height = n => Math.max(LOWEST, Math.floor(n * HIGHEST / most));
+    const bar = (n, i) => n && `M${i * PITCH + PITCH / 2} ${HEIGHT - height(n)}V${HEIGHT}`;
     figure.querySelector('path').setAttribute('d', visits.map(bar).filter(Boolean).join(''));
     figure.querySelector('.sum').textContent = shown(visits.reduce((sum, n) => sum + n, 0));
     figure.querySelector('.most').textContent = shown(most);
@@ -70,13 +73,13 @@
       if (up) Object.keys({ minute: 0, hour: 0, day: 0 }).forEach(load);
     }
     if (!data) return;
-    const told = JSON.parse(data);
-    state('ledger-state', told.ledger);
-    state('counter-state', told.counter);
-    if (told.total === undefined) return;
-    number('total', told.total);
-    number('cache', told.cache);
-    for (const name of ['minute', 'hour', 'day']) if (told[name]) follow(name, told[name]);
+    const event = JSON.parse(data);
+    state('ledger-state', event.ledger);
+    state('counter-state', event.counter);
+    if (event.total === undefined) return;
+    number('total', event.total);
+    number('cache', event.cache);
+    for (const name of ['minute', 'hour', 'day']) if (event[name]) follow(name, event[name]);
   };
 
   const listen = tell => {
@@ -87,7 +90,8 @@
     return events;
   };
 
-  // A browser has six connections to a server, and each stream takes one: the tab that has the lock listens for all.
+  // A browser has six connections to a server, and each stream takes one: the tab with the lock
+  // listens for all.
   if (navigator.locks) {
     const tabs = new BroadcastChannel('visitas');
     let last = null;
@@ -95,11 +99,11 @@
     tabs.postMessage('hello');
     navigator.locks.request('visitas', () => {
       tabs.onmessage = ({ data }) => data === 'hello' && last && tabs.postMessage(last);
-      listen(told => { last = { ...last, ...told }; show(told); tabs.postMessage(told); });
+      listen(event => { last = { ...last, ...event }; show(event); tabs.postMessage(event); });
       return new Promise(() => {});
     });
   } else {
-    // Without locks (a page that did not come over TLS) only a tab that is seen listens.
+    // Without locks (a page without TLS) only a visible tab listens.
     let events = null;
     const seen = () => {
       events?.close();

@@ -4,6 +4,7 @@
 mod badge;
 mod chart;
 mod events;
+mod fields;
 mod history;
 mod measures;
 mod metrics;
@@ -170,17 +171,17 @@ impl Site {
                 let mut body = String::with_capacity(64);
                 write_count(&mut body, count);
                 body.push('}');
-                answer.send(Status::Ok, routes::VISIT_JSON_FIELDS, body.as_bytes())
+                answer.send(Status::Ok, fields::VISIT_JSON, body.as_bytes())
             }
             Format::Html => {
                 let reading = self.recent_reading(&session.waiter);
-                let fields = self.page.fields(language);
+                let header = self.page.fields(language);
                 self.page.render(
                     language,
                     count,
                     reading,
                     || self.visits.last_history(),
-                    |body| answer.send(Status::Ok, fields, body),
+                    |body| answer.send(Status::Ok, header, body),
                 )
             }
         }
@@ -203,11 +204,11 @@ impl Site {
         if !self.is_ready() {
             return refuse(Refused::LedgerDown, format, answer);
         }
-        let fields = match format {
-            Format::Json => routes::VISIT_JSON_FIELDS,
+        let header = match format {
+            Format::Json => fields::VISIT_JSON,
             Format::Html => self.page.fields(language),
         };
-        answer.send_head(Status::Ok, fields)
+        answer.send_head(Status::Ok, header)
     }
 
     fn stats(&self, session: &Session, answer: Answer<'_>) -> Answered {
@@ -230,7 +231,7 @@ impl Site {
             self.started.elapsed().as_secs(),
             env!("CARGO_PKG_VERSION"),
         );
-        answer.send(Status::Ok, routes::JSON_FIELDS, body.as_bytes())
+        answer.send(Status::Ok, fields::JSON, body.as_bytes())
     }
 
     fn readyz(&self, verbose: bool, answer: Answer<'_>) -> Answered {
@@ -253,7 +254,7 @@ impl Site {
             (Status::ServiceUnavailable, "not ready\n")
         };
         body.push_str(line);
-        answer.send(status, routes::TEXT_FIELDS, body.as_bytes())
+        answer.send(status, fields::TEXT, body.as_bytes())
     }
 }
 
@@ -285,16 +286,16 @@ impl Service for Site {
             Task::Prefetch => fixed(routes::PREFETCH, answer),
             Task::Head(format, language) => self.head(format, language, answer),
             Task::Stats => self.stats(session, answer),
-            Task::Livez => answer.send(Status::Ok, routes::TEXT_FIELDS, b"ok\n"),
+            Task::Livez => answer.send(Status::Ok, fields::TEXT, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = self.metrics();
-                answer.send(Status::Ok, routes::METRICS_FIELDS, body.as_bytes())
+                answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
             Task::History { step, csv } => self.history(&session.waiter, step, csv, answer),
             Task::Events => self.follow_events(session, answer),
             Task::Badge(request) => self.badge(session, &request, answer),
-            Task::Preflight => answer.send_head(Status::NoContent, routes::PREFLIGHT_FIELDS),
+            Task::Preflight => answer.send_head(Status::NoContent, fields::PREFLIGHT),
             Task::Fixed(response) => fixed(response, answer),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::fields;
 use super::negotiation::Format;
-use super::routes;
 use crate::http::{Answer, Answered, Status};
 use crate::visits::Refused;
 
@@ -47,9 +47,9 @@ fn decline(
             format!("{{\"error\":\"{sentence} Please try again.\"}}"),
         ),
     };
-    let fields = format!(
+    let header = format!(
         "Content-Type: {kind}\r\nCache-Control: no-store\r\nRetry-After: {retry_after_s}\r\n{}",
-        routes::CORS
+        fields::CORS
     );
-    answer.send(status, &fields, body.as_bytes())
+    answer.send(status, &header, body.as_bytes())
 }

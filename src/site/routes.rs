@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::badge::{self, Badge};
+use super::badge::{Badge, BadgeRequest};
 use super::negotiation::{Format, Language, format, language, prefers_csv};
-use super::{history, page, query};
+use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::history::Step;
 
@@ -56,17 +56,6 @@ impl Task {
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct BadgeRequest {
-    pub(super) badge: Badge,
-    /// As JSON for shields.io.
-    pub(super) json: bool,
-    /// If-None-Match: the entity tags that the client has (RFC 9110, section 13.1.2).
-    pub(super) if_none_match: String,
-    /// If-Match: the entity tags of which the badge must have one (section 13.1.1).
-    pub(super) if_match: Option<String>,
-}
-
 /// An answer known in advance.
 #[derive(Debug, Clone, Copy)]
 pub struct Fixed {
@@ -75,95 +64,27 @@ pub struct Fixed {
     pub(super) body: &'static [u8],
 }
 
-macro_rules! fields {
-    ($kind:literal, $cache:literal $(, $more:expr)*) => {
-        concat!(
-            "Content-Type: ", $kind, "\r\n",
-            "Cache-Control: ", $cache, "\r\n",
-            $($more, "\r\n"),*
-        )
-    };
-}
-
-/// Lets scripts of other pages read an answer: nothing is secret, and no route reads credentials.
-macro_rules! cors {
-    () => {
-        "Access-Control-Allow-Origin: *"
-    };
-}
-pub(super) const CORS: &str = concat!(cors!(), "\r\n");
-
-pub(super) const TEXT_FIELDS: &str = fields!("text/plain; charset=utf-8", "no-store");
-pub(super) const JSON_FIELDS: &str = fields!("application/json", "no-store", cors!());
-pub(super) const VISIT_JSON_FIELDS: &str = fields!(
-    "application/json",
-    "no-store",
-    cors!(),
-    "Vary: Accept, Accept-Language"
-);
-pub(super) const HISTORY_JSON_FIELDS: &str =
-    fields!("application/json", "no-store", cors!(), "Vary: Accept");
-pub(super) const HISTORY_CSV_FIELDS: &str = fields!(
-    "text/csv; charset=utf-8; header=present",
-    "no-store",
-    cors!(),
-    "Vary: Accept"
-);
-// Without this a proxy may buffer the messages.
-pub(super) const EVENTS_FIELDS: &str = fields!(
-    "text/event-stream",
-    "no-store",
-    cors!(),
-    "X-Accel-Buffering: no"
-);
-pub(super) const PREFLIGHT_FIELDS: &str = concat!(
-    cors!(),
-    "\r\nAccess-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: *\r\n",
-    "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\n",
-    "Vary: Access-Control-Request-Method\r\n"
-);
-pub(super) const METRICS_FIELDS: &str =
-    fields!("text/plain; version=0.0.4; charset=utf-8", "no-store");
-const ICON_FIELDS: &str = fields!("image/svg+xml", "public, max-age=86400");
-const CACHED_TEXT_FIELDS: &str = fields!("text/plain; charset=utf-8", "public, max-age=86400");
-// The version is in the address, so a file never changes.
-const STYLE_FIELDS: &str = fields!(
-    "text/css; charset=utf-8",
-    "public, max-age=31536000, immutable"
-);
-const SCRIPT_FIELDS: &str = fields!(
-    "text/javascript; charset=utf-8",
-    "public, max-age=31536000, immutable"
-);
-const REFUSAL_FIELDS: &str = fields!("text/plain; charset=utf-8", "no-store", cors!());
-const NOT_ALLOWED_FIELDS: &str = fields!(
-    "text/plain; charset=utf-8",
-    "no-store",
-    cors!(),
-    "Allow: GET, HEAD"
-);
-
 const ICON: &[u8] = include_bytes!("favicon.svg");
 
 const NOT_FOUND: Fixed = Fixed {
     status: Status::NotFound,
-    fields: REFUSAL_FIELDS,
+    fields: fields::REFUSAL,
     body: b"There is nothing here.\n",
 };
 const BAD_STEP: Fixed = Fixed {
     status: Status::BadRequest,
-    fields: HISTORY_JSON_FIELDS,
+    fields: fields::HISTORY_JSON,
     body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
         ask for ?by= one of these.\"}",
 };
 const NOT_ALLOWED: Fixed = Fixed {
     status: Status::MethodNotAllowed,
-    fields: NOT_ALLOWED_FIELDS,
+    fields: fields::NOT_ALLOWED,
     body: b"Only GET and HEAD are allowed here.\n",
 };
 pub(super) const PREFETCH: Fixed = Fixed {
     status: Status::ServiceUnavailable,
-    fields: REFUSAL_FIELDS,
+    fields: fields::REFUSAL,
     body: b"A prefetch is no visit, so it was neither counted nor answered.\n",
 };
 /// `OPTIONS *`: about the server as a whole (RFC 9110, section 9.3.7).
@@ -174,23 +95,23 @@ const OPTIONS: Fixed = Fixed {
 };
 const FAVICON: Fixed = Fixed {
     status: Status::Ok,
-    fields: ICON_FIELDS,
+    fields: fields::ICON,
     body: ICON,
 };
 const ROBOTS: Fixed = Fixed {
     status: Status::Ok,
-    fields: CACHED_TEXT_FIELDS,
+    fields: fields::CACHED_TEXT,
     body: b"User-agent: *\nDisallow: /\n",
 };
 
 const STYLE: Fixed = Fixed {
     status: Status::Ok,
-    fields: STYLE_FIELDS,
+    fields: fields::STYLE,
     body: page::STYLE.as_bytes(),
 };
 const SCRIPT: Fixed = Fixed {
     status: Status::Ok,
-    fields: SCRIPT_FIELDS,
+    fields: fields::SCRIPT,
     body: page::SCRIPT.as_bytes(),
 };
 
@@ -268,19 +189,6 @@ fn badge(request: &Request<'_>, json: bool) -> Task {
         if_none_match: tags("if-none-match"),
         if_match,
     }))
-}
-
-/// The header fields of a badge with that entity tag.
-pub(super) fn badge_fields(json: bool, tag: &str) -> String {
-    let kind = if json {
-        "application/json"
-    } else {
-        "image/svg+xml"
-    };
-    format!(
-        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{CORS}",
-        badge::FRESH_S
-    )
 }
 
 fn visit(request: &Request<'_>, client: IpAddr) -> Task {

@@ -17,11 +17,17 @@ pub trait Counter: Send {
     /// When the counter cannot be reached or written.
     fn open(&mut self) -> Result<(), OpenError>;
 
-    /// Adds `visits` and returns the sum.
+    /// Sends an increment by `visits`; [`Counter::answer`] is the next call.
     ///
     /// # Errors
-    /// Only [`Counter::open`] may follow.
-    fn add(&mut self, visits: u64) -> Result<i64, CountError>;
+    /// See [`CountError`]. After an error only [`Counter::open`] may follow, here and below.
+    fn add(&mut self, visits: u64) -> Result<(), CountError>;
+
+    /// Waits for the number that the increment led to.
+    ///
+    /// # Errors
+    /// [`CountError::Unknown`].
+    fn answer(&mut self) -> Result<i64, CountError>;
 
     /// # Errors
     /// As [`Counter::add`]; nothing is added.

@@ -19,6 +19,8 @@ type Client = Box<dyn Counter>;
 pub(super) struct Counting {
     lane: usize,
     client: Option<Client>,
+    /// When the increment in flight was sent.
+    sent: Option<Instant>,
     connected: Receiver<Client>,
     lost: Sender<(Client, Disconnect, String)>,
     store: Arc<Store>,
@@ -46,6 +48,7 @@ pub(super) fn counting(
         Counting {
             lane,
             client: None,
+            sent: None,
             connected,
             lost: lose,
             store: same_store,
@@ -62,51 +65,61 @@ pub(super) fn counting(
 }
 
 impl Counting {
-    /// Adds committed visits and returns the counter; `None` where it did not count them, or may
+    /// Sends the increment for committed visits; [`Counting::receive`] is next.
+    pub(super) fn send(&mut self, visits: usize) {
+        let Some(client) = self.client() else { return };
+        match client.add(visits as u64) {
+            Ok(()) => self.sent = Some(Instant::now()),
+            Err(error) => self.lose(error),
+        }
+    }
+
+    /// The counter with the increment for these visits; `None` where it did not count them, or may
     /// not have.
-    pub(super) fn count(&mut self, visits: usize) -> Option<i64> {
-        let number = self.number_after(visits);
+    pub(super) fn receive(&mut self, visits: usize) -> Option<i64> {
+        let sent = self.sent.take();
+        let number = sent.and_then(|sent| match self.client.as_mut()?.answer() {
+            Ok(number) => {
+                self.store.worked(self.lane);
+                let took = sent.elapsed().as_secs_f64();
+                self.stats.increment_seconds.observe(took);
+                Some(number)
+            }
+            Err(error) => {
+                self.lose(error);
+                None
+            }
+        });
         if number.is_none() {
             add(&self.stats.uncounted, visits);
         }
         number
     }
 
-    fn number_after(&mut self, visits: usize) -> Option<i64> {
-        self.client = self
+    /// The counter as it stands; `None` while it is down.
+    pub(super) fn read(&mut self) -> Option<i64> {
+        let number = self.client()?.read();
+        number.map_err(|error| self.lose(error)).ok()
+    }
+
+    fn client(&mut self) -> Option<&mut Client> {
+        if self.client.is_none() {
+            self.client = self.connected.try_recv().ok();
+        }
+        self.client.as_mut()
+    }
+
+    fn lose(&mut self, error: CountError) {
+        let (how, reason) = match error {
+            CountError::NotSent(reason) => (Disconnect::Idle, reason),
+            CountError::Unknown(reason) => (Disconnect::MidCommand, reason),
+        };
+        // The reconnector ends only after this side.
+        let lost = self
             .client
             .take()
-            .or_else(|| self.connected.try_recv().ok());
-        let client = self.client.as_mut()?;
-        let began = Instant::now();
-        let result = if visits == 0 {
-            client.read()
-        } else {
-            client.add(visits as u64)
-        };
-        match result {
-            Ok(number) => {
-                if visits > 0 {
-                    self.store.worked(self.lane);
-                    let took = began.elapsed().as_secs_f64();
-                    self.stats.increment_seconds.observe(took);
-                }
-                Some(number)
-            }
-            Err(error) => {
-                let (how, reason) = match error {
-                    CountError::NotSent(reason) => (Disconnect::Idle, reason),
-                    CountError::Unknown(reason) => (Disconnect::MidCommand, reason),
-                };
-                // The reconnector outlives this side.
-                let lost = self
-                    .client
-                    .take()
-                    .map(|client| self.lost.send((client, how, reason)));
-                debug_assert!(lost.is_some_and(|sent| sent.is_ok()));
-                None
-            }
-        }
+            .map(|client| self.lost.send((client, how, reason)));
+        debug_assert!(lost.is_some_and(|sent| sent.is_ok()));
     }
 }
 

@@ -2,6 +2,7 @@
 //! and answers it.
 
 mod batch;
+mod completion;
 mod counting;
 mod delivery;
 mod queue;
@@ -20,7 +21,8 @@ use super::store::{Disconnect, State, Store};
 use super::{Event, Refused};
 use batch::Batch;
 pub(super) use batch::{Ask, Ticket};
-use counting::{Counting, counting};
+use completion::Completion;
+use counting::counting;
 use delivery::Outcome;
 use queue::Next;
 pub(super) use queue::{Admission, Queue};
@@ -109,7 +111,7 @@ pub(super) fn start(
         number,
         shared: Arc::clone(shared),
         ledger,
-        counting,
+        completion: Completion::new(number, Arc::clone(shared), counting),
     };
     thread::Builder::new()
         .name(format!("lane-{number}"))
@@ -134,7 +136,7 @@ struct Lane {
     number: usize,
     shared: Arc<Shared>,
     ledger: Box<dyn Ledger>,
-    counting: Counting,
+    completion: Completion,
 }
 
 impl Lane {
@@ -190,13 +192,20 @@ impl Lane {
     fn serve(&mut self) {
         let mut after_batch = false;
         loop {
-            match self.queue().next(after_batch) {
+            if self.completion.comes_first() {
+                self.completion.finish();
+            }
+            let wait = !self.completion.is_due();
+            match self.queue().next(after_batch, wait) {
+                Next::Nothing => self.completion.finish(),
                 Next::End => return,
                 Next::Probe => self.probe(),
                 Next::History(batch) => self.settle(batch),
                 Next::Batch(batch) => {
                     self.settle(batch);
-                    self.ledger.maintain();
+                    let completion = &mut self.completion;
+                    let mut finish = || completion.finish();
+                    self.ledger.maintain(Some(&mut finish));
                     after_batch = true;
                     continue;
                 }
@@ -237,7 +246,10 @@ impl Lane {
         for tries in 1.. {
             let visits = batch.arrivals().count();
             let began = Instant::now();
-            let (how, reason) = match self.perform(&batch) {
+            let performed = self.perform(&batch);
+            // Where it was not finished meanwhile.
+            self.completion.finish();
+            let (how, reason) = match performed {
                 Ok(totals) => return self.committed(&batch, visits, totals, began),
                 Err(CommitError::Transient(_)) if tries < MAX_TRIES => {
                     match self.queue().in_time(&batch) {
@@ -291,7 +303,11 @@ impl Lane {
     fn perform(&mut self, batch: &Batch) -> Result<Totals, CommitError> {
         let arrivals: Vec<SystemTime> = batch.arrivals().collect();
         if !arrivals.is_empty() {
-            return self.ledger.commit(&arrivals);
+            let is_due = self.completion.is_due();
+            let mut finish = || self.completion.finish();
+            return self
+                .ledger
+                .commit(&arrivals, is_due.then_some(&mut finish as _));
         }
         if batch.any(Ask::Peek) {
             return self.ledger.peek();
@@ -302,20 +318,13 @@ impl Lane {
         Ok(Totals::default())
     }
 
-    /// The batch is committed: counts it, then answers it.
+    /// The batch is committed: to be counted, then answered.
     fn committed(&mut self, batch: &Arc<Batch>, visits: usize, totals: Totals, began: Instant) {
         if visits > 0 {
             self.shared.stats.committed(visits, began.elapsed());
             self.shared.ledger.worked(self.number);
         }
-        let counts = visits > 0 || batch.any(Ask::Peek);
-        let cache = if counts {
-            self.counting.count(visits)
-        } else {
-            None
-        };
-        self.queue()
-            .finish(batch, Outcome::Counted { totals, cache });
+        self.completion.begin(batch, visits, totals);
     }
 
     /// The connection is lost. A confirmed one is replaced at once, in one try, while visits queue.

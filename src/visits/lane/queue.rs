@@ -42,6 +42,8 @@ pub(super) enum Next {
     /// Read the history for those who wait for it, perhaps nobody.
     History(Arc<Batch>),
     Probe,
+    /// Nothing waits.
+    Nothing,
     /// The queue is closed and nothing waits.
     End,
 }
@@ -135,9 +137,9 @@ impl Queue {
         }
     }
 
-    /// Waits until there is something to do. A returned batch is in flight until [`Queue::finish`]
+    /// What to do next; with `wait` not before there is something. A returned batch is in flight until [`Queue::finish`]
     /// or [`Queue::put_back`]. After a batch the history comes next, however many visits wait.
-    pub(super) fn next(&self, after_batch: bool) -> Next {
+    pub(super) fn next(&self, after_batch: bool, wait: bool) -> Next {
         let mut state = self.lock();
         loop {
             let history = state.refresh || !state.readers.is_empty();
@@ -150,6 +152,9 @@ impl Queue {
             if !state.waiting.is_empty() {
                 let tickets = state.take_waiting();
                 return Next::Batch(state.begin(tickets));
+            }
+            if !wait {
+                return Next::Nothing;
             }
             if state.closed {
                 return Next::End;

@@ -18,6 +18,10 @@ use super::diagnose::Check;
 use super::history::Bucket;
 use crate::logging;
 
+/// What a lane does beside a call that takes long. Called at most once; `None` where there
+/// is nothing to do.
+pub type Meanwhile<'a> = Option<&'a mut dyn FnMut()>;
+
 /// One lane's client of the ledger. Its calls block the lane's thread, each within its own
 /// deadline.
 ///
@@ -36,13 +40,18 @@ pub trait Ledger: Send {
         None
     }
 
-    /// Commits one row per arrival, all or none, as durably as the ledger promises.
+    /// Commits one row per arrival, all or none, as durably as the ledger promises. Calls
+    /// `meanwhile` once the batch is sent, so that the wait for the ledger can be used.
     ///
     /// # Errors
     /// The batch may be there after [`CommitError::InDoubt`] and [`CommitError::TimedOut`]; after
     /// all others it is not and never will be. After these two and [`CommitError::Idle`] only
     /// [`Ledger::open`] may follow.
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError>;
+    fn commit(
+        &mut self,
+        arrivals: &[SystemTime],
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Totals, CommitError>;
 
     /// The totals, without a new row.
     ///
@@ -56,9 +65,9 @@ pub trait Ledger: Send {
     /// As [`Ledger::peek`].
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError>;
 
-    /// Cleans up after the batches so far, for a few milliseconds at most. Called after the answers
-    /// of each batch; mostly there is nothing to do.
-    fn maintain(&mut self);
+    /// Cleans up after the batches so far, for a few milliseconds at most. Called after each batch;
+    /// mostly there is nothing to do, and `meanwhile` is not called.
+    fn maintain(&mut self, meanwhile: Meanwhile<'_>);
 
     /// Closes the ledger as far as it can be reached.
     fn close(&mut self);

@@ -52,7 +52,7 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         ledger_name: "the ledger",
         counter_name: "the counter",
         ledger: Box::new(move || Box::new(FakeLedger::new(&for_ledger))),
-        counter: Box::new(move || Box::new(FakeCounter(for_counter.clone()))),
+        counter: Box::new(move || Box::new(FakeCounter::new(for_counter.clone()))),
         pruner: Box::new(|| Box::new(NoPruner)),
     };
     let visits = Arc::new(Visits::start(&options, &stores, |_| ()).expect("threads"));

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use visitas::visits::counter::{CountError, Counter};
 use visitas::visits::history::Bucket;
-use visitas::visits::ledger::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
+use visitas::visits::ledger::{
+    CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Totals,
+};
 
 use super::DEADLINE;
 
@@ -185,8 +187,22 @@ impl Ledger for FakeLedger {
         )
     }
 
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
-        let total = self.call(|ledger| ledger.carry_out(arrivals))?;
+    fn commit(
+        &mut self,
+        arrivals: &[SystemTime],
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Totals, CommitError> {
+        // A store may call it before, after, or never.
+        let (mut before, mut after) = (None, None);
+        match self.batch % 3 {
+            0 => before = meanwhile,
+            1 => after = meanwhile,
+            _ => {}
+        }
+        before.iter_mut().for_each(|meanwhile| meanwhile());
+        let total = self.call(|ledger| ledger.carry_out(arrivals));
+        after.iter_mut().for_each(|meanwhile| meanwhile());
+        let total = total?;
         self.batch += 1;
         Ok(Totals { total, pruned: 0 })
     }
@@ -200,18 +216,30 @@ impl Ledger for FakeLedger {
         Ok(Vec::new())
     }
 
-    fn maintain(&mut self) {}
+    fn maintain(&mut self, _meanwhile: Meanwhile<'_>) {}
 
     fn close(&mut self) {
         self.connected = false;
     }
 }
 
-pub(super) struct FakeCounter(pub(super) Shared);
+pub(super) struct FakeCounter {
+    shared: Shared,
+    answer: Option<i64>,
+}
+
+impl FakeCounter {
+    pub(super) fn new(shared: Shared) -> Self {
+        FakeCounter {
+            shared,
+            answer: None,
+        }
+    }
+}
 
 impl Counter for FakeCounter {
     fn open(&mut self) -> Result<(), OpenError> {
-        let mut world = self.0.lock();
+        let mut world = self.shared.lock();
         world.counter_calls += 1;
         let call = world.counter_calls;
         if world.counter_plan.contains_key(&call) {
@@ -221,8 +249,8 @@ impl Counter for FakeCounter {
         }
     }
 
-    fn add(&mut self, visits: u64) -> Result<i64, CountError> {
-        let mut world = self.0.lock();
+    fn add(&mut self, visits: u64) -> Result<(), CountError> {
+        let mut world = self.shared.lock();
         world.counter_calls += 1;
         let call = world.counter_calls;
         let fault = world.counter_plan.get(&call).copied();
@@ -233,15 +261,17 @@ impl Counter for FakeCounter {
             let wrong = format!("{} counted of {} rows", world.counted, world.rows.len());
             world.wrong.push(wrong);
         }
-        if fault.is_some() {
-            Err(CountError::Unknown("planned".to_owned()))
-        } else {
-            Ok(world.counted.cast_signed())
-        }
+        self.answer = fault.is_none().then_some(world.counted.cast_signed());
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<i64, CountError> {
+        let unknown = CountError::Unknown("planned".to_owned());
+        self.answer.take().ok_or(unknown)
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
-        Ok(self.0.lock().counted.cast_signed())
+        Ok(self.shared.lock().counted.cast_signed())
     }
 }
 

@@ -99,10 +99,20 @@ impl Connection {
         command: &Cmd,
         deadline: Instant,
     ) -> RedisResult<T> {
+        self.send(command, deadline)?;
+        self.receive()
+    }
+
+    /// The first half of [`Connection::ask`]; the second is [`Connection::receive`].
+    pub(super) fn send(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<()> {
         let wire = self.wire.get_mut();
         wire.set_deadline(deadline);
         wire.write_all(&command.get_packed_command())?;
-        wire.flush()?;
+        Ok(wire.flush()?)
+    }
+
+    /// Reads the answer to the command that was sent last, by its deadline.
+    pub(super) fn receive<T: FromRedisValue>(&mut self) -> RedisResult<T> {
         Ok(T::from_redis_value(reply::read(&mut self.wire)?)?)
     }
 

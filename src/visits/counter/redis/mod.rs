@@ -194,8 +194,27 @@ impl Counter for Redis {
         Ok(())
     }
 
-    fn add(&mut self, visits: u64) -> Result<i64, CountError> {
-        self.ask(&increment(visits))
+    fn add(&mut self, visits: u64) -> Result<(), CountError> {
+        let deadline = Instant::now() + self.timeout;
+        let not_sent = |error: RedisError| CountError::NotSent(Redis::in_words(&error));
+        let mut connection = self.fresh(deadline).map_err(not_sent)?;
+        connection
+            .send(&increment(visits), deadline)
+            .map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<i64, CountError> {
+        let unknown = |reason| CountError::Unknown(reason);
+        let connection = self.connection.take();
+        let mut connection = connection.ok_or_else(|| unknown("not connected".to_owned()))?;
+        let number = connection
+            .receive()
+            .map_err(|error| unknown(Redis::in_words(&error)))?;
+        self.connection = Some(connection);
+        self.used = Instant::now();
+        Ok(number)
     }
 
     fn read(&mut self) -> Result<i64, CountError> {

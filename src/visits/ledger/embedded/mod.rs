@@ -16,7 +16,7 @@ use redb::{
     StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
-use super::{CommitError, LastBatch, Ledger, OpenError, Pruner, Totals};
+use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Totals};
 use crate::visits::history::Bucket;
 use buffered::BufferedFile;
 pub use count::recount;
@@ -283,7 +283,15 @@ impl Ledger for Embedded {
         })
     }
 
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
+    fn commit(
+        &mut self,
+        arrivals: &[SystemTime],
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Totals, CommitError> {
+        // The write occupies this thread.
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let Some(database) = self.database.clone() else {
             return Err(CommitError::Idle("not open".to_owned()));
         };
@@ -310,7 +318,7 @@ impl Ledger for Embedded {
         self.read(|database| history::read(database, now))
     }
 
-    fn maintain(&mut self) {}
+    fn maintain(&mut self, _meanwhile: Meanwhile<'_>) {}
 
     fn close(&mut self) {
         self.database = None;

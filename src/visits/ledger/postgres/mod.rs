@@ -29,20 +29,23 @@ mod session;
 mod table;
 mod writer;
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::error::Severity;
 
-use super::{CommitError, LastBatch, Ledger, OpenError, Totals};
+use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Totals};
 use crate::visits::history::{Bucket, Step};
 pub use address::{Address, Encryption};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
 pub use prune::PostgresPruner;
-use session::{Failure, STEP_TIMEOUT, Session, limited};
+use session::{Committed, Failure, STEP_TIMEOUT, Session, limited};
 use writer::Writer;
 
 /// Entries that a lane leaves in the log, for a person who looks for a cause.
@@ -83,6 +86,8 @@ struct Upkeep {
     /// The writer's first entry that was not dropped.
     kept_from: i64,
     unfolded: bool,
+    /// See [`Committed::alone`].
+    alone: bool,
     minute: i64,
     last: Instant,
 }
@@ -93,6 +98,7 @@ impl Postgres {
         let upkeep = Upkeep {
             kept_from: 0,
             unfolded: false,
+            alone: false,
             minute: 0,
             last: Instant::now(),
         };
@@ -213,17 +219,24 @@ impl Ledger for Postgres {
         self.session.as_ref().map(|session| session.schema.as_str())
     }
 
-    fn commit(&mut self, arrivals: &[SystemTime]) -> Result<Totals, CommitError> {
+    fn commit(
+        &mut self,
+        arrivals: &[SystemTime],
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Totals, CommitError> {
         let Some(writer) = &self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
-        let entry = writer.entry(arrivals);
+        let (entry, alone) = (writer.entry(arrivals), self.upkeep.alone);
         let result = self.call(self.deadline, async |session| {
-            session.commit(&entry, arrivals).await
+            beside(session.commit(&entry, arrivals, alone), meanwhile).await
         });
         match &result {
-            Ok((_, unfolded)) => {
+            Ok(Committed {
+                unfolded, alone, ..
+            }) => {
                 self.upkeep.unfolded = *unfolded;
+                self.upkeep.alone = *alone;
                 self.writer
                     .iter_mut()
                     .for_each(|writer| writer.advance(&entry));
@@ -232,7 +245,7 @@ impl Ledger for Postgres {
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
             Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
         }
-        result.map(|(totals, _)| totals)
+        result.map(|committed| committed.totals)
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
@@ -244,7 +257,7 @@ impl Ledger for Postgres {
         self.call(self.deadline, async |session| session.history(since).await)
     }
 
-    fn maintain(&mut self) {
+    fn maintain(&mut self, meanwhile: Meanwhile<'_>) {
         let Some(Writer {
             id, number, minute, ..
         }) = self.writer
@@ -256,6 +269,7 @@ impl Ledger for Postgres {
             unfolded,
             last,
             minute: before,
+            ..
         } = self.upkeep;
         self.upkeep.minute = minute;
         let drop_to = number - ENTRIES_KEPT;
@@ -268,7 +282,7 @@ impl Ledger for Postgres {
         }
         let (from, to) = (kept_from, drop_to.max(kept_from));
         match self.call(MAINTENANCE_TIMEOUT, async |session| {
-            session.maintain(id, from, to).await
+            beside(session.maintain(id, from, to), meanwhile).await
         }) {
             Ok(()) => {
                 self.upkeep = Upkeep {
@@ -276,6 +290,7 @@ impl Ledger for Postgres {
                     unfolded: false,
                     minute,
                     last: Instant::now(),
+                    alone: self.upkeep.alone,
                 }
             }
             // The next batch finds out what is wrong with the connection.
@@ -299,6 +314,22 @@ impl Ledger for Postgres {
 fn random_number() -> i64 {
     // The standard library seeds its hashers at random.
     (RandomState::new().hash_one("writer") >> 1).cast_signed()
+}
+
+/// Runs `meanwhile` while the server works on a statement.
+async fn beside<T>(statement: impl Future<Output = T>, meanwhile: Meanwhile<'_>) -> T {
+    let mut statement = pin!(statement);
+    if let Some(meanwhile) = meanwhile {
+        // The first poll hands the statement to the connection's task, which writes it when this
+        // one yields.
+        let first = poll_fn(|context| Poll::Ready(statement.as_mut().poll(context))).await;
+        if let Poll::Ready(result) = first {
+            return result;
+        }
+        tokio::task::yield_now().await;
+        meanwhile();
+    }
+    statement.await
 }
 
 /// What a failed statement means for its batch.

@@ -215,7 +215,19 @@ const COMMIT_TYPES: &[Type] = &[
     Type::INT8,
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
+    Type::BOOL,
 ];
+
+/// What a commit says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Committed {
+    pub(super) totals: Totals,
+    /// Changes wait to be folded.
+    pub(super) unfolded: bool,
+    /// There is no other writer, and no change: the next commit need only look whether it is so
+    /// still.
+    pub(super) alone: bool,
+}
 
 /// The last warning that came with an answer.
 #[derive(Debug, Default)]
@@ -345,7 +357,7 @@ impl Session {
             client.batch_execute(SETTINGS).await?;
         }
         let commit = Call {
-            text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8)"),
+            text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
             types: COMMIT_TYPES,
             prepared: None,
         };
@@ -389,13 +401,13 @@ impl Session {
         !self.client.is_closed()
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction. Gives the totals
-    /// with them, and whether changes wait to be folded.
+    /// One row for each arrival and the writer's next entry, in one transaction.
     pub(super) async fn commit(
         &mut self,
         entry: &Entry,
         arrivals: &[SystemTime],
-    ) -> Result<(Totals, bool), Failure> {
+        alone: bool,
+    ) -> Result<Committed, Failure> {
         let Entry {
             writer,
             number,
@@ -406,7 +418,7 @@ impl Session {
             past_visits,
             ..
         } = entry;
-        let params: [&(dyn ToSql + Sync); 8] = [
+        let params: [&(dyn ToSql + Sync); 9] = [
             writer,
             number,
             before,
@@ -415,12 +427,17 @@ impl Session {
             minute_visits,
             past,
             past_visits,
+            &alone,
         ];
         self.warning.take();
         let row = self.commit.run(&self.client, &params).await?;
         self.settled()?;
         match row.try_get::<_, Vec<i64>>(0)?[..] {
-            [total, pruned, unfolded] => Ok((counts(total, pruned), unfolded != 0)),
+            [total, pruned, unfolded, alone] => Ok(Committed {
+                totals: counts(total, pruned),
+                unfolded: unfolded != 0,
+                alone: alone != 0,
+            }),
             _ => Err(Failure::NoRow),
         }
     }
@@ -508,7 +525,7 @@ impl Session {
             "BEGIN; \
              SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
-                 0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[]); ROLLBACK"
+                 0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true); ROLLBACK"
         );
         Ok(self.client.batch_execute(&script).await?)
     }
