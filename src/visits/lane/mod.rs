@@ -309,6 +309,7 @@ impl Lane {
                 .ledger
                 .commit(&arrivals, is_due.then_some(&mut finish as _));
         }
+        self.completion.finish();
         if batch.any(Ask::Peek) {
             return self.ledger.peek();
         }
