@@ -81,7 +81,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     work.add_argument("--writers", **count, help="N other writers insert during the load")
     work.add_argument("--idle", **count, help="not measured yet: N more connections, idle")
     work.add_argument("--pooler", **flag, help="not measured yet: PgBouncer in transaction mode")
-    work.add_argument("--tls", **flag, help="not measured yet: TLS to PostgreSQL")
+    work.add_argument("--tls", **flag, help="TLS to PostgreSQL and Redis")
     what = parser.add_argument_group("what is measured")
     what.add_argument("--quick", **flag, help="3 minutes after the builds: wrk, few servers")
     what.add_argument("--only", **names, help="these servers")
@@ -94,8 +94,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     o = parser.parse_args(arguments)
     o.workload = Workload(**{name: getattr(o, name) for name in Workload.__dataclass_fields__})
-    if o.idle or o.pooler or o.tls:
-        parser.error("--idle, --pooler and --tls are not measured yet")
+    if o.idle or o.pooler:
+        parser.error("--idle and --pooler are not measured yet")
     o.pairs = bool(o.baseline or o.processes or o.alone or (str(o.workload) and not o.only))
     short, everyone = o.quick or o.pairs, ["visitas", *PEERS, "visitas-livez", *FRONTS]
     o.only = o.only or (["visitas"] if o.pairs else QUICK if o.quick else everyone)
@@ -235,7 +235,9 @@ def cpu_seconds(pid: int) -> float:
 
 # ---- The stores
 class Stores:
-    """A private PostgreSQL and Redis on free ports of the loopback address."""
+    """A private PostgreSQL and Redis on free ports of the loopback address, also with TLS."""
+
+    drop_root: list[str] = []
 
     @contextlib.contextmanager
     def running(self):
@@ -244,11 +246,23 @@ class Stores:
             folder = tempfile.TemporaryDirectory(prefix="visitas-bench.", dir="/var/tmp")
             self.folder = Path(held.enter_context(folder))
             self.postgres_port, self.redis_port = free_port(), free_port()
+            self.redis_tls_port = free_port()
+            if os.getuid() == 0:  # PostgreSQL refuses to run as root.
+                shutil.chown(self.folder, "postgres")
+                self.drop_root = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            # A certificate that nobody vouches for: what is measured is not its verification.
+            certificate = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=bench"]
+            certificate += ["-pkeyopt", "ec_paramgen_curve:P-256", "-out", "tls.crt", "-keyout", "tls.key"]
+            command = [*self.drop_root, *certificate]
+            subprocess.run(command, check=True, cwd=self.folder, stderr=subprocess.DEVNULL)
             self.postgres = held.enter_context(self._postgres())
             # No snapshots, which would land in some loads and not in others.
             redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)]
             redis += ["--save", "", "--dir", str(self.folder)]
-            self.redis = held.enter_context(process(redis, "redis"))
+            redis += ["--tls-port", str(self.redis_tls_port), "--tls-auth-clients", "no"]
+            redis += ["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"]
+            redis += ["--tls-ca-cert-file", "tls.crt"]
+            self.redis = held.enter_context(process(redis, "redis", cwd=self.folder))
             wait_for("PostgreSQL", lambda: self.sql("SELECT 1", "postgres"), self.postgres)
             wait_for("Redis", self.increments, self.redis)
             self.sql("CREATE ROLE user_app LOGIN PASSWORD 'bench'", "postgres")
@@ -258,15 +272,15 @@ class Stores:
         on_path = Path(shutil.which("initdb") or ".").parent
         newest = max(Path("/usr/lib/postgresql").glob("*/bin"), default=on_path)
         self.bin = Path(os.environ.get("PG_BIN", newest))
-        data, drop_root = self.folder / "data", []
-        if os.getuid() == 0:  # PostgreSQL refuses to run as root.
-            shutil.chown(self.folder, "postgres")
-            drop_root = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        data, drop_root = self.folder / "data", self.drop_root
         init = [*drop_root, self.bin / "initdb", f"--pgdata={data}", "--username=postgres"]
         init += ["--locale=C.UTF-8", "--auth-local=trust", "--auth-host=scram-sha-256"]
         subprocess.run(init, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
         command = [*drop_root, self.bin / "postgres", "-D", data, "-k", self.folder]
         command += ["-h", "127.0.0.1", "-p", str(self.postgres_port)]
+        for name, file in ("ssl_cert_file", "tls.crt"), ("ssl_key_file", "tls.key"):
+            command += ["-c", f"{name}={self.folder / file}"]
+        command += ["-c", "ssl=on"]
         command += ["-N", "300"]  # connections: some peers take one per request
         return process(command, "postgres", signal.SIGINT, cwd=self.folder)
 
@@ -338,6 +352,11 @@ class Server:
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         env |= dict.fromkeys(("HOST", "DB_HOST", "REDIS_HOST"), "127.0.0.1") | {"BUILT": "1"}
         ports = {"DB_PORT": self.stores.postgres_port, "REDIS_PORT": self.stores.redis_port}
+        if self.contender.workload.tls:
+            ports["REDIS_PORT"] = self.stores.redis_tls_port
+            env |= {"DB_SSLMODE": "require", "REDIS_TLS": "insecure"}
+        else:
+            env |= {"DB_SSLMODE": "disable", "REDIS_TLS": "off"}
         env |= {name: str(port) for name, port in ports.items()}
         env |= {"DB_NAME": self.database, "DB_USER": "user_app", "DB_PASSWORD": "bench"}
         name = self.contender.name

@@ -1,7 +1,9 @@
 //! The environment, read and validated once.
 
+mod parameters;
 mod reader;
 mod stores;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -70,6 +72,22 @@ pub const VARIABLES: &[Variable] = &[
         "unset",
         "instead of the DB_* ones: postgres://user:password@host:port/name, or key=value",
     ),
+    variable(
+        "DB_SSLMODE",
+        "prefer",
+        "TLS to PostgreSQL: disable, allow, prefer, require, verify-ca, verify-full",
+    ),
+    variable(
+        "DB_SSLROOTCERT",
+        "unset",
+        "file of the roots that vouch for PostgreSQL, or system for public ones",
+    ),
+    variable(
+        "DB_SSLCERT",
+        "unset",
+        "file of the client certificate for PostgreSQL",
+    ),
+    variable("DB_SSLKEY", "unset", "file of its key"),
     variable("REDIS_HOST", "unset: in-process counter", "Redis host"),
     with_default("REDIS_PORT", "6379", "Redis port"),
     variable("REDIS_USER", "unset: Redis' own", "Redis user"),
@@ -77,7 +95,28 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "REDIS_URL",
         "unset",
-        "instead of the REDIS_* ones: redis://user:password@host:port/number",
+        "instead of the REDIS_* ones: redis://user:password@host:port/number, rediss:// with TLS",
+    ),
+    variable(
+        "REDIS_TLS",
+        "off",
+        "TLS to Redis: off, on, or insecure (nothing verified)",
+    ),
+    variable(
+        "REDIS_CA_FILE",
+        "unset: public roots",
+        "file of the roots that vouch for Redis",
+    ),
+    variable(
+        "REDIS_CERT_FILE",
+        "unset",
+        "file of the client certificate for Redis",
+    ),
+    variable("REDIS_KEY_FILE", "unset", "file of its key"),
+    variable(
+        "SSL_CERT_FILE",
+        "unset: built in",
+        "file of public roots, instead of those of Mozilla",
     ),
     variable("DB_PASSWORD_FILE", "unset", "file to read DB_PASSWORD from"),
     variable(
@@ -370,10 +409,10 @@ mod tests {
             ("DATABASE_URL", "host=h password=s3cret nonsense=1"),
             (
                 "DATABASE_URL",
-                "postgres://user:s3cret@host/db?sslmode=require",
+                "postgres://user:s3cret@host/db?sslmode=nonsense",
             ),
             ("REDIS_URL", "redis://:s3cret@host:notaport"),
-            ("REDIS_URL", "rediss://:s3cret@host"),
+            ("REDIS_URL", "rediss://:s3cret@host#nonsense"),
             ("REDIS_URL", "s3cret"),
         ] {
             let error = with(&[(name, value)])

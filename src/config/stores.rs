@@ -4,10 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 
 use super::ConfigError;
-use super::reader::{Reader, error, printable};
+use super::parameters::take;
+use super::reader::{Reader, error, printable, quoted};
+use super::tls::{self, RedisTls};
+use crate::visits::counter::RedisAddress;
+use crate::visits::ledger::PostgresAddress;
 
 /// Where the rows live. Its `Display` is safe to print: it has no password.
 #[derive(Debug, Clone)]
@@ -18,7 +22,7 @@ pub enum LedgerPlace {
         folder: PathBuf,
     },
     /// A PostgreSQL database.
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Box<PostgresAddress>),
 }
 
 /// Where the counter lives. Its `Display` is safe to print: it has no password.
@@ -27,14 +31,15 @@ pub enum CounterPlace {
     /// In this process: it starts at 0, as a Redis without persistence does.
     InProcess,
     /// A Redis server.
-    Redis(Box<redis::ConnectionInfo>),
+    Redis(Box<RedisAddress>),
 }
 
 impl fmt::Display for LedgerPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&printable(&match self {
             LedgerPlace::Embedded { folder } => format!("embedded in {}", folder.display()),
-            LedgerPlace::Postgres(config) => {
+            LedgerPlace::Postgres(address) => {
+                let config = &address.config;
                 format!(
                     "postgres at {}/{}",
                     hosts(config),
@@ -75,10 +80,10 @@ impl fmt::Display for CounterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CounterPlace::InProcess => f.write_str("in process"),
-            CounterPlace::Redis(info) => f.write_str(&printable(&format!(
+            CounterPlace::Redis(address) => f.write_str(&printable(&format!(
                 "redis at {}/{}",
-                info.addr(),
-                info.redis_settings().db()
+                address.info.addr(),
+                address.info.redis_settings().db()
             ))),
         }
     }
@@ -91,7 +96,7 @@ const REDIS_ADDRESS: &str = "redis://user:password@host:port/number";
 
 pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     if let Some(url) = env.secret("DATABASE_URL", "DATABASE_URL_FILE")? {
-        return postgres_from_url(&url);
+        return postgres_from_url(env, &url);
     }
     let password = env.secret("DB_PASSWORD", "DB_PASSWORD_FILE")?;
     let port = env.whole("DB_PORT", 1..=u16::MAX)?;
@@ -103,6 +108,10 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
             "DB_PASSWORD",
             "DB_PASSWORD_FILE",
             "DB_NAME",
+            "DB_SSLMODE",
+            "DB_SSLROOTCERT",
+            "DB_SSLCERT",
+            "DB_SSLKEY",
         ];
         no_parts(
             env,
@@ -119,10 +128,44 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     if let Some(password) = password {
         config.password(password);
     }
-    Ok(LedgerPlace::Postgres(Box::new(config)))
+    postgres_place(env, config, &[])
 }
 
-fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
+/// The place, with the encryption that its address and the variables beside it ask for.
+fn postgres_place(
+    env: &Reader<'_>,
+    mut config: tokio_postgres::Config,
+    taken: &[(&'static str, String)],
+) -> Result<LedgerPlace, ConfigError> {
+    let tls = tls::postgres(env, taken)?;
+    config.channel_binding(tls.channel_binding);
+    Ok(LedgerPlace::Postgres(Box::new(PostgresAddress {
+        config,
+        encryption: tls.encryption,
+        direct: tls.direct,
+    })))
+}
+
+/// Parameters that change nothing here, with the words that say so; others ask for something that
+/// visitas does not have. Visits go to a server that takes writes, whatever its address says, and a
+/// pooler is recognised without `pgbouncer`, which some providers put into theirs.
+const NO_OTHERS: &[(&str, &[&str], &str)] = &[
+    (
+        "target_session_attrs",
+        &["any", "read-write", "primary"],
+        "any, read-write or primary: visits are written, so a standby is passed over anyway",
+    ),
+    (
+        "gssencmode",
+        &["disable", "prefer"],
+        "disable or prefer: there is no GSSAPI here",
+    ),
+    ("sslcompression", &["0"], "0: compressed TLS is not safe"),
+    ("sslsni", &["1"], "1: the name is always sent"),
+    ("pgbouncer", &["true", "false"], "true or false"),
+];
+
+fn postgres_from_url(env: &Reader<'_>, url: &str) -> Result<LedgerPlace, ConfigError> {
     let refuse = |why: &str, takes: &str| {
         Err(error(
             "DATABASE_URL",
@@ -130,61 +173,33 @@ fn postgres_from_url(url: &str) -> Result<LedgerPlace, ConfigError> {
             takes,
         ))
     };
-    let url = match session_attrs(url) {
-        Ok(url) => url,
-        Err(word) => {
-            let takes = "any, read-write or primary: visits need a server that takes writes";
-            return refuse(&format!("target_session_attrs={word}"), takes);
+    let names: Vec<&'static str> = NO_OTHERS
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain(tls::PARAMETERS.iter().copied())
+        .collect();
+    let taken = take(url, &names);
+    for (name, text) in &taken.values {
+        let known = NO_OTHERS.iter().find(|(known, ..)| known == name);
+        if let Some((_, words, takes)) = known
+            && !words.contains(&text.as_str())
+        {
+            return refuse(&format!("{name}={}", quoted(text)), takes);
         }
-    };
+    }
     // The library's own reason may repeat a part of the value, so it is not shown.
-    let Ok(config) = url.parse::<tokio_postgres::Config>() else {
+    let Ok(config) = taken.address.parse::<tokio_postgres::Config>() else {
         return refuse("not such an address", POSTGRES_ADDRESS);
     };
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return refuse("it names no host", POSTGRES_ADDRESS);
     }
-    if config.get_ssl_mode() == SslMode::Require {
-        return refuse(
-            "sslmode=require",
-            "an address without TLS: this binary has none built in",
-        );
-    }
-    Ok(LedgerPlace::Postgres(Box::new(config)))
-}
-
-/// The address without `target_session_attrs`, of which the library knows three of libpq's six
-/// words (PostgreSQL manual, "Connection Strings"). Whatever it says, visits go to a server that
-/// takes writes.
-///
-/// # Errors
-/// The word, where it asks for a server that takes none.
-fn session_attrs(url: &str) -> Result<String, String> {
-    const NAME: &str = "target_session_attrs";
-    let Some(at) = url.find(NAME) else {
-        return Ok(url.to_owned());
-    };
-    let after = url[at + NAME.len()..].trim_start();
-    let Some(value) = after.strip_prefix('=') else {
-        return Ok(url.to_owned());
-    };
-    let value = value.trim_start();
-    let quoted = value.trim_start_matches('\'');
-    let end = quoted
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-        .unwrap_or(quoted.len());
-    let word = &quoted[..end];
-    if !["any", "read-write", "primary"].contains(&word) {
-        return Err(word.to_owned());
-    }
-    let rest = quoted[end..].trim_start_matches('\'');
-    // `any` is the default, so the setting can stay in its place.
-    Ok(format!("{}{NAME}=any{rest}", &url[..at]))
+    postgres_place(env, config, &taken.values)
 }
 
 pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
     if let Some(url) = env.secret("REDIS_URL", "REDIS_URL_FILE")? {
-        return redis_from_url(&url);
+        return redis_from_url(env, &url);
     }
     let password = env.secret("REDIS_PASSWORD", "REDIS_PASSWORD_FILE")?;
     let port = env.whole("REDIS_PORT", 1..=u16::MAX)?;
@@ -195,6 +210,10 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
             "REDIS_USER",
             "REDIS_PASSWORD",
             "REDIS_PASSWORD_FILE",
+            "REDIS_TLS",
+            "REDIS_CA_FILE",
+            "REDIS_CERT_FILE",
+            "REDIS_KEY_FILE",
         ];
         let takes = "a Redis host; without one the counter is in this process, so unset the others";
         no_parts(env, "REDIS_HOST", &parts, takes)?;
@@ -215,9 +234,16 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
     if let Some(password) = password {
         login = login.set_password(password);
     }
-    Ok(CounterPlace::Redis(Box::new(
-        info.set_redis_settings(login),
-    )))
+    redis_place(env, info.set_redis_settings(login), RedisTls::Off)
+}
+
+fn redis_place(
+    env: &Reader<'_>,
+    info: redis::ConnectionInfo,
+    of_url: RedisTls,
+) -> Result<CounterPlace, ConfigError> {
+    let tls = tls::redis(env, info.addr(), of_url)?;
+    Ok(CounterPlace::Redis(Box::new(RedisAddress { info, tls })))
 }
 
 /// Parts of an address without a host: the host is most likely lost, and another store would be
@@ -246,20 +272,13 @@ fn no_parts(
     }
 }
 
-fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
+fn redis_from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_one_of = |schemes: &[&str]| {
         schemes
             .iter()
             .any(|known| scheme.eq_ignore_ascii_case(known))
     };
-    if is_one_of(&["rediss", "valkeys"]) {
-        return Err(error(
-            "REDIS_URL",
-            hidden(url),
-            "an address without TLS (redis://): this binary has none built in",
-        ));
-    }
     if scheme.to_ascii_lowercase().contains("sentinel") {
         return Err(error(
             "REDIS_URL",
@@ -270,9 +289,19 @@ fn redis_from_url(url: &str) -> Result<CounterPlace, ConfigError> {
     }
     // The library would parse any other scheme before it refuses it, and a host in http: or file:
     // by the rules for international names, which are not built in.
-    let known = is_one_of(&["redis", "valkey", "redis+unix", "valkey+unix", "unix"]);
-    match known.then(|| url.into_connection_info()) {
-        Some(Ok(info)) => Ok(CounterPlace::Redis(Box::new(info))),
+    let known = is_one_of(&[
+        "redis",
+        "rediss",
+        "valkey",
+        "valkeys",
+        "redis+unix",
+        "valkey+unix",
+        "unix",
+    ]);
+    let (address, of_url) = tls::of_redis_url(url);
+    let is_whole = of_url == RedisTls::Off || !address.contains('#');
+    match (known && is_whole).then(|| address.into_connection_info()) {
+        Some(Ok(info)) => redis_place(env, info, of_url),
         _ => Err(error(
             "REDIS_URL",
             format!("{} (not such an address)", hidden(url)),

@@ -10,6 +10,7 @@
 //! lane     tickets, queue, waiters, commit, delivery
 //! store    a store's connections: one state machine, backoff, health, name look-ups
 //! ledger   where rows live: the contract; PostgreSQL; one file
+//! tls      encrypted connections to both stores
 //! counter  the counter: Redis, or this process
 //! history  visits by minute, hour and day
 //! ```
@@ -21,6 +22,7 @@ mod lane;
 pub mod ledger;
 mod stats;
 mod store;
+pub mod tls;
 mod visit;
 
 use std::fmt;

@@ -13,6 +13,14 @@
     missing_docs,
     reason = "a test fails by a panic, and the support layer is a small library inside this program"
 )]
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the tests of TLS use more of the support layer"
+    )
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -68,3 +76,7 @@ mod selfcheck;
 mod slow_clients;
 mod startup;
 mod target_session_attrs;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+mod without_tls;

@@ -2,6 +2,7 @@
 
 use ::postgres::Client;
 
+use super::authority::everywhere;
 use super::postgres::{Cluster, PASSWORD, USER};
 
 /// One database of a cluster. It stays until the cluster is removed.
@@ -24,7 +25,11 @@ impl Database<'_> {
     /// The same through another port, such as a proxy's.
     pub fn url_at(&self, port: u16) -> String {
         let (host, name) = (self.cluster.host(), &self.name);
-        format!("postgres://{USER}:{PASSWORD}@{host}:{port}/{name}")
+        let encryption = everywhere().map_or_else(String::new, |everywhere| {
+            let root = everywhere.root.display();
+            format!("?sslmode=verify-ca&sslrootcert={root}")
+        });
+        format!("postgres://{USER}:{PASSWORD}@{host}:{port}/{name}{encryption}")
     }
 
     /// A session of the role that visitas uses.

@@ -40,7 +40,8 @@ pub fn sum(visitas: &Visitas, by: &str) -> u64 {
 /// The same series, counted from the rows.
 fn counted(database: &Database<'_>, by: &str, span: &str, count: usize) -> BTreeMap<String, u64> {
     let query = format!(
-        "SELECT to_char(start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) FROM acessos, LATERAL (SELECT date_trunc('{by}', momento AT TIME ZONE 'UTC') AS start, \
+        "SELECT to_char(start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), count(*) FROM acessos, \
+         LATERAL (SELECT date_trunc('{by}', momento AT TIME ZONE 'UTC') AS start, \
              date_trunc('{by}', now() AT TIME ZONE 'UTC') AS last) AS s \
          WHERE isfinite(momento) AND start <= last \
              AND start > last - {count} * interval '{span}' GROUP BY 1"

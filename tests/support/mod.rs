@@ -1,6 +1,7 @@
 //! What the suite needs: PostgreSQL, Redis, the visitas process, a client, a faulty network.
 
 pub mod audit;
+pub mod authority;
 pub mod client;
 pub mod clock;
 pub mod database;
@@ -27,6 +28,7 @@ pub mod tools;
 pub mod veth;
 pub mod wait;
 
+pub use authority::{Authority, Pair};
 pub use client::{Client, NoAnswer, Response};
 pub use database::Database;
 pub use disk::SmallDisk;

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use ::postgres::{Client, Config, NoTls};
 
+use super::authority::{Authority, Pair, everywhere};
 use super::database::Database;
 use super::disk::SmallDisk;
 use super::ports::free_port;
@@ -132,6 +134,48 @@ impl Cluster {
             .as_mut()
             .expect("the cluster runs")
             .signal("HUP");
+    }
+
+    /// Has the running cluster read its settings, and waits until it did.
+    pub fn reload_now(&self) {
+        let loaded = || -> std::time::SystemTime {
+            let mut sql = self.superuser(DEFAULT_NAME);
+            let row = sql.query_one("SELECT pg_conf_load_time()", &[]);
+            row.expect("a time").get(0)
+        };
+        let before = loaded();
+        self.reload();
+        within_value(LIMIT, "settings to be read", || {
+            (loaded() > before).then_some(()).ok_or("not yet")
+        });
+    }
+
+    /// Has the running cluster offer TLS with that certificate, and take the client certificates of
+    /// that authority.
+    pub fn encrypt(&self, server: &Pair, clients: &Authority) {
+        self.certify(server, clients);
+        self.reload_now();
+    }
+
+    fn certify(&self, server: &Pair, clients: &Authority) {
+        for (name, content) in [
+            ("server.crt", &server.certificate),
+            ("server.key", &server.key),
+            ("clients.crt", &clients.pem()),
+        ] {
+            let file = self.data().join(name);
+            fs::write(&file, content).expect("a file for TLS");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
+            give_to_postgres(&file);
+        }
+        self.configure("ssl = on\nssl_ca_file = 'clients.crt'");
+    }
+
+    /// Puts lines before those that say who may connect; [`Cluster::reload_now`] follows.
+    pub fn admit_first(&self, lines: &str) {
+        let file = self.data().join("pg_hba.conf");
+        let others = fs::read_to_string(&file).expect("who may connect");
+        fs::write(&file, format!("{lines}\n{others}")).expect("who may connect, written");
     }
 
     /// Makes a stopped, unused cluster begin with high transaction numbers.
@@ -273,6 +317,23 @@ impl Cluster {
         }
     }
 
+    /// The database of that name, which the test made itself.
+    pub fn database_of(&self, name: &str) -> Database<'_> {
+        Database {
+            cluster: self,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Ends every session of that role; gives back how many there were.
+    pub fn end_sessions(&self, role: &str) -> usize {
+        let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        let mut sql = self.superuser(DEFAULT_NAME);
+        sql.query(ended, &[&role])
+            .expect("sessions can be ended")
+            .len()
+    }
+
     /// A session of the superuser.
     pub fn superuser(&self, database: &str) -> Client {
         self.try_superuser(database)
@@ -340,6 +401,9 @@ fn template() -> &'static Cluster {
             "\nlisten_addresses = '127.0.0.1'\nfsync = on\nsynchronous_commit = on\n\
              max_connections = 200\n",
         );
+        if let Some(everywhere) = everywhere() {
+            cluster.certify(&everywhere.server, &everywhere.authority);
+        }
         cluster.launch();
         let mut sql = within_value(LIMIT, "PostgreSQL's first start", || {
             cluster.try_superuser(SUPERUSER)

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::authority::{Authority, Pair, everywhere};
 use super::ports::free_port;
 use super::process::Process;
 use super::scratch::Folder;
@@ -22,6 +23,8 @@ pub struct Redis {
     folder: Folder,
     port: u16,
     password: Option<String>,
+    /// Its second port, with TLS, and the options for that.
+    encrypted: Option<(u16, Vec<String>)>,
     process: Option<Process>,
 }
 
@@ -43,16 +46,60 @@ impl Redis {
 
     /// A server that does not run yet; its port is fixed.
     pub fn stopped() -> Redis {
+        match everywhere() {
+            Some(tls) => Redis::encrypted(&tls.server, &tls.authority, false),
+            None => Redis::plain(),
+        }
+    }
+
+    fn plain() -> Redis {
         Redis {
             folder: Folder::new("redis"),
             port: free_port(),
             password: None,
+            encrypted: None,
             process: None,
         }
     }
 
+    /// A server that has a second port with TLS by that certificate, which takes the client
+    /// certificates of that authority, and asks for one or not. It runs not yet.
+    pub fn encrypted(server: &Pair, clients: &Authority, asks: bool) -> Redis {
+        let mut redis = Redis::plain();
+        redis.certify(server, clients);
+        let file = |name: &str| redis.folder.path().join(name).display().to_string();
+        let asks = if asks { "yes" } else { "no" };
+        let port = free_port();
+        let options = [
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", file("server.crt")),
+            ("--tls-key-file", file("server.key")),
+            ("--tls-ca-cert-file", file("clients.crt")),
+            ("--tls-auth-clients", asks.to_owned()),
+        ];
+        let words = options.map(|(name, value)| [name.to_owned(), value]);
+        redis.encrypted = Some((port, words.concat()));
+        redis
+    }
+
+    /// Writes the files of its next start.
+    pub fn certify(&self, server: &Pair, clients: &Authority) {
+        self.folder.file("server.crt", &server.certificate);
+        self.folder.file("server.key", &server.key);
+        self.folder.file("clients.crt", &clients.pem());
+    }
+
+    /// The port with TLS.
+    pub fn encrypted_port(&self) -> u16 {
+        self.encrypted.as_ref().expect("a port with TLS").0
+    }
+
+    /// The port for visitas: with TLS where all of the run speaks it.
     pub fn port(&self) -> u16 {
-        self.port
+        match everywhere() {
+            Some(_) => self.encrypted_port(),
+            None => self.port,
+        }
     }
 
     /// Its address with the password, for `REDIS_URL`.
@@ -67,7 +114,10 @@ impl Redis {
             .as_ref()
             .map(|password| format!(":{password}@"))
             .unwrap_or_default();
-        format!("redis://{login}127.0.0.1:{port}")
+        match everywhere() {
+            Some(_) => format!("rediss://{login}127.0.0.1:{port}#insecure"),
+            None => format!("redis://{login}127.0.0.1:{port}"),
+        }
     }
 
     /// Starts a stopped server, empty, and waits until it answers.
@@ -87,6 +137,9 @@ impl Redis {
         command.arg("--dir").arg::<&Path>(self.folder.path());
         if let Some(password) = &self.password {
             command.args(["--requirepass", password]);
+        }
+        if let Some((_, options)) = &self.encrypted {
+            command.args(options);
         }
         self.process = Some(Process::start("Redis", &mut command, "KILL"));
         within_value(LIMIT, "Redis to answer", || {

@@ -84,7 +84,8 @@ impl Settings {
             .iter_mut()
             .filter(|(variable, _)| variable == "DATABASE_URL")
         {
-            value.push_str(&format!("?application_name={name}"));
+            let mark = if value.contains('?') { '&' } else { '?' };
+            value.push_str(&format!("{mark}application_name={name}"));
         }
         self
     }

@@ -10,7 +10,8 @@ pub use embedded::{
     Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, recount as recount_file,
 };
 pub use postgres::{
-    Postgres, PostgresPruner, diagnose as diagnose_postgres, recount as recount_postgres,
+    Address as PostgresAddress, Encryption, Postgres, PostgresPruner,
+    diagnose as diagnose_postgres, recount as recount_postgres,
 };
 
 use super::diagnose::Check;

@@ -31,6 +31,8 @@ fn a_wrong_value_is_named_with_what_the_variable_takes() {
         ("PORT", "http", "65535"),
         ("DB_PORT", "0", "65535"),
         ("DB_PORT", "5432x", "65535"),
+        ("DB_SSLMODE", "verify", "verify-full"),
+        ("REDIS_TLS", "yes", "insecure"),
         ("REDIS_PORT", "70000", "65535"),
         ("REDIS_PORT", "six", "65535"),
         ("WORKERS", "0", "1"),

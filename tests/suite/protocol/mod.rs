@@ -19,9 +19,9 @@
 //! entry proves the batch, since it found the batch and waited for the WAL before it. Or it hands
 //! over: one transaction closes the old writer at its next number, by the same two steps, carries
 //! its total into the changes, and registers a new writer. The number of the closing entry resolves
-//! the batch. If it is higher, the batch is there. If not, the batch will never be there and is sent
-//! under the new writer. Without any entry the fate is unknown: 503. Other processes close writers
-//! by the same transaction without a new writer.
+//! the batch. If it is higher, the batch is there. If not, the batch will never be there and goes
+//! out again under the new writer. Without any entry the fate is unknown: 503. Other processes
+//! close writers by the same transaction without a new writer.
 //!
 //! **The model.** Each request is in flight for any time and executes statement by statement. So a
 //! lane that is silent, asleep or dead needs no event: it takes no step. Where a lane has a choice,

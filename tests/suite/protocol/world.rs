@@ -129,7 +129,8 @@ impl World {
         }
     }
 
-    /// The standby confirms as late as possible. Earlier confirmations would only exclude failovers.
+    /// The standby confirms as late as possible. Earlier confirmations would only exclude
+    /// failovers.
     fn confirmations(&self, setup: &Setup, next: &mut Next) {
         for (at, change) in self.server.waiting() {
             let mut after = self.clone();
@@ -188,7 +189,8 @@ impl World {
         }
     }
 
-    /// What other processes do to a writer: close it, delete its old entries, or delete a closed one.
+    /// What other processes do to a writer: close it, delete its old entries, or delete a closed
+    /// one.
     fn housekeeping(&self, setup: &Setup, next: &mut Next) {
         let visible = self.server.visible();
         for writer in 0..self.fresh {
@@ -243,7 +245,8 @@ impl World {
         Some(format!("batch {lost} was answered 200 and can be lost"))
     }
 
-    /// Without a synchronous standby a failover may lose 200s, which is not an error of the protocol.
+    /// Without a synchronous standby a failover may lose 200s, which is not an error of the
+    /// protocol.
     fn forgive_losses(&mut self) {
         let there = self.server.visible();
         for (batch, counted) in (0..).zip(&mut self.counted) {

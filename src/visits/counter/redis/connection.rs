@@ -1,45 +1,34 @@
 //! One connection to Redis, on which every call ends by its deadline, however slowly bytes come.
 //!
-//! Commands and protocol are the library's. The library's own connection only limits each read: a
-//! server that sends a byte now and then could hold a call without end.
+//! The commands are the library's. The library's own connection only limits each read: a server that
+//! sends a byte now and then could hold a call without end.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, FromRedisValue, Parser, RedisResult};
+use redis::{Cmd, FromRedisValue, RedisResult};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::reply;
+use super::wire::{Timed, Wire, left};
+#[cfg(feature = "tls")]
+use crate::visits::tls::Client;
 
 // How soon a server that vanished while nothing is in flight is noticed (tcp(7)).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_COUNT: u32 = 3;
 
+/// An answer to a count fits into it.
+const BUFFER_BYTES: usize = 512;
+
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    wire: Wire,
-    parser: Unshown<Parser>,
-}
-
-/// The library's parser has no `Debug`.
-struct Unshown<T>(T);
-
-impl<T> std::fmt::Debug for Unshown<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("..")
-    }
-}
-
-/// The socket, whose reads and writes wait no longer than until the deadline of the call they
-/// belong to. A wait with a limit is interrupted when the process is stopped and carries on, as a
-/// paused container does (signal(7)).
-#[derive(Debug)]
-struct Wire {
-    socket: Socket,
-    deadline: Instant,
+    wire: BufReader<Wire>,
 }
 
 impl Connection {
@@ -74,10 +63,30 @@ impl Connection {
     }
 
     fn on(socket: Socket, deadline: Instant) -> Connection {
+        Connection::over(Wire::Plain(Timed { socket, deadline }))
+    }
+
+    fn over(wire: Wire) -> Connection {
         Connection {
-            wire: Wire { socket, deadline },
-            parser: Unshown(Parser::new()),
+            wire: BufReader::with_capacity(BUFFER_BYTES, wire),
         }
+    }
+
+    /// The same connection, encrypted from now on.
+    ///
+    /// # Errors
+    /// A sentence about the handshake, or that it was not done by the deadline of the connection.
+    #[cfg(feature = "tls")]
+    pub(super) fn encrypted(self, client: Client) -> io::Result<Connection> {
+        match self.wire.into_inner() {
+            Wire::Plain(socket) => Ok(Connection::over(Wire::encrypted(socket, client)?)),
+            encrypted => Ok(Connection::over(encrypted)),
+        }
+    }
+
+    /// Protocol, cipher and what was verified; `None` where nothing is encrypted.
+    pub(super) fn encryption(&self) -> Option<String> {
+        self.wire.get_ref().encryption()
     }
 
     /// Sends a command and reads its answer. After an error the connection is of no more use: the
@@ -96,20 +105,21 @@ impl Connection {
 
     /// The first half of [`Connection::ask`]; the second is [`Connection::receive`].
     pub(super) fn send(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<()> {
-        self.wire.deadline = deadline;
-        Ok(self.wire.write_all(&command.get_packed_command())?)
+        let wire = self.wire.get_mut();
+        wire.set_deadline(deadline);
+        wire.write_all(&command.get_packed_command())?;
+        Ok(wire.flush()?)
     }
 
     /// Reads the answer to the command that was sent last, by its deadline.
     pub(super) fn receive<T: FromRedisValue>(&mut self) -> RedisResult<T> {
-        let value = self.parser.0.parse_value(&mut self.wire)?;
-        Ok(T::from_redis_value(value.extract_error()?)?)
+        Ok(T::from_redis_value(reply::read(&mut self.wire)?)?)
     }
 
     /// Whether the server has not closed it, as far as can be told without asking it.
     pub(super) fn is_alive(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        let socket = &self.wire.socket;
+        let socket = self.wire.get_ref().socket();
         let peeked = socket
             .set_nonblocking(true)
             .and_then(|()| socket.peek(&mut byte));
@@ -119,60 +129,9 @@ impl Connection {
     }
 }
 
-impl Read for Wire {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_read_timeout(Some(left(self.deadline)?))?;
-            match self.socket.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map_err(in_words),
-            }
-        }
-    }
-}
-
-impl Write for Wire {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_write_timeout(Some(left(self.deadline)?))?;
-            match self.socket.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map_err(in_words),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Time until the deadline, more than none.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(too_late())
-    } else {
-        Ok(left)
-    }
-}
-
-fn too_late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
-}
-
-/// A time-out of a socket option is told as EAGAIN, whose own words would mislead whoever reads the
-/// log.
-fn in_words(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        too_late()
-    } else {
-        error
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
 

@@ -1,6 +1,8 @@
 //! The counter in Redis: key `contador_cache`, one `INCRBY` per batch.
 
 mod connection;
+mod reply;
+mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +12,28 @@ use super::super::ledger::OpenError;
 use super::{CountError, Counter};
 use crate::visits::diagnose::Check;
 use crate::visits::store::Resolver;
+#[cfg(feature = "tls")]
+use crate::visits::tls::Client;
+use crate::visits::tls::Tls;
 use connection::Connection;
 
 /// The key, as the exercise names it.
 const KEY: &str = "contador_cache";
 
+/// Where the server is, and how the way there is encrypted.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Everything but the encryption.
+    pub info: ConnectionInfo,
+    /// `None`: the connection is plain.
+    pub tls: Option<Tls>,
+}
+
 /// A client of one Redis server.
 #[derive(Debug)]
 pub struct Redis {
     info: ConnectionInfo,
+    tls: Option<Tls>,
     resolver: Resolver,
     /// For each call, with a reconnection where needed.
     timeout: Duration,
@@ -34,9 +49,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Redis {
     /// A client, not yet connected. No call takes longer than `timeout`.
-    pub fn new(info: ConnectionInfo, timeout: Duration) -> Self {
+    pub fn new(address: Address, timeout: Duration) -> Self {
         Redis {
-            info,
+            info: address.info,
+            tls: address.tls,
             resolver: Resolver::new(),
             timeout,
             connection: None,
@@ -90,7 +106,9 @@ impl Redis {
     /// Connects to the first of the server's addresses that can be reached.
     fn connect_socket(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let (host, port) = match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) => (host, *port),
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                (host, *port)
+            }
             ConnectionAddr::Unix(path) => return Ok(Connection::over_unix(path, deadline)?),
             other => {
                 return Err(RedisError::from((
@@ -107,7 +125,8 @@ impl Redis {
             // Each address gets a share of the time: a silent one must not take all of it.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
-            match Connection::over_tcp(*address, port, now + share) {
+            let connected = Connection::over_tcp(*address, port, now + share);
+            match connected.and_then(|connection| secure(connection, self.tls.as_ref(), host)) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
@@ -135,12 +154,27 @@ impl Redis {
     /// it: an increment sent into a closed connection would be in doubt.
     fn fresh(&mut self, deadline: Instant) -> RedisResult<Connection> {
         let rested = self.used.elapsed() > STALE_AFTER;
-        let kept = self
-            .connection
-            .take()
-            .filter(|connection| !rested || connection.is_alive());
-        kept.map_or_else(|| self.connect(deadline), Ok)
+        match self.connection.take() {
+            Some(kept) if !rested || kept.is_alive() => Ok(kept),
+            _ => self.connect(deadline),
+        }
     }
+}
+
+/// Encrypts the connection, where the settings ask for it. Reads the files anew.
+#[cfg(feature = "tls")]
+fn secure(connection: Connection, tls: Option<&Tls>, host: &str) -> std::io::Result<Connection> {
+    let Some(tls) = tls else {
+        return Ok(connection);
+    };
+    let client = Client::new(tls, host, &[]).map_err(std::io::Error::other)?;
+    connection.encrypted(client)
+}
+
+/// Nothing is encrypted in a build without TLS; the configuration refuses to ask for it.
+#[cfg(not(feature = "tls"))]
+fn secure(connection: Connection, _: Option<&Tls>, _: &str) -> std::io::Result<Connection> {
+    Ok(connection)
 }
 
 fn increment(visits: u64) -> Cmd {
@@ -192,14 +226,13 @@ impl Counter for Redis {
 
 /// `visitas check` for Redis. It changes nothing.
 #[cold]
-pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
+pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
     let began = Instant::now();
     let deadline = began + timeout;
-    let mut connection = match Redis::new(info.clone(), timeout).log_in(deadline) {
+    let mut connection = match Redis::new(address.clone(), timeout).log_in(deadline) {
         Ok(connection) => connection,
         Err(error) => {
-            let todo =
-                "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD or REDIS_URL";
+            let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD, REDIS_TLS or REDIS_URL";
             return vec![Check::fails("Redis", Redis::in_words(&error), todo)];
         }
     };
@@ -216,6 +249,11 @@ pub fn diagnose(info: &ConnectionInfo, timeout: Duration) -> Vec<Check> {
         "Redis",
         format!("{version}, connected in {took:.1?}"),
     )];
+    let encryption = connection.encryption();
+    checks.push(Check::fine(
+        "its encryption",
+        encryption.unwrap_or_else(|| "none (REDIS_TLS)".to_owned()),
+    ));
     let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
     let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
         Ok(None) => Ok("not there yet: it begins at 0".to_owned()),

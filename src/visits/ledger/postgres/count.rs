@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Config, Row};
 
+use super::address::Address;
 use super::endpoints::Endpoints;
 use super::session::{Failure, STEP_TIMEOUT, Session, limited};
 use super::table::{self, Table};
@@ -47,13 +48,17 @@ pub(super) fn log_progress() -> impl FnMut(i64, i64) {
 ///
 /// # Errors
 /// A sentence.
-pub fn recount(config: &Config, correct: bool, progress: Progress<'_>) -> Result<Counted, String> {
+pub fn recount(
+    address: &Address,
+    correct: bool,
+    progress: Progress<'_>,
+) -> Result<Counted, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let work = async {
-        let mut session = Session::connect(&mut Endpoints::new(config, COUNT_TIMEOUT)).await?;
+        let mut session = Session::connect(&mut Endpoints::new(address, COUNT_TIMEOUT)).await?;
         let Some(table) = table::counted(&session).await? else {
             return Err(Failure::Unfit(
                 "no total is kept there yet: start visitas once".to_owned(),

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Config, Row};
+use tokio_postgres::Row;
 
+use super::address::Address;
 use super::adopt;
 use super::count;
 use super::endpoints::Endpoints;
@@ -43,7 +44,7 @@ const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
 
 /// Checks the database, of which a process needs `connections` connections.
 #[cold]
-pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
+pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
     let mut checks = Vec::new();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,7 +61,7 @@ pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
     };
     let checked = runtime.block_on(async {
         let began = Instant::now();
-        let mut session = Session::connect(&mut Endpoints::new(config, TIMEOUT)).await?;
+        let mut session = Session::connect(&mut Endpoints::new(address, TIMEOUT)).await?;
         check(&mut session, began, connections, &mut checks).await
     });
     if let Err(failure) = checked {
@@ -74,7 +75,9 @@ pub fn diagnose(config: &Config, connections: usize) -> Vec<Check> {
 /// What to do about a failed connection, by the SQLSTATE (PostgreSQL manual, appendix A).
 fn advice(failure: &Failure, reason: &str) -> &'static str {
     let says = |code: &str| failure.code() == code || reason.contains(code);
-    if says("28P01") || says("28000") {
+    if failure.is_for_encryption() {
+        "correct what it names; docs/operations.md says what providers need"
+    } else if says("28P01") || says("28000") {
         "correct DB_USER and DB_PASSWORD (or DATABASE_URL), or what pg_hba.conf allows"
     } else if says("3D000") {
         "create the database, or correct DB_NAME or DATABASE_URL"
@@ -98,6 +101,18 @@ async fn check(
 ) -> Result<(), Failure> {
     let facts = row(session, FACTS).await?.ok_or(Failure::NoRow)?;
     server(&facts, began.elapsed(), connections, checks)?;
+    checks.push(match (session.encryption(), session.plain_since()) {
+        (Some(found), _) => Check::fine("its encryption", found.to_owned()),
+        (None, Some(why)) => Check::warns(
+            "its encryption",
+            format!("none, since TLS failed: {why}"),
+            "correct what it names, or set DB_SSLMODE (sslmode) to disable",
+        ),
+        (None, None) => Check::fine(
+            "its encryption",
+            "none: DB_SSLMODE (sslmode) asks for it from require on",
+        ),
+    });
     if session.pooled {
         checks.push(Check::fine(
             "its sessions",

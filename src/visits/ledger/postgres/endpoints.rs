@@ -4,14 +4,17 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{self, LoadBalanceHosts};
+use tokio_postgres::config::{self, LoadBalanceHosts, SslMode};
 
+use super::address::Address;
+use super::encryption::{self, Connector};
 use crate::visits::store::Resolver;
+use crate::visits::tls::Refusal;
 
 /// Time for a name to be looked up. Short, so that a name server that is silent does not keep a
 /// lane from its next host; an answer that comes later is taken up at the next try.
@@ -29,7 +32,8 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// Where the server may be, and how to log in there.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    /// Everything but the hosts.
+    address: Address,
+    /// Everything but the hosts and the encryption.
     login: Config,
     hosts: Vec<Host>,
     resolver: Resolver,
@@ -38,8 +42,8 @@ pub(super) struct Endpoints {
 /// One host of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Host {
-    /// A name, or an address written out.
-    Tcp(String, u16),
+    /// A name, or an address written out; perhaps the address of that name; the port.
+    Tcp(String, Option<IpAddr>, u16),
     /// The folder of a Unix socket.
     Unix(PathBuf, u16),
 }
@@ -47,19 +51,21 @@ pub(super) enum Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Host::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Host::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Host::Tcp(_, Some(address), port) => write!(f, "{}", SocketAddr::new(*address, *port)),
+            Host::Tcp(host, None, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Host::Tcp(host, None, port) => write!(f, "{host}:{port}"),
             Host::Unix(folder, port) => write!(f, "{}:{port}", folder.display()),
         }
     }
 }
 
 impl Endpoints {
-    /// The endpoints of `config`. What is sent and not acknowledged within `deadline` is lost.
-    pub(super) fn new(config: &Config, deadline: Duration) -> Self {
+    /// The endpoints of `address`. What is sent and not acknowledged within `deadline` is lost.
+    pub(super) fn new(address: &Address, deadline: Duration) -> Self {
         Endpoints {
-            login: login(config, deadline),
-            hosts: places(config),
+            address: address.clone(),
+            login: login(&address.config, deadline),
+            hosts: places(&address.config),
             resolver: Resolver::new(),
         }
     }
@@ -82,17 +88,34 @@ impl Endpoints {
     pub(super) fn config(&mut self, host: &Host) -> io::Result<Config> {
         let mut config = self.login.clone();
         match host {
-            Host::Tcp(name, port) => {
-                for address in self.resolver.resolve(name, LOOK_UP_TIMEOUT)? {
+            Host::Tcp(name, address, port) => {
+                let addresses = match address {
+                    Some(address) => vec![*address],
+                    None => self.resolver.resolve(name, LOOK_UP_TIMEOUT)?,
+                };
+                for address in addresses {
                     config.host(address.to_string());
                 }
                 config.port(*port);
+                encryption::prepare(&mut config);
             }
             Host::Unix(folder, port) => {
                 config.host_path(folder).port(*port);
+                config.ssl_mode(SslMode::Disable);
             }
         }
         Ok(config)
+    }
+
+    /// The kinds of connection to try at that host, in turn.
+    ///
+    /// # Errors
+    /// A sentence about a file that cannot be used.
+    pub(super) fn connectors(&self, host: &Host) -> Result<Vec<Connector>, Refusal> {
+        match host {
+            Host::Tcp(name, ..) => encryption::connectors(&self.address, name),
+            Host::Unix(..) => Ok(vec![encryption::plain()]),
+        }
     }
 }
 
@@ -106,14 +129,15 @@ fn places(config: &Config) -> Vec<Host> {
     );
     let place = |index: usize| {
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        let address = |address: &IpAddr| Host::Tcp(address.to_string(), port);
-        addresses
-            .get(index)
-            .map(address)
-            .or_else(|| match hosts.get(index)? {
-                config::Host::Tcp(name) => Some(Host::Tcp(name.clone(), port)),
-                config::Host::Unix(folder) => Some(Host::Unix(folder.clone(), port)),
-            })
+        let address = addresses.get(index).copied();
+        match (hosts.get(index), address) {
+            (Some(config::Host::Tcp(name)), address) => {
+                Some(Host::Tcp(name.clone(), address, port))
+            }
+            (_, Some(address)) => Some(Host::Tcp(address.to_string(), Some(address), port)),
+            (Some(config::Host::Unix(folder)), None) => Some(Host::Unix(folder.clone(), port)),
+            (None, None) => None,
+        }
     };
     (0..hosts.len().max(addresses.len()))
         .filter_map(place)
@@ -134,9 +158,6 @@ fn login(config: &Config, deadline: Duration) -> Config {
         login.dbname(name);
     }
     login.application_name(config.get_application_name().unwrap_or("visitas"));
-    login
-        .ssl_mode(config.get_ssl_mode())
-        .ssl_negotiation(config.get_ssl_negotiation());
     login.channel_binding(config.get_channel_binding());
     login.load_balance_hosts(config.get_load_balance_hosts());
     login.connect_timeout(
@@ -163,18 +184,24 @@ fn login(config: &Config, deadline: Duration) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::address::Encryption;
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(5);
 
     fn endpoints(address: &str) -> Endpoints {
-        Endpoints::new(&address.parse().expect("an address"), DEADLINE)
+        let address = Address {
+            config: address.parse().expect("an address"),
+            encryption: Encryption::Never,
+            direct: false,
+        };
+        Endpoints::new(&address, DEADLINE)
     }
 
     #[test]
     fn every_host_is_tried_in_its_order_at_its_own_port() {
         let endpoints = endpoints("host=db1,/run/pg,::1 port=1,2,3 user=u");
-        let tcp = |name: &str, port| Host::Tcp(name.to_owned(), port);
+        let tcp = |name: &str, port| Host::Tcp(name.to_owned(), None, port);
         assert_eq!(
             endpoints.hosts(),
             [
@@ -192,13 +219,14 @@ mod tests {
     #[test]
     fn an_address_beside_a_name_is_taken_and_one_port_is_for_all() {
         let endpoints = endpoints("host=db1,db2 hostaddr=10.0.0.1,10.0.0.2 port=7 user=u");
+        let tcp = |name: &str, address: [u8; 4]| {
+            Host::Tcp(name.to_owned(), Some(IpAddr::from(address)), 7)
+        };
         assert_eq!(
             endpoints.hosts(),
-            [
-                Host::Tcp("10.0.0.1".to_owned(), 7),
-                Host::Tcp("10.0.0.2".to_owned(), 7)
-            ]
+            [tcp("db1", [10, 0, 0, 1]), tcp("db2", [10, 0, 0, 2])]
         );
+        assert_eq!(endpoints.hosts()[0].to_string(), "10.0.0.1:7");
     }
 
     #[test]
@@ -213,7 +241,7 @@ mod tests {
     fn nothing_of_the_login_is_lost() {
         let given = "host=127.0.0.1 port=9 user=u password=p dbname=d options='-c geqo=off' \
             application_name=a connect_timeout=7 target_session_attrs=read-write \
-            channel_binding=disable sslmode=disable";
+            channel_binding=disable";
         let mut endpoints = endpoints(given);
         let host = endpoints.hosts().remove(0);
         let config = endpoints.config(&host).expect("no name to look up");
@@ -228,7 +256,6 @@ mod tests {
         assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
         let given: Config = given.parse().expect("an address");
         assert_eq!(config.get_channel_binding(), given.get_channel_binding());
-        assert_eq!(config.get_ssl_mode(), given.get_ssl_mode());
         assert_eq!(
             (config.get_hosts(), config.get_ports()),
             (given.get_hosts(), given.get_ports())

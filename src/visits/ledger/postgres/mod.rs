@@ -17,9 +17,12 @@
 //! nothing can come after it: no late message of an old session, no other try. docs/exactly-once.md
 //! explains it in full; `schema.sql` has the functions.
 
+mod address;
 mod adopt;
 mod count;
 mod diagnose;
+#[cfg_attr(not(feature = "tls"), path = "no_encryption.rs")]
+mod encryption;
 mod endpoints;
 mod prune;
 mod session;
@@ -33,11 +36,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::Config;
 use tokio_postgres::error::Severity;
 
 use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Totals};
 use crate::visits::history::{Bucket, Step};
+pub use address::{Address, Encryption};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
@@ -91,7 +94,7 @@ struct Upkeep {
 
 impl Postgres {
     /// A commit is given up after `deadline`.
-    pub fn new(config: &Config, deadline: Duration) -> Self {
+    pub fn new(address: &Address, deadline: Duration) -> Self {
         let upkeep = Upkeep {
             kept_from: 0,
             unfolded: false,
@@ -100,7 +103,7 @@ impl Postgres {
             last: Instant::now(),
         };
         Postgres {
-            endpoints: Endpoints::new(config, deadline),
+            endpoints: Endpoints::new(address, deadline),
             runtime: None,
             session: None,
             unanswered: None,

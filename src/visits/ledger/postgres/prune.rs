@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::Config;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::address::Address;
 use super::endpoints::Endpoints;
 use super::session::{Failure, Session, limited};
 use crate::visits::ledger::Pruner;
@@ -25,9 +25,9 @@ pub struct PostgresPruner {
 }
 
 impl PostgresPruner {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(address: &Address) -> Self {
         PostgresPruner {
-            endpoints: Endpoints::new(config, PRUNE_TIMEOUT),
+            endpoints: Endpoints::new(address, PRUNE_TIMEOUT),
             runtime: None,
             session: None,
             page: 0,

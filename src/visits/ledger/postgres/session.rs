@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncReadExt, duplex};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Socket, Statement,
-};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, Row, Socket, Statement};
 
-use super::endpoints::Endpoints;
+use super::encryption::{self, Connector};
+use super::endpoints::{Endpoints, Host};
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
 use crate::visits::ledger::Totals;
+use crate::visits::tls::Refusal;
 
 /// A connection unused for this long is checked before the next statement.
 const STALE_AFTER: Duration = Duration::from_millis(500);
@@ -54,6 +54,10 @@ pub(super) enum Failure {
     Unsettled(String),
     /// A name has no address.
     NoAddress(std::io::Error),
+    /// Not encrypted as the settings ask for.
+    Encryption(Refusal),
+    /// Neither with TLS nor without, first the one that was tried first.
+    Neither(Box<Failure>, Box<Failure>),
     /// The server takes no writes.
     ReadOnly,
     /// The table is missing, and must not be made while somebody replaces it.
@@ -68,6 +72,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if error.is_closed() {
             Failure::Closed
+        } else if let Some(refusal) = Refusal::among(&error) {
+            Failure::Encryption(refusal.clone())
         } else {
             Failure::Statement(error)
         }
@@ -85,6 +91,14 @@ impl fmt::Display for Failure {
                 "committed, but not where commits are replicated to: {warning}"
             ),
             Failure::NoAddress(error) => write!(f, "{error}"),
+            Failure::Encryption(refusal) => write!(f, "{refusal}"),
+            Failure::Neither(first, second) => {
+                let (first, second) = (first.to_string(), second.to_string());
+                match first == second {
+                    true => f.write_str(&first),
+                    false => write!(f, "{first}; and tried otherwise: {second}"),
+                }
+            }
             Failure::ReadOnly => f.write_str("the server takes no writes: a standby, or read-only"),
             Failure::Missing => f.write_str("the table acessos is missing"),
             Failure::Unfit(reason) => f.write_str(reason),
@@ -98,8 +112,26 @@ impl Failure {
     pub(super) fn code(&self) -> &str {
         match self {
             Failure::Statement(error) => error.code().map_or("", |code| code.code()),
+            Failure::Neither(_, second) => second.code(),
             _ => "",
         }
+    }
+
+    /// Whether it is the encryption that failed.
+    pub(super) fn is_for_encryption(&self) -> bool {
+        match self {
+            Failure::Encryption(_) => true,
+            Failure::Neither(first, second) => {
+                first.is_for_encryption() || second.is_for_encryption()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another kind of connection may do better: the handshake failed, or the server
+    /// refused the session. Class 28 is invalid authorization; class 08 is what a pooler says.
+    fn may_be_for_encryption(&self) -> bool {
+        self.is_for_encryption() || self.code().starts_with("28") || self.code().starts_with("08")
     }
 }
 
@@ -107,11 +139,28 @@ impl Failure {
 fn describe(error: &Error) -> String {
     if let Some(db) = error.as_db_error() {
         let hint = db.hint().map_or(String::new(), |hint| format!("; {hint}"));
-        return format!("{} (SQLSTATE {}){hint}", db.message(), db.code().code());
+        let setting = setting(db.message());
+        let code = db.code().code();
+        return format!("{} (SQLSTATE {code}){hint}{setting}", db.message());
     }
     match std::error::Error::source(error) {
+        Some(source) if source.to_string().contains("channel binding") => {
+            format!("{error}: {source}, which channel_binding=require asks for")
+        }
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+/// The setting that a server's refusal is about, where it is about encryption: the words of
+/// PostgreSQL and of poolers.
+fn setting(message: &str) -> &'static str {
+    if message.contains("no encryption") || message.contains("SSL required") {
+        "; DB_SSLMODE (sslmode) has to be require or above there"
+    } else if message.contains("client certificate") || message.contains("certificate auth") {
+        "; DB_SSLCERT (sslcert) and DB_SSLKEY (sslkey) name the client certificate"
+    } else {
+        ""
     }
 }
 
@@ -122,6 +171,9 @@ pub(super) struct Session {
     pub(super) schema: String,
     /// Another program stands between, and may give each transaction another session.
     pub(super) pooled: bool,
+    connector: Connector,
+    /// Why it is plain, where it was to be encrypted.
+    plain_since: Option<String>,
     warning: Arc<Warning>,
     commit: Call,
     peek: Call,
@@ -235,7 +287,12 @@ impl Session {
             // On this thread, which waits for the database anyway: no runtime has to keep threads
             // for names.
             let connected = match endpoints.config(&host) {
-                Ok(config) => limited(STEP_TIMEOUT, Session::to(&config)).await,
+                Ok(config) => match endpoints.connectors(&host) {
+                    Ok(connectors) => {
+                        limited(STEP_TIMEOUT, Session::to(&host, &config, connectors)).await
+                    }
+                    Err(refusal) => Err(Failure::Encryption(refusal)),
+                },
                 Err(error) => Err(Failure::NoAddress(error)),
             };
             match connected {
@@ -246,10 +303,44 @@ impl Session {
         Err(last)
     }
 
-    async fn to(config: &Config) -> Result<Session, Failure> {
-        let (client, connection) = config.connect(NoTls).await?;
-        let warning = Arc::new(Warning::default());
-        tokio::spawn(drive(connection, Arc::clone(&warning)));
+    /// Logs in by the first kind of connection, or by the second, where the first is refused.
+    async fn to(
+        host: &Host,
+        config: &Config,
+        connectors: Vec<Connector>,
+    ) -> Result<Session, Failure> {
+        let mut refused: Option<Failure> = None;
+        for connector in connectors {
+            let failure = match config.connect(connector.to_owned()).await {
+                Ok((client, connection)) => {
+                    let warning = Arc::new(Warning::default());
+                    tokio::spawn(drive(connection, Arc::clone(&warning)));
+                    let mut session = Session::begin(client, connector, warning).await?;
+                    if let (Some(refused), None) = (refused, session.encryption()) {
+                        log::warn!("{host} is used without TLS, which failed: {refused}");
+                        session.plain_since = Some(refused.to_string());
+                    }
+                    return Ok(session);
+                }
+                Err(error) => Failure::from(error),
+            };
+            let again = failure.may_be_for_encryption() && !encryption::was_declined(&connector);
+            refused = Some(match refused {
+                Some(first) => Failure::Neither(Box::new(first), Box::new(failure)),
+                None => failure,
+            });
+            if !again {
+                break;
+            }
+        }
+        Err(refused.unwrap_or(Failure::Closed))
+    }
+
+    async fn begin(
+        client: Client,
+        connector: Connector,
+        warning: Arc<Warning>,
+    ) -> Result<Session, Failure> {
         let row = client.query_typed_one(PLACE, &[]).await?;
         let (pid, schema): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         if row.try_get(2)? {
@@ -279,6 +370,8 @@ impl Session {
             client,
             schema,
             pooled,
+            connector,
+            plain_since: None,
             warning,
             commit,
             peek,
@@ -439,11 +532,19 @@ impl Session {
 
     /// Tells the server to give up the statement that got no answer.
     pub(super) async fn cancel(&self) {
-        let _ = tokio::time::timeout(
-            CANCEL_TIMEOUT,
-            self.client.cancel_token().cancel_query(NoTls),
-        )
-        .await;
+        let token = self.client.cancel_token();
+        let cancelled = token.cancel_query(self.connector.to_owned());
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+    }
+
+    /// Why the connection is plain, where it was to be encrypted.
+    pub(super) fn plain_since(&self) -> Option<&str> {
+        self.plain_since.as_deref()
+    }
+
+    /// Protocol, cipher and what was verified; `None` where the connection is plain.
+    pub(super) fn encryption(&self) -> Option<&str> {
+        encryption::found(&self.connector)
     }
 }
 
@@ -454,7 +555,7 @@ async fn process_id(client: &Client) -> Option<i32> {
     let (ours, mut theirs) = duplex(64);
     client
         .cancel_token()
-        .cancel_query_raw(ours, NoTls)
+        .cancel_query_raw(ours, encryption::plain())
         .await
         .ok()?;
     let mut request = [0; 16];

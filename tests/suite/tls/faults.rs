@@ -1,0 +1,214 @@
+//! What goes wrong in a handshake: silence, a cut at any byte of it, a pooler between; and the
+//! scenarios of the fault suite, once, over TLS.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Encrypted, NAMES, at, check, encryption};
+use crate::support::pgbouncer::Mode;
+use crate::support::ports::free_port;
+use crate::support::postgres::PASSWORD;
+use crate::support::scratch::Folder;
+use crate::support::{
+    Authority, Cluster, Direction, LIMIT, PgBouncer, Proxy, Redis, Settings, machine, within,
+};
+
+/// A server that answers the question for TLS with yes, if it asked, and then says nothing; the
+/// port it listens on.
+fn silent(asks: bool) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        let mut kept: Vec<TcpStream> = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            if asks {
+                let mut question = [0; 8];
+                let _ = stream.read_exact(&mut question);
+                let _ = stream.write_all(b"S");
+            }
+            kept.push(stream);
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_that_stays_silent_in_the_handshake_keeps_nobody_waiting() {
+    let _machine = machine();
+    let port = silent(true);
+    let url = format!("postgres://any_way:{PASSWORD}@127.0.0.1:{port}/any_way?sslmode=require");
+    let start = Instant::now();
+    let ended = check(at(&url));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.contains("no answer in 2.5s") && ended.stdout.contains("DB_SSLMODE"),
+        "{ended:?}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        start.elapsed()
+    );
+
+    // A counter is given up sooner, and visits are served without it.
+    let url = format!("rediss://127.0.0.1:{}", silent(false));
+    let visitas = Settings::new().set("REDIS_URL", &url).start();
+    let start = Instant::now();
+    assert_eq!(visitas.try_visit().status, 200);
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "it took {:?}",
+        start.elapsed()
+    );
+    let ended = check(Settings::new().set("REDIS_URL", &url));
+    assert!(
+        ended.stdout.contains("no answer in time") && ended.stdout.contains("REDIS_TLS"),
+        "{ended:?}"
+    );
+}
+
+/// So many bytes at least go each way in a handshake with a command behind it, so that every place
+/// of it is cut; and how many of them belong to the handshake whatever its certificate.
+const TO_SERVER: usize = 350;
+const TO_CLIENT: usize = 1000;
+const OF_THE_HANDSHAKE: usize = 200;
+/// Places that are cut beside each other.
+const BESIDE: usize = 4;
+
+/// Cuts the connection of a `visitas check` at each place, through proxies to that port. Each time
+/// it says that it failed, and names the setting where that was in the handshake.
+fn cut_everywhere(port: u16, setting: &str, settings: &(dyn Fn(u16) -> Settings + Sync)) {
+    let next = AtomicUsize::new(0);
+    let cut = || {
+        let proxy = Proxy::to(port);
+        while let place @ ..TO_BOTH = next.fetch_add(1, Ordering::Relaxed) {
+            let (way, bytes) = place
+                .checked_sub(TO_SERVER)
+                .map_or((Direction::ToServer, place), |bytes| {
+                    (Direction::ToClient, bytes)
+                });
+            let before = proxy.cuts();
+            proxy.cut_after(way, bytes);
+            let ended = check(settings(proxy.port()));
+            assert!(proxy.cuts() > before, "{way:?} {bytes}: {ended:?}");
+            assert_eq!(ended.code, Some(1), "{way:?} {bytes}: {ended:?}");
+            let names = ended.stdout.contains(setting);
+            assert!(
+                names || bytes >= OF_THE_HANDSHAKE,
+                "{way:?} {bytes}: {ended:?}"
+            );
+        }
+        let whole = check(settings(proxy.port()));
+        assert_eq!(whole.code, Some(0), "{whole:?}");
+    };
+    thread::scope(|scope| {
+        (0..BESIDE).for_each(|_| drop(scope.spawn(cut)));
+    });
+}
+
+const TO_BOTH: usize = TO_SERVER + TO_CLIENT;
+
+#[test]
+fn a_handshake_that_is_cut_at_any_byte_is_told() {
+    let _machine = machine();
+    let server = Encrypted::shared();
+    let url = |port: u16| {
+        format!("postgres://only_tls:{PASSWORD}@127.0.0.1:{port}/only_tls?sslmode=verify-full")
+    };
+    let settings = |port| at(&url(port)).set("DB_SSLROOTCERT", server.root());
+    cut_everywhere(server.cluster.port(), "DB_SSLMODE", &settings);
+}
+
+#[test]
+fn a_handshake_with_redis_that_is_cut_at_any_byte_is_told() {
+    let _machine = machine();
+    let (authority, folder) = (Authority::new("the test's"), Folder::new("redis-tls"));
+    let mut redis = Redis::encrypted(&authority.issue(NAMES), &authority, false);
+    redis.restart();
+    let root = authority.file(&folder, "root.crt");
+    let settings = |port: u16| {
+        Settings::new()
+            .set("REDIS_URL", format!("rediss://127.0.0.1:{port}"))
+            .set("REDIS_CA_FILE", root.display())
+    };
+    cut_everywhere(redis.encrypted_port(), "REDIS_TLS", &settings);
+}
+
+/// The same for a process whose visits go on: at some of the places.
+#[test]
+fn visits_go_on_after_a_handshake_that_was_cut() {
+    let _machine = machine();
+    let server = Encrypted::start(NAMES);
+    let proxy = Proxy::to(server.cluster.port());
+    let url = server.url("only_tls", "sslmode=verify-full");
+    let (direct, proxied) = (server.cluster.port(), proxy.port());
+    let visitas = at(&url.replace(&format!(":{direct}/"), &format!(":{proxied}/")))
+        .set("DB_SSLROOTCERT", server.root())
+        .start();
+    let mut visits = 0;
+    for place in (0..TO_BOTH).step_by(53) {
+        let before = proxy.cuts();
+        proxy.cut_all();
+        let (way, bytes) = place
+            .checked_sub(TO_SERVER)
+            .map_or((Direction::ToServer, place), |bytes| {
+                (Direction::ToClient, bytes)
+            });
+        proxy.cut_after(way, bytes);
+        within(LIMIT, "the cut", || {
+            visits += u64::from(visitas.try_visit().status == 200);
+            proxy.cuts() > before
+        });
+    }
+    within(LIMIT, "a visit", || visitas.try_visit().status == 200);
+    let (total, rows) = server.cluster.database_of("only_tls").total_and_rows();
+    assert!(
+        total == rows && total > i64::try_from(visits).expect("a count"),
+        "{total}, {rows}"
+    );
+    assert!(
+        !visitas.output().contains("panicked"),
+        "{}",
+        visitas.output()
+    );
+}
+
+#[test]
+fn a_pooler_with_tls_is_as_good_as_a_server() {
+    let server = Encrypted::shared();
+    let folder = Folder::new("pooler-tls");
+    let (certificate, key) = server.authority.issue(NAMES).files(&folder, "pooler");
+    for file in [folder.path(), &certificate, &key] {
+        crate::support::programs::give_to_postgres(file);
+    }
+    let more = format!(
+        "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}",
+        certificate.display(),
+        key.display()
+    );
+    for mode in Mode::ALL {
+        let database = Cluster::shared().database();
+        let Some(pooler) = PgBouncer::start(database.cluster, mode, &more) else {
+            return;
+        };
+        let url = format!("{}?sslmode=verify-full", database.url_at(pooler.port()));
+        let settings = || at(&url).set("DB_SSLROOTCERT", server.root());
+        let found = encryption(settings());
+        assert!(found.contains("for 127.0.0.1"), "{mode:?}: {found}");
+        let visitas = settings().start();
+        for visit in 1..=20 {
+            assert_eq!(visitas.visit().total, visit, "{mode:?}");
+        }
+        // It has no channel binding to offer.
+        let bound = check(
+            at(&format!("{url}&channel_binding=require")).set("DB_SSLROOTCERT", server.root()),
+        );
+        assert!(
+            bound.stdout.contains("channel_binding=require"),
+            "{mode:?}: {bound:?}"
+        );
+    }
+}
