@@ -25,7 +25,8 @@ rejects! {
     Host => BadRequest, "A request needs exactly one valid Host field.";
     Authority => BadRequest, "The request target and the Host field name different hosts.";
     Length => BadRequest, "Content-Length must be one number, and not beside Transfer-Encoding.";
-    LastCoding => BadRequest, "Transfer-Encoding must be in one HTTP/1.1 field and end with chunked.";
+    LastCoding => BadRequest,
+        "Transfer-Encoding must be in one HTTP/1.1 field and end with chunked.";
     UnknownCoding => NotImplemented, "The only transfer coding this server knows is chunked.";
     Chunk => BadRequest, "The chunked body is malformed.";
     Expectation => ExpectationFailed, "The only expectation this server knows is 100-continue.";

@@ -137,8 +137,9 @@ impl Queue {
         }
     }
 
-    /// What to do next; with `wait` not before there is something. A returned batch is in flight until [`Queue::finish`]
-    /// or [`Queue::put_back`]. After a batch the history comes next, however many visits wait.
+    /// What to do next; with `wait` not before there is something. A returned batch is in flight
+    /// until [`Queue::finish`] or [`Queue::put_back`]. After a batch the history comes next,
+    /// however many visits wait.
     pub(super) fn next(&self, after_batch: bool, wait: bool) -> Next {
         let mut state = self.lock();
         loop {

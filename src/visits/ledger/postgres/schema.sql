@@ -158,8 +158,9 @@ $$;
 -- then finds the previous entry. In the other order a late message could find its predecessor,
 -- wait, and meet a free key once both were trimmed.
 --
--- Returns the total with the batch, how many of it were deleted for their age, the number of changes
--- that wait to be folded, and 1 where there are none and no other writer: p_alone of the next call.
+-- Returns the total with the batch, how many of it were deleted for their age, the number of
+-- changes that wait to be folded, and 1 where there are none and no other writer: p_alone of the
+-- next call.
 --
 -- A search_path of its own would cost each batch some 10 us. Instead every function and operator is
 -- named in full: nothing from the caller's path runs with the owner's rights.
