@@ -142,6 +142,16 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
     let good = server.authority.issue(&["client"]);
     let found = encryption(shown(&good, "good"));
     assert!(found.ends_with("with a client certificate"), "{found}");
+    let mode = format!("sslmode=verify-ca&sslrootcert={}", server.root());
+    let (certificate, key) = good.files(&folder, "good");
+    let verified = at(&server.url("with_certificate", &mode))
+        .set("DB_SSLCERT", certificate.display())
+        .set("DB_SSLKEY", key.display());
+    let found = encryption(verified);
+    assert!(
+        found.contains("its name not") && found.ends_with("with a client certificate"),
+        "{found}"
+    );
     let wrong = Authority::new("another").issue(&["client"]);
     let sentence = refusal(|| shown(&wrong, "wrong"));
     assert!(sentence.contains("DB_SSLCERT"), "{sentence}");
@@ -182,6 +192,11 @@ fn the_login_is_bound_to_the_channel() {
             }
         }
     }
+    server
+        .cluster
+        .encrypt(&server.authority.issue(NAMES), &server.authority);
+    let mode = format!("verify-full&sslrootcert={}", server.root());
+    assert!(encryption(url("only_tls", "require", &mode)).contains("for 127.0.0.1"));
     // Whoever asks for no password could be anybody.
     assert!(encryption(url("trusted", "prefer", "require")).starts_with("TLS"));
     let sentence = refusal(|| url("trusted", "require", "require"));
