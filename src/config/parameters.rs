@@ -27,12 +27,11 @@ fn from_url(address: &str, names: &[&'static str]) -> Taken {
     let (rest, query) = begin.map_or((address, ""), |at| (&address[..at], &address[at + 1..]));
     let (mut kept, mut values) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // The library decodes names too, so `ssl%6Dode` is one of these.
         let known = pair.split_once('=').and_then(|(name, value)| {
+            let name = url_decoded(name)?;
             let name = names.iter().find(|known| **known == name)?;
-            Some((
-                *name,
-                decoded(&format!("postgres:///?application_name={value}"))?,
-            ))
+            Some((*name, url_decoded(value)?))
         });
         match known {
             Some(known) => values.push(known),
@@ -88,6 +87,12 @@ fn pair(text: &str) -> Option<(&str, &str, &str)> {
     Some((name.trim_end(), value, after.trim_start()))
 }
 
+/// A name or a value of a URL's query. The library would take what is before an `@` for a login.
+fn url_decoded(text: &str) -> Option<String> {
+    let text = text.replace('@', "%40");
+    decoded(&format!("postgres:///?application_name={text}"))
+}
+
 /// The value that the library reads in an address that has only this one.
 fn decoded(address: &str) -> Option<String> {
     let config = address.parse::<Config>().ok()?;
@@ -124,6 +129,11 @@ mod tests {
             "postgresql://h?sslrootcert=%2Fa%20b&sslmode=",
             "postgresql://h",
             &[("sslrootcert", "/a b"), ("sslmode", "")],
+        );
+        gives(
+            "postgres://u@h/d?ssl%6Dode=require&a%62=c&sslrootcert=/a@b",
+            "postgres://u@h/d?a%62=c",
+            &[("sslmode", "require"), ("sslrootcert", "/a@b")],
         );
         // The library refuses what is left.
         gives("postgres://h?sslmode", "postgres://h?sslmode", &[]);

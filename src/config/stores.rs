@@ -146,9 +146,10 @@ fn postgres_place(
     })))
 }
 
-/// Parameters that change nothing here, with the words that say so; others ask for something that
-/// visitas does not have. Visits go to a server that takes writes, whatever its address says, and a
-/// pooler is recognised without `pgbouncer`, which some providers put into theirs.
+/// Parameters that change nothing here, with the words that say so, or with none where any does;
+/// other words ask for something that visitas does not have. Visits go to a server that takes writes, whatever its address says, and a
+/// pooler is recognised without `pgbouncer`, which some providers put into theirs, as they do with the size of a pool that other
+/// programs keep.
 const NO_OTHERS: &[(&str, &[&str], &str)] = &[
     (
         "target_session_attrs",
@@ -163,6 +164,11 @@ const NO_OTHERS: &[(&str, &[&str], &str)] = &[
     ("sslcompression", &["0"], "0: compressed TLS is not safe"),
     ("sslsni", &["1"], "1: the name is always sent"),
     ("pgbouncer", &["true", "false"], "true or false"),
+    ("connection_limit", &[], ""),
+    ("pool_timeout", &[], ""),
+    ("statement_cache_size", &[], ""),
+    ("supa", &[], ""),
+    ("workaround", &[], ""),
 ];
 
 fn postgres_from_url(env: &Reader<'_>, url: &str) -> Result<LedgerPlace, ConfigError> {
@@ -182,6 +188,7 @@ fn postgres_from_url(env: &Reader<'_>, url: &str) -> Result<LedgerPlace, ConfigE
     for (name, text) in &taken.values {
         let known = NO_OTHERS.iter().find(|(known, ..)| known == name);
         if let Some((_, words, takes)) = known
+            && !words.is_empty()
             && !words.contains(&text.as_str())
         {
             return refuse(&format!("{name}={}", quoted(text)), takes);
@@ -191,6 +198,14 @@ fn postgres_from_url(env: &Reader<'_>, url: &str) -> Result<LedgerPlace, ConfigE
     let Ok(config) = taken.address.parse::<tokio_postgres::Config>() else {
         return refuse("not such an address", POSTGRES_ADDRESS);
     };
+    // What the library itself has read of these would not count: `postgres_place` sets them.
+    let none = tokio_postgres::Config::new();
+    if config.get_ssl_mode() != none.get_ssl_mode()
+        || config.get_ssl_negotiation() != none.get_ssl_negotiation()
+        || config.get_channel_binding() != none.get_channel_binding()
+    {
+        return refuse("its parameters of TLS cannot be read", POSTGRES_ADDRESS);
+    }
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return refuse("it names no host", POSTGRES_ADDRESS);
     }

@@ -248,15 +248,13 @@ fn postgres_roots(env: &Reader<'_>, mode: Mode, root: Option<Word>) -> Result<Ro
             setting: tls::POSTGRES.roots,
         }),
         Some(_) => common_roots(env),
-        None => match common_roots(env)? {
-            Roots::Public if mode == Mode::VerifyCa => Err(error(
-                "DB_SSLROOTCERT",
-                "\"\" (while sslmode is verify-ca)",
-                "the file of the server's root certificate; with public roots use verify-full, since \
-                 anybody may have a certificate by a public authority",
-            )),
-            roots => Ok(roots),
-        },
+        None if mode == Mode::VerifyCa => Err(error(
+            "DB_SSLROOTCERT",
+            "\"\" (while sslmode is verify-ca)",
+            "the file of the server's root certificate; with public roots use verify-full, since \
+             anybody may have a certificate by a public authority",
+        )),
+        None => common_roots(env),
     }
 }
 
@@ -372,9 +370,19 @@ fn redis_tls(
         Some(_) => Some(env.choice("REDIS_TLS", &words)?),
         None => None,
     };
-    if own == Some(RedisTls::Off) && of_url != RedisTls::Off {
-        let takes = "on or insecure with an address that asks for TLS (rediss://)";
-        return Err(error("REDIS_TLS", "\"off\"", takes));
+    if let Some(own) = own
+        && of_url != RedisTls::Off
+        && own != of_url
+    {
+        let text_of = |wanted| {
+            let found = words.iter().find(|(_, word)| *word == wanted);
+            found.map_or("", |(text, _)| *text)
+        };
+        let takes = format!(
+            "what REDIS_URL says, which is {}, or nothing",
+            text_of(of_url)
+        );
+        return Err(error("REDIS_TLS", quoted(text_of(own)), takes));
     }
     let (variable, wanted) = match own {
         Some(own) => ("REDIS_TLS", own),

@@ -78,8 +78,8 @@ pub struct Identity {
 pub struct Settings {
     /// Whether to encrypt, and what to verify.
     pub mode: &'static str,
-    /// A value of it with which the name does not matter.
-    pub any_name: &'static str,
+    /// A value of it that verifies a certificate, but not its name.
+    pub any_name: Option<&'static str>,
     /// The file of roots.
     pub roots: &'static str,
     /// The client certificate.
@@ -91,7 +91,7 @@ pub struct Settings {
 /// PostgreSQL's.
 pub static POSTGRES: Settings = Settings {
     mode: "DB_SSLMODE (sslmode)",
-    any_name: "verify-ca",
+    any_name: Some("verify-ca"),
     roots: "DB_SSLROOTCERT (sslrootcert)",
     certificate: "DB_SSLCERT (sslcert)",
     key: "DB_SSLKEY (sslkey)",
@@ -100,7 +100,7 @@ pub static POSTGRES: Settings = Settings {
 /// Redis'.
 pub static REDIS: Settings = Settings {
     mode: "REDIS_TLS",
-    any_name: "insecure",
+    any_name: None,
     roots: "REDIS_CA_FILE",
     certificate: "REDIS_CERT_FILE",
     key: "REDIS_KEY_FILE",

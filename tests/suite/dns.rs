@@ -14,7 +14,7 @@ const CACHE: &str = "cache.visitas.example";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// The DNS of one process: its own /etc/hosts and /etc/resolv.conf, and a name server that never
 /// answers.
-struct Names {
+pub(crate) struct Names {
     folder: Folder,
     silent: Option<UdpSocket>,
 }
@@ -22,7 +22,7 @@ struct Names {
 impl Names {
     /// # Errors
     /// Why this is not possible here.
-    fn new() -> Result<Names, String> {
+    pub(crate) fn new() -> Result<Names, String> {
         // Every test uses its own address.
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let server = Ipv4Addr::new(
@@ -52,7 +52,7 @@ impl Names {
     }
 
     /// Sets all names.
-    fn are(&self, names: &[(&str, &str)]) {
+    pub(crate) fn are(&self, names: &[(&str, &str)]) {
         let lines: String = names
             .iter()
             .map(|(name, address)| format!("{address} {name}\n"))
@@ -73,7 +73,7 @@ impl Names {
             .to_vec()
     }
 
-    fn start(&self, settings: Settings) -> Visitas {
+    pub(crate) fn start(&self, settings: Settings) -> Visitas {
         let wrapper = self.wrapper();
         let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
         settings

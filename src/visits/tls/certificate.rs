@@ -66,8 +66,6 @@ pub(in crate::visits) fn end_point(certificate: &CertificateDer<'_>) -> Option<V
 fn signature_hash(algorithm: &[u8]) -> Option<&'static Algorithm> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
-    /// 2.16.840.1.101.3.4.2, whose first three are the SHA-2 family.
-    const SHA2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
     let Element {
         content: name,
         rest: parameters,
@@ -78,17 +76,7 @@ fn signature_hash(algorithm: &[u8]) -> Option<&'static Algorithm> {
             [4 | 5 | 11] => Some(&SHA256),
             [12] => Some(&SHA384),
             [13] => Some(&SHA512),
-            // RSASSA-PSS has the hash in its parameters, and it comes first there.
-            [10] => {
-                let at = parameters
-                    .windows(SHA2.len())
-                    .position(|window| window == SHA2);
-                match at.and_then(|at| parameters.get(at + SHA2.len())) {
-                    Some(2) => Some(&SHA384),
-                    Some(3) => Some(&SHA512),
-                    _ => Some(&SHA256),
-                }
-            }
+            [10] => pss_hash(parameters),
             _ => None,
         };
     }
@@ -96,6 +84,30 @@ fn signature_hash(algorithm: &[u8]) -> Option<&'static Algorithm> {
         [1] | [3, 2] => Some(&SHA256),
         [3, 3] => Some(&SHA384),
         [3, 4] => Some(&SHA512),
+        _ => None,
+    }
+}
+
+/// The hash in the parameters of RSASSA-PSS (RFC 4055, section 3.1): a field of its own, SHA-1
+/// where it is missing.
+fn pss_hash(parameters: &[u8]) -> Option<&'static Algorithm> {
+    const HASH_FIELD: u8 = 0xa0;
+    const SHA1: &[u8] = &[0x2b, 0x0e, 0x03, 0x02, 0x1a];
+    /// 2.16.840.1.101.3.4.2, whose first three are of the SHA-2 family.
+    const SHA2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
+    let fields = element(parameters)?.content;
+    if fields.first() != Some(&HASH_FIELD) {
+        return Some(&SHA256);
+    }
+    let algorithm = element(element(fields)?.content)?.content;
+    let name = element(algorithm)?.content;
+    if name == SHA1 {
+        return Some(&SHA256);
+    }
+    match name.strip_prefix(SHA2)? {
+        [1] => Some(&SHA256),
+        [2] => Some(&SHA384),
+        [3] => Some(&SHA512),
         _ => None,
     }
 }
@@ -127,8 +139,16 @@ mod tests {
     fn the_hash_is_that_of_the_signature() {
         let rsa = |kind| vec![6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, kind, 5, 0];
         let ecdsa = |kind| vec![6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, kind];
-        let mut pss = rsa(10);
-        pss.extend([0x30, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3]);
+        let with_parameters = |fields: &[u8]| {
+            let mut whole = vec![6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10, 0x30];
+            whole.push(u8::try_from(fields.len()).expect("a short length"));
+            [&whole, fields].concat()
+        };
+        let sha2 = |kind| [0x30, 11, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, kind];
+        let pss = |kind| with_parameters(&[&[0xa0, 13][..], &sha2(kind)].concat());
+        // Its mask has a hash too, which is another's matter.
+        let mask_alone = with_parameters(&[&[0xa1, 13][..], &sha2(3)].concat());
+        let sha1 = with_parameters(&[0xa0, 9, 0x30, 7, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a]);
         for (algorithm, hash) in [
             (rsa(5), Some(&SHA256)),
             (rsa(11), Some(&SHA256)),
@@ -137,7 +157,14 @@ mod tests {
             (ecdsa(2), Some(&SHA256)),
             (ecdsa(3), Some(&SHA384)),
             (ecdsa(4), Some(&SHA512)),
-            (pss, Some(&SHA512)),
+            (pss(1), Some(&SHA256)),
+            (pss(2), Some(&SHA384)),
+            (pss(3), Some(&SHA512)),
+            // SHA3-256.
+            (pss(8), None),
+            (with_parameters(&[]), Some(&SHA256)),
+            (mask_alone, Some(&SHA256)),
+            (sha1, Some(&SHA256)),
             // Ed25519 has none.
             (vec![6, 3, 0x2b, 0x65, 0x70], None),
         ] {

@@ -1,9 +1,11 @@
 //! The client's side of a handshake, made from the settings and their files for each connection.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::{ClientConfig, Resumption};
@@ -37,11 +39,16 @@ impl Client {
         host: &str,
         protocols: &[&[u8]],
     ) -> Result<Client, Refusal> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Refusal(format!(
-                "no certificate can be for {host:?}: it is no name and no address"
-            ))
-        })?;
+        let name = match ServerName::try_from(host.to_owned()) {
+            Ok(name) => name,
+            Err(_) if tls.verify == Verify::Name => {
+                return Err(Refusal(format!(
+                    "no certificate can be for {host:?}: it is no name and no address"
+                )));
+            }
+            // As an address, which is never sent (RFC 6066, section 3).
+            Err(_) => ServerName::from(IpAddr::from([0; 4])),
+        };
         let verifier = verifier(tls)?;
         let builder = ClientConfig::builder_with_provider(Arc::new(provider::new()))
             .with_safe_default_protocol_versions()
@@ -70,6 +77,14 @@ impl Client {
             tls: tls.clone(),
             host: host.to_owned(),
         })
+    }
+
+    /// The same with the files as they are now.
+    ///
+    /// # Errors
+    /// As for [`Client::new`].
+    pub(in crate::visits) fn anew(&self, protocols: &[&[u8]]) -> Result<Client, Refusal> {
+        Client::new(&self.tls, &self.host, protocols)
     }
 
     /// An error of the encrypted connection, in a sentence that names the setting; `None` where the
@@ -151,7 +166,9 @@ fn verifier(tls: &Tls) -> Result<Verifier, Refusal> {
         Roots::Public => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Roots::File { path, setting } => {
             certificates = pem_certificates(path, setting)?;
-            let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+            let found = certificates.iter().cloned();
+            let (usable, unusable_ones) = roots.add_parsable_certificates(found);
+            tell_unusable(path, setting, unusable_ones);
             if usable == 0 {
                 return Err(unusable(
                     setting,
@@ -167,6 +184,19 @@ fn verifier(tls: &Tls) -> Result<Verifier, Refusal> {
         certificates,
         algorithms: provider::SIGNATURES,
     })
+}
+
+/// Warns of roots that do not count, once for each file until their number changes.
+fn tell_unusable(path: &Path, setting: &str, count: usize) {
+    static TOLD: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = told.insert(path.to_owned(), count).unwrap_or(0);
+    if count != 0 && count != before {
+        log::warn!(
+            "{setting}: {count} of the certificates in {:?} cannot be roots, and do not count",
+            path.display()
+        );
+    }
 }
 
 fn load(

@@ -29,9 +29,10 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// A certificate that signs others stands for no server, says the verifier, when it has found
-    /// nothing else wrong with it. It does where it is itself one of the roots: that is what
-    /// `openssl req -x509` makes, named as its own root.
+    /// A certificate that signs others stands for no server, says the verifier, which has looked at
+    /// its dates by then and at nothing else. It does where it is itself, byte for byte, one of the
+    /// roots, so that nobody else has to vouch for it: that is what `openssl req -x509` makes, named
+    /// as its own root.
     fn vouches_for_itself(
         &self,
         certificate: &CertificateDer<'_>,
@@ -39,12 +40,10 @@ impl Verifier {
     ) -> Result<(), Error> {
         match &error {
             Error::InvalidCertificate(CertificateError::Other(OtherError(other)))
-                if other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity) =>
+                if other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+                    && self.certificates.contains(certificate) =>
             {
-                let is_root = self.certificates.contains(certificate);
-                is_root
-                    .then_some(())
-                    .ok_or(CertificateError::UnknownIssuer.into())
+                Ok(())
             }
             _ => Err(error),
         }
@@ -86,16 +85,17 @@ impl ServerCertVerifier for Verifier {
         let key = public_key(certificate).ok_or(CertificateError::BadEncoding)?;
         let key = webpki::RawPublicKeyEntity::try_from(&key)
             .map_err(|_| CertificateError::BadEncoding)?;
-        let known = self.algorithms.mapping.iter();
-        known
-            .filter(|(scheme, _)| *scheme == signature.scheme)
-            .flat_map(|(_, algorithms)| *algorithms)
-            .find_map(|algorithm| {
-                key.verify_signature(*algorithm, message, signature.signature())
-                    .ok()
-            })
-            .map(|()| HandshakeSignatureValid::assertion())
-            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+        let mut known = self.algorithms.mapping.iter();
+        let (_, algorithms) = known
+            .find(|(scheme, _)| *scheme == signature.scheme)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let is_good = algorithms.iter().any(|algorithm| {
+            key.verify_signature(*algorithm, message, signature.signature())
+                .is_ok()
+        });
+        is_good
+            .then(HandshakeSignatureValid::assertion)
+            .ok_or(CertificateError::BadSignature.into())
     }
 
     fn verify_tls13_signature(

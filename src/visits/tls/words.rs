@@ -3,7 +3,7 @@
 
 use std::io;
 
-use rustls::{AlertDescription as Alert, CertificateError, Error};
+use rustls::{AlertDescription as Alert, CertificateError, Error, OtherError};
 
 use super::{Refusal, Roots, Tls, Verify};
 
@@ -70,10 +70,34 @@ fn certificate(error: &CertificateError, tls: &Tls, host: &str) -> String {
                 path.display()
             ),
         },
-        Of::NotValidForNameContext { .. } | Of::NotValidForName => format!(
-            "{host} has another's certificate: {error}; connect by that name, or set {} to {}",
-            names.mode, names.any_name
+        Of::NotValidForNameContext { .. } | Of::NotValidForName => {
+            // By public roots anybody has a certificate for some name.
+            let advice = match (names.any_name, &tls.roots) {
+                (Some(word), Roots::File { setting, .. }) if *setting == names.roots => {
+                    format!(", or set {} to {word}", names.mode)
+                }
+                _ => String::new(),
+            };
+            format!(
+                "{host} has another's certificate, which {} does not accept: {error}; connect by \
+                 a name that it is for{advice}",
+                names.mode
+            )
+        }
+        // An error of the chain, or of the handshake.
+        Of::BadSignature => format!(
+            "{host} has a certificate that is not its own, or not its issuer's: {error} ({})",
+            names.mode
         ),
+        Of::Other(OtherError(other))
+            if other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity) =>
+        {
+            format!(
+                "{host} has a certificate that is for an authority (CA:TRUE): give it one for a \
+                 server, or name its own in {}",
+                names.roots
+            )
+        }
         Of::Expired
         | Of::ExpiredContext { .. }
         | Of::NotValidYet

@@ -3,10 +3,20 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
+
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, ServerConnection};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
 
 use super::{Encrypted, NAMES, at, encryption, refusal};
 use crate::support::ports::free_port;
+use crate::support::postgres::PASSWORD;
 use crate::support::scratch::Folder;
 use crate::support::tools::{output, tool};
 use crate::support::{Authority, Pair, Settings, skipped};
@@ -62,7 +72,7 @@ fn what_is_wrong_with_a_certificate_is_told() {
             "verify-ca",
             "DB_SSLROOTCERT",
         ),
-        (own.clone(), "localhost", "verify-ca", "DB_SSLROOTCERT"),
+        (own.clone(), "localhost", "verify-ca", "CA:TRUE"),
         (
             ours.issue(&["other.example"]),
             "localhost",
@@ -132,6 +142,16 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
     let good = server.authority.issue(&["client"]);
     let found = encryption(shown(&good, "good"));
     assert!(found.ends_with("with a client certificate"), "{found}");
+    let mode = format!("sslmode=verify-ca&sslrootcert={}", server.root());
+    let (certificate, key) = good.files(&folder, "good");
+    let verified = at(&server.url("with_certificate", &mode))
+        .set("DB_SSLCERT", certificate.display())
+        .set("DB_SSLKEY", key.display());
+    let found = encryption(verified);
+    assert!(
+        found.contains("its name not") && found.ends_with("with a client certificate"),
+        "{found}"
+    );
     let wrong = Authority::new("another").issue(&["client"]);
     let sentence = refusal(|| shown(&wrong, "wrong"));
     assert!(sentence.contains("DB_SSLCERT"), "{sentence}");
@@ -172,6 +192,15 @@ fn the_login_is_bound_to_the_channel() {
             }
         }
     }
+    server
+        .cluster
+        .encrypt(&server.authority.issue(NAMES), &server.authority);
+    let mode = format!("verify-full&sslrootcert={}", server.root());
+    assert!(encryption(url("only_tls", "require", &mode)).contains("for 127.0.0.1"));
+    // Whoever asks for no password could be anybody.
+    assert!(encryption(url("trusted", "prefer", "require")).starts_with("TLS"));
+    let sentence = refusal(|| url("trusted", "require", "require"));
+    assert!(sentence.contains("channel_binding=require"), "{sentence}");
     for mode in ["allow", "prefer"] {
         let sentence = refusal(|| url("only_plain", "require", mode));
         assert!(
@@ -227,6 +256,68 @@ fn old_certificate(folder: &Folder) -> Pair {
         certificate: read("server.crt"),
         key: read("server.key"),
     }
+}
+
+/// Whoever shows a certificate has to have its key, or channel binding would mean nothing.
+#[test]
+fn who_has_not_the_key_of_a_certificate_is_refused_though_nothing_is_verified() {
+    let (shown, other) = (Pair::self_signed(NAMES), Pair::self_signed(NAMES));
+    for version in [&TLS12, &TLS13] {
+        let port = impostor(&shown, &other, version);
+        let url = format!("postgres://u:{PASSWORD}@127.0.0.1:{port}/d?sslmode=require");
+        let sentence = refusal(|| at(&url));
+        assert!(
+            sentence.contains("BadSignature") && sentence.contains("DB_SSLMODE"),
+            "{version:?}: {sentence}"
+        );
+    }
+}
+
+/// A server that shows one certificate and signs with the key of another; the port it listens on.
+fn impostor(shown: &Pair, signs: &Pair, version: &'static SupportedProtocolVersion) -> u16 {
+    let provider = Arc::new(default_provider());
+    let certificate = CertificateDer::from_pem_slice(shown.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(signs.key.as_bytes()).expect("a key");
+    let key = provider.key_provider.load_private_key(key).expect("a key");
+    let pair = CertifiedKey::new(vec![certificate.expect("a certificate")], key);
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .expect("a version")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    let config = Arc::new(config);
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut question = [0; 8];
+            let _ = stream.read_exact(&mut question);
+            let _ = stream.write_all(b"S");
+            let mut server = ServerConnection::new(Arc::clone(&config)).expect("a server");
+            while server.is_handshaking() && server.complete_io(&mut stream).is_ok() {}
+        }
+    });
+    port
+}
+
+/// A host that no certificate can be for matters where its name is verified, and nowhere else.
+#[test]
+fn a_host_without_a_proper_name_is_encrypted_where_no_name_is_verified() {
+    let server = Encrypted::shared();
+    let pairs = |mode: &str| {
+        at(&format!(
+            "host='fe80::1%lo' hostaddr=127.0.0.1 port={} user=only_tls password={PASSWORD} \
+             dbname=only_tls sslmode={mode} sslrootcert={}",
+            server.cluster.port(),
+            server.root()
+        ))
+    };
+    for mode in ["prefer", "require", "verify-ca"] {
+        let found = encryption(pairs(mode));
+        assert!(found.starts_with("TLS 1.3"), "{mode}: {found}");
+    }
+    let sentence = refusal(|| pairs("verify-full"));
+    assert!(sentence.contains("no certificate can be for"), "{sentence}");
 }
 
 /// PostgreSQL 17 takes TLS without being asked whether it has any.

@@ -129,6 +129,8 @@ fn what_is_wrong_is_told_by_the_setting() {
     ] {
         let sentence = refusal(settings);
         assert!(sentence.contains(words), "{words}: {sentence}");
+        // Nobody is told to verify nothing.
+        assert!(!sentence.contains("insecure"), "{words}: {sentence}");
     }
     let address = started(&authority.issue(&["127.0.0.1"]), &authority, false);
     let by_address = format!("rediss://127.0.0.1:{}", address.encrypted_port());
@@ -166,6 +168,15 @@ fn what_contradicts_itself_is_refused_by_its_name() {
     for (settings, named) in [
         (
             counted_at("rediss://localhost").set("REDIS_TLS", "off"),
+            "REDIS_TLS",
+        ),
+        // Neither of two words that differ is the safer one.
+        (
+            counted_at("rediss://localhost").set("REDIS_TLS", "insecure"),
+            "REDIS_TLS",
+        ),
+        (
+            counted_at("rediss://localhost#insecure").set("REDIS_TLS", "on"),
             "REDIS_TLS",
         ),
         (

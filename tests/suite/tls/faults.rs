@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Encrypted, NAMES, at, check, encryption};
+use super::{Encrypted, NAMES, at, check, encryption, refusal};
+use crate::dns::Names;
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
 use crate::support::postgres::PASSWORD;
 use crate::support::scratch::Folder;
 use crate::support::{
-    Authority, Cluster, Direction, LIMIT, PgBouncer, Proxy, Redis, Settings, machine, within,
+    Authority, Cluster, Direction, LIMIT, PgBouncer, Proxy, Redis, Settings, machine, skipped,
+    within,
 };
 
 /// A server that answers the question for TLS with yes, if it asked, and then says nothing; the
@@ -53,6 +55,27 @@ fn a_server_that_stays_silent_in_the_handshake_keeps_nobody_waiting() {
         start.elapsed()
     );
 
+    // Each of two connections has its time, and both are told.
+    let port = silent(false);
+    for (mode, first) in [
+        ("prefer", "no answer in 2.5s"),
+        ("allow", "no answer in 3s"),
+    ] {
+        let url = format!("postgres://any_way:{PASSWORD}@127.0.0.1:{port}/any_way?sslmode={mode}");
+        let start = Instant::now();
+        let ended = check(at(&url));
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stdout.contains(first) && ended.stdout.contains("no answer in 3s"),
+            "{ended:?}"
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "it took {:?}",
+            start.elapsed()
+        );
+    }
+
     // A counter is given up sooner, and visits are served without it.
     let url = format!("rediss://127.0.0.1:{}", silent(false));
     let visitas = Settings::new().set("REDIS_URL", &url).start();
@@ -67,6 +90,30 @@ fn a_server_that_stays_silent_in_the_handshake_keeps_nobody_waiting() {
     assert!(
         ended.stdout.contains("no answer in time") && ended.stdout.contains("REDIS_TLS"),
         "{ended:?}"
+    );
+}
+
+/// What comes with the server's yes is no part of the session, or who stands between could put a
+/// first answer into it (CVE-2021-23222).
+#[test]
+fn what_is_sent_before_the_handshake_is_not_believed() {
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut question = [0; 8];
+            let _ = stream.read_exact(&mut question);
+            // And that the login is done.
+            let _ = stream.write_all(b"SR\0\0\0\x08\0\0\0\0");
+            kept.push(stream);
+        }
+    });
+    let url = format!("postgres://any_way:{PASSWORD}@127.0.0.1:{port}/any_way?sslmode=require");
+    let sentence = refusal(|| at(&url));
+    assert!(
+        sentence.contains("something else than TLS") && sentence.contains("DB_SSLMODE"),
+        "{sentence}"
     );
 }
 
@@ -174,6 +221,27 @@ fn visits_go_on_after_a_handshake_that_was_cut() {
         "{}",
         visitas.output()
     );
+}
+
+/// A name's other addresses, where nobody listens, do not hide that the server at one of them
+/// refuses a session with TLS, so that `prefer` goes without, and `allow` the other way round.
+#[test]
+fn each_address_of_a_name_is_tried_in_both_ways() {
+    let names = match Names::new() {
+        Ok(names) => names,
+        Err(why) => return skipped("names of a process's own", &why),
+    };
+    let server = Encrypted::shared();
+    let host = "db.example";
+    names.are(&[
+        (host, "127.0.0.66"),
+        (host, "127.0.0.1"),
+        (host, "127.0.0.67"),
+    ]);
+    for (role, mode) in [("only_plain", "prefer"), ("only_tls", "allow")] {
+        let url = server.url_at(role, host, &format!("sslmode={mode}"));
+        assert_eq!(names.start(at(&url)).try_visit().status, 200, "{mode}");
+    }
 }
 
 #[test]

@@ -94,6 +94,17 @@ fn a_file_that_cannot_be_used_is_named_with_its_setting() {
             "{setting} {word}: {sentence}"
         );
     }
+    // One root among others that cannot be used is told.
+    let text = |file: &Path| std::fs::read_to_string(file).expect("a file");
+    let both = text(Path::new(&server.root())) + &text(&broken);
+    let both = folder.file("both.crt", &both);
+    let visitas = roots(&both).start();
+    let log = visitas.output();
+    assert!(
+        log.contains("DB_SSLROOTCERT") && log.contains(": 1 of the certificates"),
+        "{log}"
+    );
+    drop(visitas);
     // A named file that cannot be read is no reason to do without TLS.
     let prefer =
         || at(&server.url("any_way", "sslmode=prefer")).set("DB_SSLROOTCERT", missing.display());

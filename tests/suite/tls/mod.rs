@@ -15,16 +15,23 @@ use crate::support::server::Ended;
 use crate::support::{Authority, Cluster, Settings};
 
 /// Roles by how the server takes their sessions. Each has a database of its name.
-const ROLES: [&str; 4] = ["any_way", "only_tls", "only_plain", "with_certificate"];
+const ROLES: [&str; 5] = [
+    "any_way",
+    "only_tls",
+    "only_plain",
+    "with_certificate",
+    "trusted",
+];
 const POLICIES: &str = "\
 hostssl all only_tls all scram-sha-256
 hostnossl all only_tls all reject
 hostnossl all only_plain all scram-sha-256
 hostssl all only_plain all reject
+hostssl all trusted all trust
 hostssl all with_certificate all scram-sha-256 clientcert=verify-ca
 hostnossl all with_certificate all reject";
 
-/// What the names of a good certificate are. The addresses are both those of `localhost`.
+/// What the names of a good certificate are: two of `localhost`, and one that no server looks up.
 const NAMES: &[&str] = &["localhost", "db.example", "127.0.0.1"];
 
 /// A PostgreSQL with TLS, and the files of its authority.

@@ -93,6 +93,8 @@ fn a_server_without_tls_is_used_plain_or_refused_by_the_modes_name() {
             );
         }
     }
+    let system = format!("{}?sslrootcert=system", database.url());
+    assert!(refusal(|| at(&system)).contains("offers no TLS"));
     // Nothing is set: as libpq, whatever the server offers.
     assert!(encryption(at(&database.url())).starts_with("none"));
     let default = encryption(at(&Encrypted::shared().url("any_way", "")));
@@ -198,6 +200,16 @@ fn what_contradicts_itself_is_refused_by_its_name() {
             "DATABASE_URL",
         ),
         ("sslmode=verify-ca", &[], "DB_SSLROOTCERT", "verify-full"),
+        // A file of public roots makes them no less public.
+        (
+            "sslmode=verify-ca",
+            &[("SSL_CERT_FILE", "/a.crt")],
+            "DB_SSLROOTCERT",
+            "verify-full",
+        ),
+        // A name is decoded as its value is.
+        ("ssl%6Dode=strict", &[], "DATABASE_URL", "verify-full"),
+        ("channel%5Fbinding=always", &[], "DATABASE_URL", "prefer"),
         (
             "sslmode=require&sslrootcert=system",
             &[],
@@ -230,6 +242,7 @@ fn what_contradicts_itself_is_refused_by_its_name() {
         assert!(!ended.stderr.contains(PASSWORD), "{ended:?}");
     }
     // What changes nothing is taken.
-    let harmless = "gssencmode=prefer&sslcompression=0&sslsni=1&pgbouncer=true&sslmode=require";
+    let harmless = "gssencmode=prefer&sslcompression=0&sslsni=1&pgbouncer=true&connection_limit=1\
+        &pool_timeout=10&statement_cache_size=0&workaround=supabase-pooler.vercel&ssl%6Dode=require";
     assert!(encryption(at(&url(harmless))).starts_with("TLS"));
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -29,7 +29,7 @@ const HANDSHAKE_TIMEOUT: Duration = STEP_TIMEOUT.saturating_sub(Duration::from_m
 /// Encryption").
 const PROTOCOL: &[u8] = b"postgresql";
 
-/// Makes one kind of connection: plain, or with TLS.
+/// Makes one connection: plain, or with TLS.
 #[derive(Debug, Clone)]
 pub(super) struct Connector(Option<Arc<Wanted>>);
 
@@ -39,7 +39,8 @@ pub(super) struct Wanted {
     direct: bool,
     /// A server without TLS is taken as it is.
     optional: bool,
-    /// Protocol, cipher and what was verified; `None` where the server offered no TLS.
+    /// Protocol, cipher and what was verified; `None` where the server offered no TLS. Once, since
+    /// a connector is for one connection.
     found: OnceLock<Option<String>>,
 }
 
@@ -50,12 +51,8 @@ pub(super) struct Wanted {
 /// A sentence that names the file which cannot be used.
 pub(super) fn connectors(address: &Address, host: &str) -> Result<Vec<Connector>, Refusal> {
     let with = |tls: &Tls, optional| {
-        Ok(Connector(Some(Arc::new(Wanted {
-            client: Client::new(tls, host, &[PROTOCOL])?,
-            direct: address.direct,
-            optional,
-            found: OnceLock::new(),
-        }))))
+        let client = Client::new(tls, host, &[PROTOCOL])?;
+        Ok(encrypted(client, address.direct, optional))
     };
     Ok(match &address.encryption {
         Encryption::Never => vec![plain()],
@@ -65,9 +62,33 @@ pub(super) fn connectors(address: &Address, host: &str) -> Result<Vec<Connector>
     })
 }
 
+fn encrypted(client: Client, direct: bool, optional: bool) -> Connector {
+    Connector(Some(Arc::new(Wanted {
+        client,
+        direct,
+        optional,
+        found: OnceLock::new(),
+    })))
+}
+
 /// The kind without TLS.
 pub(super) fn plain() -> Connector {
     Connector(None)
+}
+
+/// The kind for a connection beside one that `connector` made: with TLS alone where that has TLS,
+/// whatever the server then says. Reads the files.
+///
+/// # Errors
+/// A sentence that names the file which cannot be used.
+pub(super) fn as_encrypted(connector: &Connector) -> Result<Connector, Refusal> {
+    match &connector.0 {
+        Some(wanted) if !was_declined(connector) => {
+            let client = wanted.client.anew(&[PROTOCOL])?;
+            Ok(encrypted(client, wanted.direct, false))
+        }
+        _ => Ok(plain()),
+    }
 }
 
 /// Has the library call a connector for each session over TCP.
@@ -154,6 +175,17 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// The error in a sentence: with TLS 1.3 a server refuses the client's certificate after the
+    /// handshake, and whichever of reading and writing comes first finds it.
+    fn told<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        result.map_err(|error| match self.client.explain(&error) {
+            Some(refusal) => io::Error::other(refusal),
+            None => error,
+        })
+    }
+}
+
 /// A connection that may be encrypted.
 pub(super) enum Stream<S> {
     Plain(S),
@@ -181,14 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tls(stream, wanted) => {
-                let read = ready!(Pin::new(stream).poll_read(context, buffer));
-                // With TLS 1.3 a server refuses the client's certificate after the handshake.
-                Poll::Ready(read.map_err(|error| match wanted.client.explain(&error) {
-                    Some(refusal) => io::Error::other(refusal),
-                    None => error,
-                }))
-            }
+            Stream::Tls(stream, wanted) => wanted.told(Pin::new(stream).poll_read(context, buffer)),
         }
     }
 }
@@ -201,21 +226,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream, _) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream, wanted) => wanted.told(Pin::new(stream).poll_write(context, bytes)),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream, _) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream, wanted) => wanted.told(Pin::new(stream).poll_flush(context)),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream, _) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream, wanted) => wanted.told(Pin::new(stream).poll_shutdown(context)),
         }
     }
 }

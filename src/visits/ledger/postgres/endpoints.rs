@@ -73,38 +73,47 @@ impl Endpoints {
     /// The hosts in the order they are to be tried.
     pub(super) fn hosts(&self) -> Vec<Host> {
         let mut hosts = self.hosts.clone();
-        if self.login.get_load_balance_hosts() == LoadBalanceHosts::Random {
-            // The standard library seeds its hashers at random.
-            let order = RandomState::new();
-            hosts.sort_by_cached_key(|host| order.hash_one(host.to_string()));
-        }
+        self.balance(&mut hosts);
         hosts
     }
 
-    /// The configuration for one host, in which no name is left for anybody else to look up.
+    /// The configurations for one host, one for each of its addresses in the order they are to be
+    /// tried: no name is left for anybody else to look up.
     ///
     /// # Errors
     /// When its name has no address, or none in time.
-    pub(super) fn config(&mut self, host: &Host) -> io::Result<Config> {
-        let mut config = self.login.clone();
+    pub(super) fn configs(&mut self, host: &Host) -> io::Result<Vec<Config>> {
         match host {
             Host::Tcp(name, address, port) => {
-                let addresses = match address {
+                let mut addresses = match address {
                     Some(address) => vec![*address],
                     None => self.resolver.resolve(name, LOOK_UP_TIMEOUT)?,
                 };
-                for address in addresses {
-                    config.host(address.to_string());
-                }
-                config.port(*port);
-                encryption::prepare(&mut config);
+                self.balance(&mut addresses);
+                let config = |address: IpAddr| {
+                    let mut config = self.login.clone();
+                    config.host(address.to_string()).port(*port);
+                    encryption::prepare(&mut config);
+                    config
+                };
+                Ok(addresses.into_iter().map(config).collect())
             }
             Host::Unix(folder, port) => {
+                let mut config = self.login.clone();
                 config.host_path(folder).port(*port);
                 config.ssl_mode(SslMode::Disable);
+                Ok(vec![config])
             }
         }
-        Ok(config)
+    }
+
+    /// Another order each time, where the configuration asks for it.
+    fn balance<T: ToString>(&self, places: &mut [T]) {
+        if self.login.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            // The standard library seeds its hashers at random.
+            let order = RandomState::new();
+            places.sort_by_cached_key(|place| order.hash_one(place.to_string()));
+        }
     }
 
     /// The kinds of connection to try at that host, in turn.
@@ -244,7 +253,8 @@ mod tests {
             channel_binding=disable";
         let mut endpoints = endpoints(given);
         let host = endpoints.hosts().remove(0);
-        let config = endpoints.config(&host).expect("no name to look up");
+        let mut configs = endpoints.configs(&host).expect("no name to look up");
+        let config = configs.remove(0);
         assert_eq!(
             (config.get_user(), config.get_password()),
             (Some("u"), Some(&b"p"[..]))

@@ -17,6 +17,10 @@ pub(super) fn plain() -> Connector {
     NoTls
 }
 
+pub(super) fn as_encrypted(_: &Connector) -> Result<Connector, Refusal> {
+    Ok(NoTls)
+}
+
 pub(super) fn prepare(config: &mut Config) {
     config.ssl_mode(SslMode::Disable);
 }

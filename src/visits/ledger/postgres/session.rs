@@ -279,31 +279,35 @@ where
 }
 
 impl Session {
-    /// Connects to the first host that can be reached, logs in and takes writes, each step within
-    /// [`STEP_TIMEOUT`].
+    /// Connects to the first address of a host that can be reached, logs in and takes writes.
     pub(super) async fn connect(endpoints: &mut Endpoints) -> Result<Session, Failure> {
         let mut last = Failure::Unfit("no host is configured".to_owned());
         for host in endpoints.hosts() {
             // On this thread, which waits for the database anyway: no runtime has to keep threads
             // for names.
-            let connected = match endpoints.config(&host) {
-                Ok(config) => match endpoints.connectors(&host) {
-                    Ok(connectors) => {
-                        limited(STEP_TIMEOUT, Session::to(&host, &config, connectors)).await
-                    }
-                    Err(refusal) => Err(Failure::Encryption(refusal)),
-                },
-                Err(error) => Err(Failure::NoAddress(error)),
+            let configs = match endpoints.configs(&host) {
+                Ok(configs) => configs,
+                Err(error) => {
+                    last = Failure::NoAddress(error);
+                    continue;
+                }
             };
-            match connected {
-                Ok(session) => return Ok(session),
-                Err(failure) => last = failure,
+            for config in configs {
+                let connected = match endpoints.connectors(&host) {
+                    Ok(connectors) => Session::to(&host, &config, connectors).await,
+                    Err(refusal) => Err(Failure::Encryption(refusal)),
+                };
+                match connected {
+                    Ok(session) => return Ok(session),
+                    Err(failure) => last = failure,
+                }
             }
         }
         Err(last)
     }
 
-    /// Logs in by the first kind of connection, or by the second, where the first is refused.
+    /// Logs in at the one address of `config` by the first kind of connection, or by the second,
+    /// where the first is refused, each within [`STEP_TIMEOUT`].
     async fn to(
         host: &Host,
         config: &Config,
@@ -311,18 +315,20 @@ impl Session {
     ) -> Result<Session, Failure> {
         let mut refused: Option<Failure> = None;
         for connector in connectors {
-            let failure = match config.connect(connector.to_owned()).await {
+            let login = async { Ok(config.connect(connector.to_owned()).await?) };
+            let failure = match limited(STEP_TIMEOUT, login).await {
                 Ok((client, connection)) => {
                     let warning = Arc::new(Warning::default());
                     tokio::spawn(drive(connection, Arc::clone(&warning)));
-                    let mut session = Session::begin(client, connector, warning).await?;
+                    let begun = Session::begin(client, connector, warning);
+                    let mut session = limited(STEP_TIMEOUT, begun).await?;
                     if let (Some(refused), None) = (refused, session.encryption()) {
                         log::warn!("{host} is used without TLS, which failed: {refused}");
                         session.plain_since = Some(refused.to_string());
                     }
                     return Ok(session);
                 }
-                Err(error) => Failure::from(error),
+                Err(failure) => failure,
             };
             let again = failure.may_be_for_encryption() && !encryption::was_declined(&connector);
             refused = Some(match refused {
@@ -530,10 +536,15 @@ impl Session {
         Ok(self.client.batch_execute(&script).await?)
     }
 
-    /// Tells the server to give up the statement that got no answer.
+    /// Tells the server to give up the statement that got no answer, by a connection that is as
+    /// encrypted as this one.
     pub(super) async fn cancel(&self) {
+        let connector = match encryption::as_encrypted(&self.connector) {
+            Ok(connector) => connector,
+            Err(refusal) => return log::warn!("a statement is not cancelled: {refusal}"),
+        };
         let token = self.client.cancel_token();
-        let cancelled = token.cancel_query(self.connector.to_owned());
+        let cancelled = token.cancel_query(connector);
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
     }
 
