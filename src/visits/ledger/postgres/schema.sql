@@ -217,7 +217,7 @@ BEGIN
           FROM @schema@.visitas_base b WHERE b.counter OPERATOR(pg_catalog.=) ''
               ORDER BY b.number DESC LIMIT 1;
     END IF;
-    IF NOT alone THEN
+    IF alone IS NOT TRUE THEN
         SELECT s.total, s.pruned, s.unfolded,
                EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
                           AND g.writer OPERATOR(pg_catalog.=) p_writer
@@ -228,7 +228,7 @@ BEGIN
           INTO total, pruned, unfolded, goes_on, alone
           FROM @schema@.visitas_sums s;
     END IF;
-    IF NOT goes_on THEN
+    IF goes_on IS NOT TRUE THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
     RETURN ARRAY[total, pruned, unfolded,

@@ -1,5 +1,6 @@
 //! The table `acessos` and the schema of visitas, as a database has them.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::session::{Failure, STEP_TIMEOUT, Session, limited};
@@ -66,21 +67,31 @@ pub(super) async fn inspect(session: &Session) -> Result<(Option<Table>, Option<
         .client
         .query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[])
         .await?;
+    let mut states: Vec<State> = rows.iter().map(state).collect::<Result<_, _>>()?;
+    // The zone of the first start stays, whatever the database's becomes; where rows were restored
+    // it is the one that they were written in.
+    let restored = states.iter().find(|state| state.made_for != table.oid);
+    if let Some(state) = restored.or(states.first()) {
+        table.zone.clone_from(&state.zone);
+    }
     // Data that was restored into a schema made here brings a second row along. Neither describes
     // what is there now.
-    let [row] = &rows[..] else {
-        return Ok((Some(table), None));
+    let state = if states.len() == 1 {
+        states.pop()
+    } else {
+        None
     };
-    let state = State {
+    Ok((Some(table), state))
+}
+
+fn state(row: &Row) -> Result<State, Failure> {
+    Ok(State {
         version: row.try_get(0)?,
         made_for: row.try_get(1)?,
         counted: row.try_get(2)?,
         momento: row.try_get(3)?,
         zone: row.try_get(4)?,
-    };
-    // The zone of the first start stays, whatever the database's becomes.
-    table.zone.clone_from(&state.zone);
-    Ok((Some(table), Some(state)))
+    })
 }
 
 /// The table; `None` where its rows were never counted.
