@@ -147,9 +147,9 @@ fn postgres_place(
 }
 
 /// Parameters that change nothing here, with the words that say so, or with none where any does;
-/// other words ask for something that visitas does not have. Visits go to a server that takes writes, whatever its address says, and a
-/// pooler is recognised without `pgbouncer`, which some providers put into theirs, as they do with the size of a pool that other
-/// programs keep.
+/// other words ask for something that visitas does not have. Visits go to a server that takes
+/// writes, whatever its address says, and a pooler is recognised without `pgbouncer`, which some
+/// providers put into theirs, as they do with the size of a pool that other programs keep.
 const NO_OTHERS: &[(&str, &[&str], &str)] = &[
     (
         "target_session_attrs",

@@ -1,5 +1,5 @@
-//! The cryptography of ring, as far as servers need it: without ChaCha20, which hardly any has instead
-//! of AES, the program has 45 kB less. The library's own list of it would bring all in.
+//! The cryptography of ring, as far as servers need it: without ChaCha20, which hardly any has
+//! instead of AES, the program has 45 kB less. The library's own list of it would bring all in.
 
 use std::sync::Arc;
 

@@ -31,8 +31,8 @@ pub(super) struct Verifier {
 impl Verifier {
     /// A certificate that signs others stands for no server, says the verifier, which has looked at
     /// its dates by then and at nothing else. It does where it is itself, byte for byte, one of the
-    /// roots, so that nobody else has to vouch for it: that is what `openssl req -x509` makes, named
-    /// as its own root.
+    /// roots, so that nobody else has to vouch for it: that is what `openssl req -x509` makes,
+    /// named as its own root.
     fn vouches_for_itself(
         &self,
         certificate: &CertificateDer<'_>,

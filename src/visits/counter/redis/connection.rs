@@ -1,7 +1,7 @@
 //! One connection to Redis, on which every call ends by its deadline, however slowly bytes come.
 //!
-//! The commands are the library's. The library's own connection only limits each read: a server that
-//! sends a byte now and then could hold a call without end.
+//! The commands are the library's. The library's own connection only limits each read: a server
+//! that sends a byte now and then could hold a call without end.
 
 use std::io::{self, BufReader, Write};
 use std::mem::MaybeUninit;

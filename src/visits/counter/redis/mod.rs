@@ -232,7 +232,8 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
     let mut connection = match Redis::new(address.clone(), timeout).log_in(deadline) {
         Ok(connection) => connection,
         Err(error) => {
-            let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD, REDIS_TLS or REDIS_URL";
+            let todo = "start Redis there, or correct REDIS_HOST, REDIS_PORT, REDIS_PASSWORD, \
+                        REDIS_TLS or REDIS_URL";
             return vec![Check::fails("Redis", Redis::in_words(&error), todo)];
         }
     };

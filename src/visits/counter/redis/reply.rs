@@ -1,6 +1,6 @@
-//! An answer of Redis, read from its protocol (RESP2, "Redis serialization protocol specification"):
-//! one line, or a string of a length that is told. Nothing that is asked here has an array for its
-//! answer.
+//! An answer of Redis, read from its protocol (RESP2, "Redis serialization protocol
+//! specification"): one line, or a string of a length that is told. Nothing that is asked here has
+//! an array for its answer.
 
 use std::io::{self, BufRead, Read};
 

@@ -1,5 +1,5 @@
-//! The bytes to and from Redis, plain or encrypted, whose reads and writes wait no longer than until
-//! the deadline of the call they belong to.
+//! The bytes to and from Redis, plain or encrypted, whose reads and writes wait no longer than
+//! until the deadline of the call they belong to.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
