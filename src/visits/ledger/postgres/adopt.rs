@@ -10,7 +10,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::count;
-use super::session::{Failure, STEP_TIMEOUT, Session, limited};
+use super::failure::Failure;
+use super::session::{STEP_TIMEOUT, Session, limited};
 use super::table::{Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.

@@ -13,7 +13,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::address::Address;
 use super::endpoints::Endpoints;
-use super::session::{Failure, STEP_TIMEOUT, Session, limited};
+use super::failure::Failure;
+use super::session::{STEP_TIMEOUT, Session, limited};
 use super::table::{self, Table};
 use crate::visits::ledger::Counted;
 

@@ -8,7 +8,8 @@ use super::address::Address;
 use super::adopt;
 use super::count;
 use super::endpoints::Endpoints;
-use super::session::{Failure, Session, limited};
+use super::failure::Failure;
+use super::session::{Session, limited};
 use super::table;
 use crate::visits::diagnose::Check;
 

@@ -24,6 +24,7 @@ mod diagnose;
 #[cfg_attr(not(feature = "tls"), path = "no_encryption.rs")]
 mod encryption;
 mod endpoints;
+mod failure;
 mod prune;
 mod session;
 mod table;
@@ -44,8 +45,9 @@ pub use address::{Address, Encryption};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
+use failure::Failure;
 pub use prune::PostgresPruner;
-use session::{Committed, Failure, STEP_TIMEOUT, Session, limited};
+use session::{Committed, STEP_TIMEOUT, Session, limited};
 use writer::Writer;
 
 /// Entries that a lane leaves in the log, for a person who looks for a cause.

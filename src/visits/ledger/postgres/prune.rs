@@ -7,7 +7,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::address::Address;
 use super::endpoints::Endpoints;
-use super::session::{Failure, Session, limited};
+use super::failure::Failure;
+use super::session::{Session, limited};
 use crate::visits::ledger::Pruner;
 
 /// Pages that one statement prunes: some 10,000 rows, about 30 ms.

@@ -3,7 +3,8 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::session::{Failure, STEP_TIMEOUT, Session, limited};
+use super::failure::Failure;
+use super::session::{STEP_TIMEOUT, Session, limited};
 
 /// The schema's version, kept in `visitas_schema`.
 pub(super) const VERSION: i32 = 1;
