@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::markdown::{code_words, table_rows};
 use crate::support::scratch::Folder;
-use crate::support::{Authority, Pair};
+use crate::support::{Authority, Pair, Settings};
 use stand_ins::{Behind, Providers, Shown};
 
 const NEON: &str = "postgresql://alex:AbC123dEf@ep-cool-darkness-a1b2c3d4.us-east-2.aws.neon.tech\
@@ -278,6 +278,12 @@ const ADDRESSES: &[Shown] = &[
          password=AbC123dEf sslmode=verify-full sslrootcert=system",
         Behind::Server,
     ),
+    // With Prisma's words for TLS.
+    (
+        "postgresql://app:AbC123dEf@mydb.c1a2b3c4d5e6.us-east-1.rds.amazonaws.com:5432/mydb\
+         ?sslmode=require&sslaccept=strict&connect_timeout=300",
+        Behind::Server,
+    ),
     // Azure: its two forms, and the user's name of its older servers.
     (
         "host=mydemoserver.postgres.database.azure.com port=5432 dbname=postgres user=myadmin \
@@ -355,5 +361,21 @@ fn an_address_that_is_copied_from_a_provider_works_as_it_is() {
         let mut lines = ended.stdout.lines();
         let encrypted = |line: &str| line.contains("its encryption") && line.contains("TLS 1.3");
         assert!(lines.any(encrypted), "{address}: {ended:?}");
+    }
+}
+
+/// Prisma's word for a certificate that nobody vouches for is no reason to look at none.
+#[test]
+fn a_word_that_asks_for_less_is_refused() {
+    let url = "postgres://app:AbC123dEf@db.example/mydb?sslmode=require&sslaccept=";
+    for word in ["accept_invalid_certs", "never"] {
+        let ended = Settings::new()
+            .set("DATABASE_URL", format!("{url}{word}"))
+            .run();
+        assert_eq!(ended.code, Some(2), "{word}: {ended:?}");
+        assert!(
+            ended.stderr.contains("sslaccept") && ended.stderr.contains("strict"),
+            "{word}: {ended:?}"
+        );
     }
 }
