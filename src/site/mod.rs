@@ -35,7 +35,7 @@ use page::Page;
 use process::Process;
 use rate_limit::RateLimit;
 use refusal::{refuse, too_many};
-use routes::{Fixed, Task};
+use routes::{Fixed, Scope, Task};
 
 /// How long a page waits for a new reading of the history where the last one is old. Then it shows
 /// the old one.
@@ -280,21 +280,25 @@ impl Service for Site {
 
     fn perform(&self, session: &mut Session, task: Task, answer: Answer<'_>) -> Answered {
         match task {
-            Task::Visit(format, language, client) => {
+            Task::Visit(Scope::All, format, language, client) => {
                 self.visit(session, (format, language), client, answer)
             }
             Task::Prefetch => fixed(routes::PREFETCH, answer),
-            Task::Head(format, language) => self.head(format, language, answer),
-            Task::Stats => self.stats(session, answer),
+            Task::Head(Scope::All, format, language) => self.head(format, language, answer),
+            Task::Stats(Scope::All) => self.stats(session, answer),
             Task::Livez => answer.send(Status::Ok, fields::TEXT, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = self.metrics();
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
-            Task::History { step, csv } => self.history(&session.waiter, step, csv, answer),
-            Task::Events => self.follow_events(session, answer),
-            Task::Badge(request) => self.badge(session, &request, answer),
+            Task::History {
+                scope: Scope::All,
+                step,
+                csv,
+            } => self.history(&session.waiter, step, csv, answer),
+            Task::Events(Scope::All) => self.follow_events(session, answer),
+            Task::Badge(Scope::All, request) => self.badge(session, &request, answer),
             Task::Preflight => answer.send_head(Status::NoContent, fields::PREFLIGHT),
             Task::Fixed(response) => fixed(response, answer),
         }

@@ -1,4 +1,4 @@
-//! The routes: what each method and path asks for.
+//! The routes: which part of which counter a path names, and what a method asks of it.
 
 use std::net::IpAddr;
 
@@ -8,16 +8,73 @@ use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::history::Step;
 
+/// Which visits a part of the site is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them: what `/` shows.
+    All,
+}
+
+/// A part that each counter has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Page,
+    Stats,
+    History,
+    Events,
+    Badge { json: bool },
+}
+
+/// What a path names.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Counter(Scope, Part),
+    Livez,
+    Readyz,
+    Metrics,
+    Fixed(Fixed),
+}
+
+impl Part {
+    /// The part at that path below its counter.
+    fn at(path: &str) -> Option<Part> {
+        Some(match path {
+            "/" => Part::Page,
+            "/stats" => Part::Stats,
+            "/history" => Part::History,
+            "/events" => Part::Events,
+            "/badge.svg" => Part::Badge { json: false },
+            "/badge.json" => Part::Badge { json: true },
+            _ => return None,
+        })
+    }
+}
+
+impl Route {
+    fn at(path: &str) -> Option<Route> {
+        Some(match path {
+            "/livez" => Route::Livez,
+            "/readyz" => Route::Readyz,
+            "/metrics" => Route::Metrics,
+            "/style.css" => Route::Fixed(STYLE),
+            "/live.js" => Route::Fixed(SCRIPT),
+            "/favicon.ico" | "/favicon.svg" => Route::Fixed(FAVICON),
+            "/robots.txt" => Route::Fixed(ROBOTS),
+            _ => Route::Counter(Scope::All, Part::at(path)?),
+        })
+    }
+}
+
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub enum Task {
     /// `GET /`, by the client at that address.
-    Visit(Format, Language, IpAddr),
+    Visit(Scope, Format, Language, IpAddr),
     /// A browser fetches ahead of a visit that may never come.
     Prefetch,
     /// `HEAD /`: what a visit would be answered with, and no visit.
-    Head(Format, Language),
-    Stats,
+    Head(Scope, Format, Language),
+    Stats(Scope),
     Livez,
     Readyz {
         /// One line per store.
@@ -25,11 +82,12 @@ pub enum Task {
     },
     Metrics,
     History {
+        scope: Scope,
         step: Step,
         csv: bool,
     },
-    Events,
-    Badge(Box<BadgeRequest>),
+    Events(Scope),
+    Badge(Scope, Box<BadgeRequest>),
     /// A browser asks whether another page's script may read an answer (the Fetch standard's
     /// CORS-preflight request): it may.
     Preflight,
@@ -46,7 +104,11 @@ impl Task {
         };
         let waits = matches!(
             self,
-            Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_)
+            Task::Visit(..)
+                | Task::Stats(_)
+                | Task::History { .. }
+                | Task::Events(_)
+                | Task::Badge(..)
         );
         Plan {
             task: self,
@@ -126,30 +188,14 @@ pub(super) fn not_found() -> Task {
 
 /// What the request of the client at that address asks for.
 pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
-    let found = match request.path() {
-        "/" => visit(request, client),
-        "/stats" => Task::Stats,
-        "/livez" => Task::Livez,
-        "/readyz" => Task::Readyz {
-            verbose: request
-                .target
-                .split_once('?')
-                .is_some_and(|(_, query)| asks_verbose(query)),
-        },
-        "/metrics" => Task::Metrics,
-        "/history" => read_history(request),
-        "/events" => Task::Events,
-        "/badge.svg" => badge(request, false),
-        "/badge.json" => badge(request, true),
-        "/style.css" => Task::Fixed(STYLE),
-        "/live.js" => Task::Fixed(SCRIPT),
-        "/favicon.ico" | "/favicon.svg" => Task::Fixed(FAVICON),
-        "/robots.txt" => Task::Fixed(ROBOTS),
-        "*" => return Task::Fixed(OPTIONS),
-        _ => return not_found(),
+    if request.path() == "*" {
+        return Task::Fixed(OPTIONS);
+    }
+    let Some(route) = Route::at(request.path()) else {
+        return not_found();
     };
     match request.method {
-        Method::Get | Method::Head => found,
+        Method::Get | Method::Head => read(route, request, client),
         Method::Other("OPTIONS")
             if request
                 .fields("access-control-request-method")
@@ -162,9 +208,32 @@ pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
     }
 }
 
-fn read_history(request: &Request<'_>) -> Task {
+/// What GET or HEAD asks of a route.
+fn read(route: Route, request: &Request<'_>, client: IpAddr) -> Task {
+    match route {
+        Route::Counter(scope, part) => match part {
+            Part::Page => visit(scope, request, client),
+            Part::Stats => Task::Stats(scope),
+            Part::History => read_history(scope, request),
+            Part::Events => Task::Events(scope),
+            Part::Badge { json } => badge(scope, request, json),
+        },
+        Route::Livez => Task::Livez,
+        Route::Readyz => Task::Readyz {
+            verbose: request
+                .target
+                .split_once('?')
+                .is_some_and(|(_, query)| asks_verbose(query)),
+        },
+        Route::Metrics => Task::Metrics,
+        Route::Fixed(response) => Task::Fixed(response),
+    }
+}
+
+fn read_history(scope: Scope, request: &Request<'_>) -> Task {
     match history::step(query::value(request.target, "by").as_deref()) {
         Some(step) => Task::History {
+            scope,
             step,
             csv: prefers_csv(request),
         },
@@ -172,7 +241,7 @@ fn read_history(request: &Request<'_>) -> Task {
     }
 }
 
-fn badge(request: &Request<'_>, json: bool) -> Task {
+fn badge(scope: Scope, request: &Request<'_>, json: bool) -> Task {
     let value = |name| query::value(request.target, name);
     let badge = Badge::new(value("label").as_deref(), value("color").as_deref());
     let tags = |name| {
@@ -183,23 +252,24 @@ fn badge(request: &Request<'_>, json: bool) -> Task {
             .join(",")
     };
     let if_match = request.fields("if-match").next().map(|_| tags("if-match"));
-    Task::Badge(Box::new(BadgeRequest {
+    let request = BadgeRequest {
         badge,
         json,
         if_none_match: tags("if-none-match"),
         if_match,
-    }))
+    };
+    Task::Badge(scope, Box::new(request))
 }
 
-fn visit(request: &Request<'_>, client: IpAddr) -> Task {
+fn visit(scope: Scope, request: &Request<'_>, client: IpAddr) -> Task {
     if is_prefetch(request) {
         return Task::Prefetch;
     }
     let (format, language) = (format(request), language(request));
     if request.method == Method::Get {
-        Task::Visit(format, language, client)
+        Task::Visit(scope, format, language, client)
     } else {
-        Task::Head(format, language)
+        Task::Head(scope, format, language)
     }
 }
 
