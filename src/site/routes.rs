@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::badge::{Badge, BadgeRequest};
-use super::negotiation::{Format, Language, format, language, prefers_csv};
+use super::cors::Origin;
+use super::negotiation::{Format, format, language, prefers_csv};
+use super::visit::Form;
 use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::history::Step;
@@ -19,10 +21,16 @@ pub enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Page,
+    /// A visit that is answered with the badge.
+    Picture,
+    /// A visit that is answered without content.
+    Beacon,
     Stats,
     History,
     Events,
-    Badge { json: bool },
+    Badge {
+        json: bool,
+    },
 }
 
 /// What a path names.
@@ -40,6 +48,8 @@ impl Part {
     fn at(path: &str) -> Option<Part> {
         Some(match path {
             "/" => Part::Page,
+            "/visit.svg" => Part::Picture,
+            "/visit" => Part::Beacon,
             "/stats" => Part::Stats,
             "/history" => Part::History,
             "/events" => Part::Events,
@@ -50,30 +60,15 @@ impl Part {
     }
 }
 
-impl Route {
-    fn at(path: &str) -> Option<Route> {
-        Some(match path {
-            "/livez" => Route::Livez,
-            "/readyz" => Route::Readyz,
-            "/metrics" => Route::Metrics,
-            "/style.css" => Route::Fixed(STYLE),
-            "/live.js" => Route::Fixed(SCRIPT),
-            "/favicon.ico" | "/favicon.svg" => Route::Fixed(FAVICON),
-            "/robots.txt" => Route::Fixed(ROBOTS),
-            _ => Route::Counter(Scope::All, Part::at(path)?),
-        })
-    }
-}
-
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub enum Task {
-    /// `GET /`, by the client at that address.
-    Visit(Scope, Format, Language, IpAddr),
+    /// By the client at that address.
+    Visit(Scope, Form, IpAddr),
     /// A browser fetches ahead of a visit that may never come.
-    Prefetch,
-    /// `HEAD /`: what a visit would be answered with, and no visit.
-    Head(Scope, Format, Language),
+    Prefetch(Form),
+    /// `HEAD`: what a visit would be answered with, and no visit.
+    Head(Scope, Form),
     Stats(Scope),
     Livez,
     Readyz {
@@ -91,6 +86,8 @@ pub enum Task {
     /// A browser asks whether another page's script may read an answer (the Fetch standard's
     /// CORS-preflight request): it may.
     Preflight,
+    /// The same for a beacon.
+    BeaconPreflight(Origin),
     Fixed(Fixed),
 }
 
@@ -99,7 +96,7 @@ impl Task {
         let kind = match self {
             Task::Visit(..) => Kind::Visit,
             Task::Livez | Task::Readyz { .. } | Task::Metrics => Kind::Probe,
-            Task::Prefetch => Kind::Prefetch,
+            Task::Prefetch(_) => Kind::Prefetch,
             _ => Kind::Other,
         };
         let waits = matches!(
@@ -139,10 +136,15 @@ const BAD_STEP: Fixed = Fixed {
     body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
         ask for ?by= one of these.\"}",
 };
-const NOT_ALLOWED: Fixed = Fixed {
+const ONLY_GET: Fixed = Fixed {
     status: Status::MethodNotAllowed,
-    fields: fields::NOT_ALLOWED,
+    fields: fields::ONLY_GET,
     body: b"Only GET and HEAD are allowed here.\n",
+};
+const ONLY_POST: Fixed = Fixed {
+    status: Status::MethodNotAllowed,
+    fields: fields::ONLY_POST,
+    body: b"Only POST is allowed here.\n",
 };
 pub(super) const PREFETCH: Fixed = Fixed {
     status: Status::ServiceUnavailable,
@@ -152,7 +154,7 @@ pub(super) const PREFETCH: Fixed = Fixed {
 /// `OPTIONS *`: about the server as a whole (RFC 9110, section 9.3.7).
 const OPTIONS: Fixed = Fixed {
     status: Status::Ok,
-    fields: "Allow: GET, HEAD\r\n",
+    fields: "Allow: GET, HEAD, POST\r\n",
     body: b"",
 };
 const FAVICON: Fixed = Fixed {
@@ -177,57 +179,98 @@ const SCRIPT: Fixed = Fixed {
     body: page::SCRIPT.as_bytes(),
 };
 
-/// Whether the path is one for those who operate the process.
-pub(super) fn is_ops(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics")
+/// The routes as they are placed on the server.
+#[derive(Debug)]
+pub(super) struct Routes {
+    /// Health and metrics are on another port.
+    pub(super) ops_apart: bool,
 }
 
-pub(super) fn not_found() -> Task {
-    Task::Fixed(NOT_FOUND)
-}
-
-/// What the request of the client at that address asks for.
-pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
-    if request.path() == "*" {
-        return Task::Fixed(OPTIONS);
-    }
-    let Some(route) = Route::at(request.path()) else {
-        return not_found();
-    };
-    match request.method {
-        Method::Get | Method::Head => read(route, request, client),
-        Method::Other("OPTIONS")
-            if request
-                .fields("access-control-request-method")
-                .next()
-                .is_some() =>
-        {
-            Task::Preflight
+impl Routes {
+    /// What the request of the client at that address asks for.
+    pub(super) fn task(&self, request: &Request<'_>, client: IpAddr) -> Task {
+        if request.path() == "*" {
+            return Task::Fixed(OPTIONS);
         }
-        Method::Other(_) => Task::Fixed(NOT_ALLOWED),
+        match Route::at(request.path()) {
+            Some(route) if !(self.ops_apart && route.is_ops()) => route.task(request, client),
+            _ => Task::Fixed(NOT_FOUND),
+        }
+    }
+
+    /// The same on the port for operators.
+    pub(super) fn ops_task(&self, request: &Request<'_>, client: IpAddr) -> Task {
+        match Route::at(request.path()) {
+            Some(route) if route.is_ops() => route.task(request, client),
+            _ => Task::Fixed(NOT_FOUND),
+        }
     }
 }
 
-/// What GET or HEAD asks of a route.
-fn read(route: Route, request: &Request<'_>, client: IpAddr) -> Task {
-    match route {
-        Route::Counter(scope, part) => match part {
-            Part::Page => visit(scope, request, client),
-            Part::Stats => Task::Stats(scope),
-            Part::History => read_history(scope, request),
-            Part::Events => Task::Events(scope),
-            Part::Badge { json } => badge(scope, request, json),
-        },
-        Route::Livez => Task::Livez,
-        Route::Readyz => Task::Readyz {
-            verbose: request
-                .target
-                .split_once('?')
-                .is_some_and(|(_, query)| asks_verbose(query)),
-        },
-        Route::Metrics => Task::Metrics,
-        Route::Fixed(response) => Task::Fixed(response),
+impl Route {
+    fn at(path: &str) -> Option<Route> {
+        Some(match path {
+            "/livez" => Route::Livez,
+            "/readyz" => Route::Readyz,
+            "/metrics" => Route::Metrics,
+            "/style.css" => Route::Fixed(STYLE),
+            "/live.js" => Route::Fixed(SCRIPT),
+            "/favicon.ico" | "/favicon.svg" => Route::Fixed(FAVICON),
+            "/robots.txt" => Route::Fixed(ROBOTS),
+            _ => Route::Counter(Scope::All, Part::at(path)?),
+        })
     }
+
+    /// Whether it is for those who operate the process.
+    fn is_ops(self) -> bool {
+        matches!(self, Route::Livez | Route::Readyz | Route::Metrics)
+    }
+
+    fn task(self, request: &Request<'_>, client: IpAddr) -> Task {
+        match (self, request.method) {
+            (Route::Counter(scope, Part::Beacon), Method::Other("POST")) => {
+                visit(scope, beacon, request, client)
+            }
+            (Route::Counter(_, Part::Beacon), Method::Other("OPTIONS"))
+                if is_preflight(request) =>
+            {
+                Task::BeaconPreflight(Origin::of(request))
+            }
+            (Route::Counter(_, Part::Beacon), _) => Task::Fixed(ONLY_POST),
+            (route, Method::Get | Method::Head) => route.read(request, client),
+            (_, Method::Other("OPTIONS")) if is_preflight(request) => Task::Preflight,
+            (_, Method::Other(_)) => Task::Fixed(ONLY_GET),
+        }
+    }
+
+    /// What GET or HEAD asks of it.
+    fn read(self, request: &Request<'_>, client: IpAddr) -> Task {
+        match self {
+            Route::Counter(scope, part) => match part {
+                Part::Page => visit(scope, page_or_json, request, client),
+                Part::Picture => visit(scope, picture, request, client),
+                Part::Beacon => Task::Fixed(ONLY_POST),
+                Part::Stats => Task::Stats(scope),
+                Part::History => read_history(scope, request),
+                Part::Events => Task::Events(scope),
+                Part::Badge { json } => badge(scope, request, json),
+            },
+            Route::Livez => Task::Livez,
+            Route::Readyz => Task::Readyz {
+                verbose: request
+                    .target
+                    .split_once('?')
+                    .is_some_and(|(_, query)| asks_verbose(query)),
+            },
+            Route::Metrics => Task::Metrics,
+            Route::Fixed(response) => Task::Fixed(response),
+        }
+    }
+}
+
+fn is_preflight(request: &Request<'_>) -> bool {
+    let mut asked = request.fields("access-control-request-method");
+    asked.next().is_some()
 }
 
 fn read_history(scope: Scope, request: &Request<'_>) -> Task {
@@ -242,8 +285,6 @@ fn read_history(scope: Scope, request: &Request<'_>) -> Task {
 }
 
 fn badge(scope: Scope, request: &Request<'_>, json: bool) -> Task {
-    let value = |name| query::value(request.target, name);
-    let badge = Badge::new(value("label").as_deref(), value("color").as_deref());
     let tags = |name| {
         request
             .fields(name)
@@ -253,7 +294,7 @@ fn badge(scope: Scope, request: &Request<'_>, json: bool) -> Task {
     };
     let if_match = request.fields("if-match").next().map(|_| tags("if-match"));
     let request = BadgeRequest {
-        badge,
+        badge: described_badge(request),
         json,
         if_none_match: tags("if-none-match"),
         if_match,
@@ -261,16 +302,41 @@ fn badge(scope: Scope, request: &Request<'_>, json: bool) -> Task {
     Task::Badge(scope, Box::new(request))
 }
 
-fn visit(scope: Scope, request: &Request<'_>, client: IpAddr) -> Task {
+/// A visit of the form that `form` finds.
+fn visit(
+    scope: Scope,
+    form: fn(&Request<'_>) -> Form,
+    request: &Request<'_>,
+    client: IpAddr,
+) -> Task {
+    let form = form(request);
     if is_prefetch(request) {
-        return Task::Prefetch;
-    }
-    let (format, language) = (format(request), language(request));
-    if request.method == Method::Get {
-        Task::Visit(scope, format, language, client)
+        Task::Prefetch(form)
+    } else if request.method == Method::Head {
+        Task::Head(scope, form)
     } else {
-        Task::Head(scope, format, language)
+        Task::Visit(scope, form, client)
     }
+}
+
+fn page_or_json(request: &Request<'_>) -> Form {
+    match format(request) {
+        Format::Html => Form::Page(language(request)),
+        Format::Json => Form::Json,
+    }
+}
+
+fn picture(request: &Request<'_>) -> Form {
+    Form::Picture(Box::new(described_badge(request)))
+}
+
+fn beacon(request: &Request<'_>) -> Form {
+    Form::Beacon(Origin::of(request))
+}
+
+/// The badge that the query describes.
+fn described_badge(request: &Request<'_>) -> Badge {
+    Badge::of(|name| query::value(request.target, name))
 }
 
 /// `?verbose`, with or without a value.

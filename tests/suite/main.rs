@@ -44,6 +44,7 @@ mod eviction;
 mod exactly_once;
 mod failover;
 mod faults;
+mod forms;
 mod healthcheck;
 mod history;
 mod http_basics;
