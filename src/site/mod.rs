@@ -62,9 +62,11 @@ pub struct Site {
 }
 
 /// The site's own settings, and the limits that `/metrics` shows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     pub workers: usize,
+    /// What every path begins with; empty, or `/visits`.
+    pub base_path: String,
     /// Visits that one address may make, and in what time.
     pub visits_per_client: Option<(u32, Duration)>,
     /// `/livez`, `/readyz` and `/metrics` are on another port.
@@ -102,12 +104,13 @@ impl Site {
             .visits_per_client
             .map(|(visits, time)| RateLimit::new(visits, time));
         let routes = Routes {
+            base: settings.base_path.clone(),
             ops_apart: settings.ops_apart,
         };
         Site {
             visits,
             front,
-            page: Page::new(names),
+            page: Page::new(names, &settings.base_path),
             events: Events::new(settings.workers),
             names,
             rate_limit,

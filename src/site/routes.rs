@@ -182,6 +182,8 @@ const SCRIPT: Fixed = Fixed {
 /// The routes as they are placed on the server.
 #[derive(Debug)]
 pub(super) struct Routes {
+    /// What every path begins with; empty, or `/visits`.
+    pub(super) base: String,
     /// Health and metrics are on another port.
     pub(super) ops_apart: bool,
 }
@@ -192,7 +194,7 @@ impl Routes {
         if request.path() == "*" {
             return Task::Fixed(OPTIONS);
         }
-        match Route::at(request.path()) {
+        match self.find(request.path()) {
             Some(route) if !(self.ops_apart && route.is_ops()) => route.task(request, client),
             _ => Task::Fixed(NOT_FOUND),
         }
@@ -200,9 +202,18 @@ impl Routes {
 
     /// The same on the port for operators.
     pub(super) fn ops_task(&self, request: &Request<'_>, client: IpAddr) -> Task {
-        match Route::at(request.path()) {
+        match self.find(request.path()) {
             Some(route) if route.is_ops() => route.task(request, client),
             _ => Task::Fixed(NOT_FOUND),
+        }
+    }
+
+    /// The route of a path. Health and metrics are at the root too, whatever the base.
+    fn find(&self, path: &str) -> Option<Route> {
+        match path.strip_prefix(&*self.base) {
+            Some(below) if below.starts_with('/') => Route::at(below),
+            Some("") => Route::at("/"),
+            _ => Route::at(path).filter(|route| route.is_ops()),
         }
     }
 }

@@ -28,6 +28,7 @@ mod support;
 mod adoption;
 mod backups;
 mod badge;
+mod base_path;
 mod black_hole;
 mod burst;
 mod check;
