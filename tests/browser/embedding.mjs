@@ -14,8 +14,9 @@ const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '
 
 // The other origin: it serves the page under test.
 let html = '';
+let fields = {};
 const server = createServer((_, answer) => {
-  answer.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8' });
+  answer.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', ...fields });
   answer.end(`<!doctype html><title>Another site</title>${html}`);
 });
 await new Promise(done => server.listen(0, 'localhost', done));
@@ -157,15 +158,18 @@ const tests = {
   },
 
   async 'an isolated page may embed the pictures'() {
-    const { page, context } = await open('');
-    await page.route(other, async route => {
-      const answer = await route.fetch();
-      const headers = { ...answer.headers(), 'cross-origin-embedder-policy': 'require-corp' };
-      await route.fulfill({ response: answer, headers });
-    });
-    html = ['visit.svg', 'badge.svg'].map(path => `<img src="${url}${path}" alt="">`).join('');
-    await page.goto(other);
+    fields = { 'Cross-Origin-Embedder-Policy': 'require-corp' };
+    const pictures = ['visit.svg', 'badge.svg'].map(path => `<img src="${url}${path}" alt="">`);
+    const { page, context, wrong } = await open(pictures.join(''));
     await loaded(page);
+    // The policy holds: a picture that gives no permission is blocked.
+    const without = await page.evaluate(address => {
+      const image = new Image();
+      image.src = address;
+      return image.decode().then(() => 'shown', () => 'blocked');
+    }, url + 'favicon.svg');
+    assert.equal(without, 'blocked');
+    assert.equal(wrong.length, 1, String(wrong));
     await context.close();
   },
 
@@ -178,23 +182,25 @@ const tests = {
       assert.equal(await page.evaluate(() => document.images[0].naturalHeight), height, style);
       await context.close();
     }
-    const { page, context } = await open('');
     const locales =
       'pt pt-BR pt-PT en en-US en-IN en-ZA es es-AR es-MX de de-AT de-CH fr fr-CA it nl ja zh ko ' +
       'ru uk pl cs sk sv nb nn da fi hu ro el tr id vi th he hi bg hr sr sl lt lv et ca gl eu is ' +
       'ms sw fil ta te ur';
     const number = await total();
+    assert.ok(number > 9999, `${number}: too small to have groups`);
+    let compared = 0;
     for (const locale of locales.split(' ')) {
       const svg = await (await fetch(`${url}badge.svg?locale=${locale}`)).text();
       const shown = svg.match(/<title>visitas: ([^<]*)<\/title>/)[1];
-      const format = ([locale, number]) => new Intl.NumberFormat(locale).format(number);
-      const expected = await page.evaluate(format, [locale, number]);
+      // Node may be built with fewer languages.
+      if (!Intl.NumberFormat.supportedLocalesOf(locale).length) continue;
       // Versions of the CLDR write either apostrophe.
       const plain = text => text.replaceAll('\u2019', "'");
+      const expected = new Intl.NumberFormat(locale).format(number);
       assert.equal(plain(shown), plain(expected), locale);
+      compared++;
     }
-    assert.ok(number > 9999, `${number}: too small to have groups`);
-    await context.close();
+    assert.ok(compared > 30, `only ${compared} languages`);
   },
 
   async 'a picture that refuses is shown all the same'() {
@@ -275,6 +281,7 @@ if (folder) {
 let failed = 0;
 for (const [name, test] of Object.entries(tests)) {
   try {
+    fields = {};
     await test();
     console.log(`ok: ${name}`);
   } catch (error) {

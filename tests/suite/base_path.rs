@@ -1,7 +1,13 @@
 //! `BASE_PATH`: everything is below one path, for a place behind a proxy. Probes stay at the root.
 
+use std::process::Command;
+
 use crate::support::html::Page;
-use crate::support::{Client, Settings, Visitas};
+use crate::support::ports::free_port;
+use crate::support::process::Process;
+use crate::support::scratch::Folder;
+use crate::support::tools::tool;
+use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
 const BASE: &str = "/my/visits";
 
@@ -64,10 +70,11 @@ fn the_path_itself_is_the_page_with_and_without_a_slash() {
     }
 }
 
-#[test]
-fn the_page_links_only_below_it() {
-    let visitas = start();
-    let page = Page::read(&visitas.get(BASE).text());
+/// Every address in the page is below the path, and leads somewhere on that port.
+#[track_caller]
+fn links_only_below(base: &str, port: u16) {
+    let mut client = Client::connect(port);
+    let page = Page::read(&client.get(base).text());
     let mut links = 0;
     for element in &page.elements {
         let addresses = element.attributes.iter();
@@ -75,12 +82,62 @@ fn the_page_links_only_below_it() {
             if address.starts_with('#') {
                 continue;
             }
-            assert!(address.starts_with(&format!("{BASE}/")), "{element:?}");
-            assert_eq!(visitas.get(address).status, 200, "{element:?}");
+            assert!(address.starts_with(&format!("{base}/")), "{element:?}");
+            assert_eq!(client.get(address).status, 200, "{element:?}");
             links += 1;
         }
     }
     assert!(links >= 4, "{links} links");
+}
+
+#[test]
+fn the_page_links_only_below_it() {
+    links_only_below(BASE, start().port());
+}
+
+/// nginx as docs/embedding.md sets it up, beside a site of its own.
+#[test]
+fn behind_nginx_as_documented_it_is_a_part_of_the_site() {
+    let Some(nginx) = tool("nginx") else { return };
+    let visitas = Settings::new().set("BASE_PATH", "/visits").start();
+    let document = include_str!("../../docs/embedding.md");
+    let block = document
+        .split("```nginx\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let location = block
+        .expect("a block for nginx")
+        .replace("127.0.0.1:5000", &format!("127.0.0.1:{}", visitas.port()));
+    let (folder, port) = (Folder::new("nginx"), free_port());
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {}/{name};", folder.path().display()))
+        .concat();
+    let configuration = format!(
+        "daemon off; pid {}/pid; error_log stderr warn; worker_processes 1;
+        events {{ worker_connections 64; }}
+        http {{ access_log off; {temporary}
+            server {{ listen 127.0.0.1:{port}; location / {{ return 200 'the site'; }} {location} }}
+        }}",
+        folder.path().display()
+    );
+    let file = folder.file("configuration", &configuration);
+    let mut command = Command::new(nginx);
+    let command = command.args(["-e", "stderr", "-c"]).arg(file);
+    let _process = Process::start("nginx", command, "TERM");
+    within(LIMIT, "nginx", || Client::try_connect(port).is_ok());
+
+    links_only_below("/visits", port);
+    let mut client = Client::connect(port);
+    assert_eq!(client.get("/stats").text(), "the site");
+    assert_eq!(client.get("/visits/visit.svg").status, 200);
+    let beacon = client.request("POST", "/visits/visit", &[("Content-Length", "0")]);
+    assert_eq!(beacon.status, 204);
+    let mut listener = Client::connect(port);
+    listener.send("GET /visits/events HTTP/1.0\r\n\r\n");
+    listener.wait_for("\"total\":3");
+    client.get("/visits/");
+    listener.wait_for("\"total\":4");
+    assert_eq!(client.get("/visits/stats").fields().total, 4);
 }
 
 #[test]
@@ -95,7 +152,7 @@ fn its_page_is_live_below_it() {
 
 #[test]
 fn the_port_for_operators_has_its_routes_at_the_root_and_below_it() {
-    let ops = crate::support::ports::free_port();
+    let ops = free_port();
     let visitas = Settings::new()
         .set("BASE_PATH", BASE)
         .set("OPS_PORT", ops)
