@@ -135,16 +135,21 @@ impl Look {
     }
 }
 
-/// The width of a character in tenths of a pixel, at 11 pixels.
+/// The width of a character in tenths of a pixel, at 11 pixels. Within a group they differ by less
+/// than one pixel.
 fn tenths_at_11(c: char) -> usize {
     match c {
-        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '!' | '|' | '\'' | '\u{2019}' | ' '
-        | '\u{a0}' | '\u{202f}' => 39,
-        'f' | 'r' | 't' | '(' | ')' | '-' | '[' | ']' | '/' => 47,
-        'm' | 'w' | 'M' | 'W' | '%' | '@' => 102,
-        'A'..='Z' => 77,
-        '0'..='9' | '\u{2013}' => 70,
-        c if c.is_ascii() => 66,
+        'i' | 'l' | '\'' | '\u{2019}' | '\u{202f}' => 30,
+        'f' | 'j' | '.' | ',' | ' ' | '\u{a0}' => 39,
+        'r' | 't' | 'I' | '!' => 46,
+        'J' | '-' | '/' | '(' | ')' | '[' | ']' | ':' | ';' | '|' | '"' => 50,
+        'c' | 's' | 'z' => 57,
+        'a' | 'e' | 'k' | 'v' | 'x' | 'y' | 'E' | 'F' | 'L' | 'P' | 'T' | 'Y' => 66,
+        'D' | 'G' | 'H' | 'N' | 'O' | 'Q' | 'U' => 84,
+        'w' | 'M' | '+' | '=' | '<' | '>' | '#' | '~' => 91,
+        'm' | 'W' | '%' | '@' => 109,
+        'A'..='Z' | '&' => 76,
+        c if c.is_ascii() || c == '\u{2013}' => 69,
         'À'..='ɏ' => 70,
         _ => 110,
     }

@@ -258,8 +258,8 @@ if (folder) {
     ])
       looks.push(`<img src="${url}badge.svg?style=${style}&${query}" alt="">`);
   const { page, context } = await open(
-    `<body style="margin:8px;width:420px">${looks.join(' ')}<p></p>`,
-    { viewport: { width: 440, height: 260 }, deviceScaleFactor: 3 },
+    `<body style="margin:8px;width:400px">${looks.join(' ')}<p></p>`,
+    { viewport: { width: 420, height: 180 }, deviceScaleFactor: 2 },
   );
   await loaded(page);
   await page.setExtraHTTPHeaders({ 'Sec-Purpose': 'prefetch' });

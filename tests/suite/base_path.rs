@@ -133,7 +133,7 @@ fn behind_nginx_as_documented_it_is_a_part_of_the_site() {
     let beacon = client.request("POST", "/visits/visit", &[("Content-Length", "0")]);
     assert_eq!(beacon.status, 204);
     let mut listener = Client::connect(port);
-    listener.send("GET /visits/events HTTP/1.0\r\n\r\n");
+    listener.send("GET /visits/events HTTP/1.0\r\nHost: x\r\n\r\n");
     listener.wait_for("\"total\":3");
     client.get("/visits/");
     listener.wait_for("\"total\":4");

@@ -41,6 +41,9 @@ fn is_grey(response: &Response, status: u16, expected: &str) {
     assert_eq!(response.header("ETag"), None, "{response:?}");
 }
 
+/// The fields and the body of a beacon.
+type Sent<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
+
 fn beacon(client: &mut Client, fields: &[(&str, &str)], body: &[u8]) -> Response {
     let length = body.len().to_string();
     let fields = [&[("Content-Length", length.as_str())], fields].concat();
@@ -82,7 +85,7 @@ fn a_beacon_is_a_visit_whatever_it_carries() {
     let visitas = Settings::new().start();
     let mut client = visitas.connect();
     let large = vec![b'x'; 64 * 1024];
-    let bodies: [(&[(&str, &str)], &[u8]); 5] = [
+    let bodies: [Sent<'_>; 5] = [
         (&[], b""),
         (
             &[("Content-Type", "text/plain;charset=UTF-8")],
