@@ -32,7 +32,8 @@ pub fn run(config: &Config) -> bool {
     checks.extend(match &config.ledger {
         LedgerPlace::Embedded { folder } => diagnose_file(folder),
         LedgerPlace::Postgres(place) => {
-            diagnose_postgres(place, server::ledger_connections(config))
+            let names = !config.names.is_empty();
+            diagnose_postgres(place, server::ledger_connections(config), names)
         }
     });
     let ledger = failures(&checks);

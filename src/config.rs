@@ -17,6 +17,7 @@ use reader::Reader;
 pub use stores::{CounterPlace, LedgerPlace};
 
 use crate::http::Networks;
+use crate::visits::NameRules;
 
 /// One environment variable. `--help` prints this table, the reader takes defaults from it, and a
 /// test holds docs/configuration.md to it.
@@ -138,6 +139,16 @@ pub const VARIABLES: &[Variable] = &[
     variable("REDIS_URL_FILE", "unset", "file to read REDIS_URL from"),
     with_default("DATA_DIR", "./data", "folder of the embedded store"),
     variable(
+        "COUNTERS",
+        "unset: none",
+        "counters by name at /c/NAME: blog,docs,shop-*=0,photos=12345",
+    ),
+    with_default(
+        "MAX_COUNTERS",
+        "10000",
+        "names that may be in use; a visit to one more: 404",
+    ),
+    variable(
         "KEEP_ROWS",
         "without end",
         "delete rows older than this (90d, 12h); the total still counts them",
@@ -235,6 +246,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     pub max_connections: usize,
     pub max_queue: usize,
+    /// Counters by name; empty: none.
+    pub names: NameRules,
+    pub max_names: usize,
     /// `None`: without end.
     pub keep_rows: Option<Duration>,
     pub visits_per_client: Option<Rate>,
@@ -280,6 +294,8 @@ const MOST_WORKERS: usize = 1024;
 const MOST_CONNECTIONS: usize = 1_000_000;
 /// A waiting visit takes less than 100 bytes, so this is about a gigabyte.
 const MOST_QUEUED: usize = 10_000_000;
+/// A lane keeps some 200 bytes for each name.
+const MOST_NAMES: usize = 100_000;
 
 impl Config {
     /// Reads the environment of this process.
@@ -297,6 +313,7 @@ impl Config {
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         let env = Reader::new(lookup);
         let listen = listen_address(&env)?;
+        let (names, max_names) = names(&env)?;
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         Ok(Config {
             listen,
@@ -316,6 +333,8 @@ impl Config {
             idle_timeout: env.duration("IDLE_TIMEOUT", SHORTEST..=LONGEST)?,
             max_connections: env.whole("MAX_CONNECTIONS", 1..=MOST_CONNECTIONS)?,
             max_queue: env.whole("MAX_QUEUE", 1..=MOST_QUEUED)?,
+            names,
+            max_names,
             keep_rows: env.if_set("KEEP_ROWS", |name| {
                 env.duration(name, SHORTEST_KEPT..=LONGEST_KEPT)
             })?,
@@ -329,6 +348,23 @@ impl Config {
             access_log: env.choice("ACCESS_LOG", &[("off", false), ("on", true)])?,
         })
     }
+}
+
+/// Counters by name, and how many may be in use.
+fn names(env: &Reader<'_>) -> Result<(NameRules, usize), ConfigError> {
+    let most = env.whole("MAX_COUNTERS", 1..=MOST_NAMES)?;
+    let names = env
+        .if_set("COUNTERS", |name| env.names(name))?
+        .unwrap_or_default();
+    let whole = names.whole_names();
+    if whole > most {
+        return Err(ConfigError {
+            variable: "MAX_COUNTERS",
+            got: reader::quoted(&most.to_string()),
+            takes: format!("at least {whole}: COUNTERS has as many whole names"),
+        });
+    }
+    Ok((names, most))
 }
 
 /// Where `/readyz` is, for a check of a server that runs in the same environment.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{ConfigError, VARIABLES};
 use crate::http::Networks;
+use crate::visits::{MAX_NAME_BYTES, NameRules};
 
 /// Characters of a value that an error repeats.
 const MAX_QUOTED: usize = 80;
@@ -175,6 +176,20 @@ impl<'a> Reader<'a> {
             "addresses and networks with commas between them, such as \
              10.0.0.0/8, 192.168.1.7, fd00::/8"
                 .to_owned()
+        })
+    }
+
+    /// Counters by name. The error says which entry is wrong.
+    pub(super) fn names(&self, variable: &'static str) -> Result<NameRules, ConfigError> {
+        let text = self.text(variable)?;
+        text.parse().map_err(|why: String| {
+            let got = format!("{}, of which {}", quoted(&text), printable(&why));
+            let takes = format!(
+                "names of a-z, 0-9, dot, _ and - with commas between them, each of at most \
+                 {MAX_NAME_BYTES} bytes, with * at the end for a family and =N for a start value \
+                 of at most 10^15, such as blog,shop-*=0,photos=12345"
+            );
+            error(variable, got, takes)
         })
     }
 

@@ -45,6 +45,8 @@ pub(super) fn visits(config: &Config) -> visits::Options {
         connect_attempts: config.connect_attempts,
         connect_interval: config.connect_interval,
         keep_rows: config.keep_rows,
+        names: config.names.clone(),
+        max_names: config.max_names,
     }
 }
 
@@ -111,8 +113,9 @@ pub(super) fn stores(config: &Config) -> Stores {
         }
         LedgerPlace::Postgres(place) => {
             let (place, same) = (place.clone(), place.clone());
+            let names = !config.names.is_empty();
             (
-                Box::new(move || Box::new(Postgres::new(&place, deadline))),
+                Box::new(move || Box::new(Postgres::new(&place, deadline, names))),
                 Box::new(move || Box::new(PostgresPruner::new(&same))),
             )
         }

@@ -6,6 +6,7 @@ use super::locale::Grouping;
 use super::negotiation::Format;
 use super::picture::{Picture, Style};
 use super::refusal::{RETRY_AFTER_S, refuse};
+use super::routes::Scope;
 use super::text::json_string;
 use super::{Session, Site, fields};
 use crate::http::{Answer, Answered, Status};
@@ -127,15 +128,21 @@ impl Site {
     pub(super) fn badge(
         &self,
         session: &Session,
+        scope: &Scope,
         request: &BadgeRequest,
         answer: Answer<'_>,
     ) -> Answered {
-        let total = match self.peek(session) {
+        let total = match self.peek(session, scope) {
             Ok(count) => count.total,
             Err(reason) if request.json => return refuse(reason, Format::Json, answer),
             Err(_) => {
                 let status = Status::ServiceUnavailable;
-                return self.last_known(&request.badge, status, Some(RETRY_AFTER_S), answer);
+                return self.last_known(
+                    scope,
+                    &request.badge,
+                    (status, Some(RETRY_AFTER_S)),
+                    answer,
+                );
             }
         };
         let BadgeRequest { badge, json, .. } = request;
@@ -165,9 +172,9 @@ impl Site {
     /// not look broken.
     pub(super) fn last_known(
         &self,
+        scope: &Scope,
         badge: &Badge,
-        status: Status,
-        retry_after_s: Option<u64>,
+        (status, retry_after_s): (Status, Option<u64>),
         answer: Answer<'_>,
     ) -> Answered {
         let mut header = fields::VISIT_PICTURE.to_owned();
@@ -175,7 +182,10 @@ impl Site {
             // Writing to a String cannot fail.
             let _ = write!(header, "Retry-After: {seconds}\r\n");
         }
-        let total = self.measures.newest().map(|count| count.total);
+        let total = match scope {
+            Scope::All => self.measures.newest().map(|count| count.total),
+            Scope::Name(name) => self.named.last_total(name),
+        };
         answer.send(status, &header, badge.grey_svg(total).as_bytes())
     }
 }

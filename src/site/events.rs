@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::chart::name;
 use super::negotiation::Format;
 use super::refusal::refuse;
+use super::routes::Scope;
 use super::{Session, Site, fields, write_count};
 use crate::http::{Answer, Answered, Feed, Service};
 use crate::visits::history::{History, Step};
@@ -18,9 +19,9 @@ use crate::{clock, workers};
 /// Time between two messages.
 const PERIOD_MS: u64 = 1000;
 /// Without news listeners get a heartbeat this often, and so learn that the connection is lost.
-const HEARTBEAT_MS: u64 = 15_000;
+pub(super) const HEARTBEAT_MS: u64 = 15_000;
 /// A comment, which a browser drops.
-const HEARTBEAT: &[u8] = b":\n\n";
+pub(super) const HEARTBEAT: &[u8] = b":\n\n";
 /// Milliseconds after which a listener that lost its connection reconnects.
 const RETRY: &str = "retry: 2000\n\n";
 /// How long a message waits for the history. Without it the numbers are sent alone.
@@ -59,7 +60,8 @@ impl Site {
         if now < events.begun_ms.load(Ordering::Relaxed) + PERIOD_MS {
             return;
         }
-        if events.feed.followers() == 0 && !self.takes_count_wanted() {
+        let named = self.named.has_followers();
+        if events.feed.followers() == 0 && !named && !self.takes_count_wanted() {
             return;
         }
         if events.busy.swap(true, Ordering::AcqRel) {
@@ -69,6 +71,9 @@ impl Site {
         let site = Arc::clone(self);
         let send = move || {
             site.send_event();
+            if named {
+                site.send_names(&site.session(WORKER).waiter);
+            }
             site.events.busy.store(false, Ordering::Release);
         };
         if let Err(error) = workers::spawn(WORKER, send) {
@@ -98,16 +103,24 @@ impl Site {
         events.sent_ms.store(now, Ordering::Relaxed);
     }
 
-    pub(super) fn follow_events(&self, session: &Session, answer: Answer<'_>) -> Answered {
+    pub(super) fn follow_events(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        answer: Answer<'_>,
+    ) -> Answered {
         if self.is_draining() {
             return refuse(Refused::Closing, Format::Json, answer);
+        }
+        if let Scope::Name(name) = scope {
+            return self.follow_name(session, name, RETRY, answer);
         }
         let first = RETRY.to_owned() + &self.message(session);
         answer.follow(fields::EVENTS, first.as_bytes(), &self.events.feed)
     }
 
     fn message(&self, session: &Session) -> String {
-        let count = self.peek(session).ok();
+        let count = self.peek(session, &Scope::All).ok();
         // Without listeners only `/metrics` wants the count.
         let wants_history = count.is_some() && self.events.feed.followers() > 0;
         let history = wants_history
@@ -122,7 +135,11 @@ impl Site {
 }
 
 /// `data: {"total":N,"cache":M,"ledger":true,"counter":true,"minute":[start,before,now],...}`
-fn render(count: Option<Count>, history: Option<&History>, [ledger, counter]: [bool; 2]) -> String {
+pub(super) fn render(
+    count: Option<Count>,
+    history: Option<&History>,
+    [ledger, counter]: [bool; 2],
+) -> String {
     let mut message = String::from("data: ");
     match count {
         Some(count) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::chart::name;
 use super::negotiation::Format;
 use super::refusal::refuse;
+use super::routes::Scope;
 use super::text::utc;
 use super::{Site, fields};
 use crate::http::{Answer, Answered, Status};
@@ -20,11 +21,16 @@ impl Site {
     pub(super) fn history(
         &self,
         waiter: &Arc<Waiter>,
+        scope: &Scope,
         step: Step,
         csv: bool,
         answer: Answer<'_>,
     ) -> Answered {
-        let history = match self.visits.read_history(waiter, HISTORY_WAIT) {
+        let read = match scope {
+            Scope::All => self.visits.read_history(waiter, HISTORY_WAIT),
+            Scope::Name(name) => self.history_of(waiter, name, HISTORY_WAIT),
+        };
+        let history = match read {
             Ok(history) => history,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };

@@ -14,7 +14,9 @@ const BOUNDS: [f64; 12] = [
 /// Stands for a counter that is down.
 const DOWN: i64 = i64::MIN;
 /// Labels of [`Reason`].
-const REASONS: [&str; 6] = ["starting", "ledger", "overload", "late", "stopping", "rate"];
+const REASONS: [&str; 7] = [
+    "starting", "ledger", "overload", "late", "stopping", "rate", "names",
+];
 
 #[derive(Debug)]
 pub(super) struct Measures {
@@ -53,13 +55,14 @@ impl Measures {
         }
     }
 
-    /// A visit of the form with that label got its numbers `took` after its arrival.
+    /// A visit of the form with that label got its numbers `took` after its arrival. `all` are those
+    /// of all visits, where it got these.
     pub(super) fn visited(
         &self,
         worker: usize,
         form: usize,
         took: Duration,
-        count: Count,
+        all: Option<Count>,
         now_ms: u64,
     ) {
         let one = &self.workers[worker];
@@ -74,7 +77,9 @@ impl Measures {
             u64::try_from(took.as_micros()).unwrap_or(0),
             Ordering::Relaxed,
         );
-        self.counted(worker, count, now_ms);
+        if let Some(count) = all {
+            self.counted(worker, count, now_ms);
+        }
     }
 
     pub(super) fn counted(&self, worker: usize, count: Count, now_ms: u64) {
@@ -93,6 +98,7 @@ impl Measures {
             Reason::Visits(Refused::Late) => 3,
             Reason::Visits(Refused::Closing) => 4,
             Reason::Rate => 5,
+            Reason::Visits(Refused::NamesFull) => 6,
         };
         self.refused[label].fetch_add(1, Ordering::Relaxed);
     }

@@ -52,6 +52,8 @@ const METRICS: &[Metric] = &[
     metric(GAUGE, "visitas_counted_visits", "The counter's newest number that was shown.",
         |site, out| site.measures.newest().and_then(|count| count.cache).iter()
             .for_each(|cache| out.value(*cache as f64))),
+    metric(GAUGE, "visitas_names", "Counters by name in use.",
+        |site, out| if site.visits.has_names() { out.value(site.visits.names_in_use() as f64) }),
     metric(COUNTER, "visitas_http_responses_total", "Responses, by kind of request and status.",
         |site, out| for (kind, status, count) in site.front.answers() {
             out.sample(&format!("{{kind=\"{kind}\",code=\"{}\"}}", status.code()), count as f64);

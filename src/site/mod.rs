@@ -10,6 +10,7 @@ mod history;
 mod locale;
 mod measures;
 mod metrics;
+mod named;
 mod negotiation;
 mod ops;
 mod page;
@@ -33,6 +34,7 @@ use crate::http::{self, Answer, Answered, Plan, Request, Service, Status};
 use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
 use events::Events;
 use measures::Measures;
+use named::Named;
 use negotiation::Format;
 pub use ops::Ops;
 use page::Page;
@@ -49,6 +51,7 @@ pub struct Site {
     front: Arc<http::Stats>,
     page: Page,
     events: Events,
+    named: Named,
     names: StoreNames,
     settings: Settings,
     routes: Routes,
@@ -106,12 +109,14 @@ impl Site {
         let routes = Routes {
             base: settings.base_path.clone(),
             ops_apart: settings.ops_apart,
+            named: visits.has_names(),
         };
         Site {
             visits,
             front,
             page: Page::new(names, &settings.base_path),
             events: Events::new(settings.workers),
+            named: Named::default(),
             names,
             rate_limit,
             routes,
@@ -144,15 +149,18 @@ impl Site {
         !self.is_draining() && self.visits.is_ready()
     }
 
-    fn peek(&self, session: &Session) -> Result<Count, Refused> {
+    fn peek(&self, session: &Session, scope: &Scope) -> Result<Count, Refused> {
+        if let Scope::Name(name) = scope {
+            return self.peek_name(&session.waiter, name);
+        }
         let count = self.visits.peek(&session.waiter)?;
         self.measures
             .counted(session.worker, count, clock::monotonic_ms());
         Ok(count)
     }
 
-    fn stats(&self, session: &Session, answer: Answer<'_>) -> Answered {
-        let count = match self.peek(session) {
+    fn stats(&self, session: &Session, scope: &Scope, answer: Answer<'_>) -> Answered {
+        let count = match self.peek(session, scope) {
             Ok(count) => count,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
@@ -210,31 +218,34 @@ impl Service for Site {
     }
 
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Plan<Task> {
-        self.routes.task(request, client).plan()
+        let find = |text: &str| self.visits.find_name(text);
+        self.routes.task(request, client, &find).plan()
     }
 
     fn perform(&self, session: &mut Session, task: Task, answer: Answer<'_>) -> Answered {
         match task {
-            Task::Visit(Scope::All, form, client) => self.visit(session, &form, client, answer),
-            Task::Prefetch(Form::Picture(badge)) => {
-                self.last_known(&badge, Status::ServiceUnavailable, None, answer)
+            Task::Visit(scope, form, client) => {
+                self.visit(session, &scope, (&form, client), answer)
             }
-            Task::Prefetch(_) => fixed(routes::PREFETCH, answer),
-            Task::Head(Scope::All, form) => self.head(&form, answer),
-            Task::Stats(Scope::All) => self.stats(session, answer),
+            Task::Prefetch(scope, Form::Picture(badge)) => {
+                let status = (Status::ServiceUnavailable, None);
+                self.last_known(&scope, &badge, status, answer)
+            }
+            Task::Prefetch(..) => fixed(routes::PREFETCH, answer),
+            Task::Head(scope, form) => self.head(&scope, &form, answer),
+            Task::Stats(scope) => self.stats(session, &scope, answer),
             Task::Livez => answer.send(Status::Ok, fields::TEXT, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = self.metrics();
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
-            Task::History {
-                scope: Scope::All,
-                step,
-                csv,
-            } => self.history(&session.waiter, step, csv, answer),
-            Task::Events(Scope::All) => self.follow_events(session, answer),
-            Task::Badge(Scope::All, request) => self.badge(session, &request, answer),
+            Task::History { scope, step, csv } => {
+                self.history(&session.waiter, &scope, step, csv, answer)
+            }
+            Task::Events(scope) => self.follow_events(session, &scope, answer),
+            Task::Badge(scope, request) => self.badge(session, &scope, &request, answer),
+            Task::Counters(request) => self.counters(session, &request, answer),
             Task::Preflight => answer.send_head(Status::NoContent, fields::PREFLIGHT),
             Task::BeaconPreflight(origin) => {
                 answer.send_head(Status::NoContent, &origin.preflight_fields())

@@ -105,6 +105,8 @@ const ENGLISH: Words = Words {
 #[derive(Debug)]
 enum Part {
     Text(String),
+    /// The path before the counter's routes.
+    Here,
     Total,
     TotalShown,
     Cache,
@@ -115,7 +117,8 @@ enum Part {
 type Placeholder = (&'static str, fn() -> Part);
 
 /// The placeholders of the parts that change.
-const PLACEHOLDERS: [Placeholder; 5] = [
+const PLACEHOLDERS: [Placeholder; 6] = [
+    ("{here}", || Part::Here),
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
     ("{cache}", || Part::Cache),
@@ -159,11 +162,12 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page and lends it to `take`. Its charts show that reading of the history; each
-    /// worker draws them once per reading and language.
+    /// Renders the page of the counter whose routes are below `here`, and lends it to `take`. Its
+    /// charts show that reading of the history; each worker draws them once per reading and
+    /// language.
     pub(super) fn render<R>(
         &self,
-        language: Language,
+        (language, here): (Language, &str),
         count: Count,
         reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
@@ -186,6 +190,7 @@ impl Page {
             for part in parts {
                 match part {
                     Part::Text(text) => body.extend_from_slice(text.as_bytes()),
+                    Part::Here => body.extend_from_slice(here.as_bytes()),
                     Part::Total => body.extend_from_slice(digits.format(count.total).as_bytes()),
                     Part::TotalShown => grouped(count.total, edition.language, body),
                     Part::Cache => body.extend_from_slice(digits.format(cache).as_bytes()),
@@ -351,7 +356,7 @@ mod tests {
         for language in [Language::Portuguese, Language::English] {
             for (reading, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
                 page.render(
-                    language,
+                    (language, "/here"),
                     Count {
                         total: 1234,
                         pruned: 0,

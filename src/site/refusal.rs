@@ -17,9 +17,21 @@ pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Ans
         Refused::Overloaded => "Too many visits are waiting, so this one was not counted.",
         Refused::Late => "The database took too long to answer.",
         Refused::Closing => "The counter is stopping, so this visit was not counted.",
+        Refused::NamesFull => return no_room(format, answer),
     };
     let status = Status::ServiceUnavailable;
     decline(status, sentence, RETRY_AFTER_S, format, answer)
+}
+
+/// A name that is not in use, where no more may be.
+#[cold]
+fn no_room(format: Format, answer: Answer<'_>) -> Answered {
+    let sentence = "No more counters may be in use, so this visit was not counted.";
+    let (header, body) = match format {
+        Format::Html => (fields::REFUSAL, format!("{sentence}\n")),
+        Format::Json => (fields::JSON, format!("{{\"error\":\"{sentence}\"}}")),
+    };
+    answer.send(Status::NotFound, header, body.as_bytes())
 }
 
 /// The address has made too many visits; it may visit again after `time`.

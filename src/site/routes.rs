@@ -4,17 +4,30 @@ use std::net::IpAddr;
 
 use super::badge::{Badge, BadgeRequest};
 use super::cors::Origin;
+use super::named::ListRequest;
 use super::negotiation::{Format, format, language, prefers_csv};
 use super::visit::Form;
 use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
+use crate::visits::Name;
 use crate::visits::history::Step;
 
 /// Which visits a part of the site is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// All of them: what `/` shows.
     All,
+    /// Those of one counter: what `/c/NAME` shows.
+    Name(Name),
+}
+
+impl Scope {
+    pub(super) fn name(&self) -> Option<&Name> {
+        match self {
+            Scope::All => None,
+            Scope::Name(name) => Some(name),
+        }
+    }
 }
 
 /// A part that each counter has.
@@ -34,9 +47,10 @@ enum Part {
 }
 
 /// What a path names.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Route {
     Counter(Scope, Part),
+    Counters,
     Livez,
     Readyz,
     Metrics,
@@ -66,7 +80,7 @@ pub enum Task {
     /// By the client at that address.
     Visit(Scope, Form, IpAddr),
     /// A browser fetches ahead of a visit that may never come.
-    Prefetch(Form),
+    Prefetch(Scope, Form),
     /// `HEAD`: what a visit would be answered with, and no visit.
     Head(Scope, Form),
     Stats(Scope),
@@ -83,6 +97,8 @@ pub enum Task {
     },
     Events(Scope),
     Badge(Scope, Box<BadgeRequest>),
+    /// The list of names.
+    Counters(Box<ListRequest>),
     /// A browser asks whether another page's script may read an answer (the Fetch standard's
     /// CORS-preflight request): it may.
     Preflight,
@@ -96,7 +112,7 @@ impl Task {
         let kind = match self {
             Task::Visit(..) => Kind::Visit,
             Task::Livez | Task::Readyz { .. } | Task::Metrics => Kind::Probe,
-            Task::Prefetch(_) => Kind::Prefetch,
+            Task::Prefetch(..) => Kind::Prefetch,
             _ => Kind::Other,
         };
         let waits = matches!(
@@ -106,6 +122,7 @@ impl Task {
                 | Task::History { .. }
                 | Task::Events(_)
                 | Task::Badge(..)
+                | Task::Counters(_)
         );
         Plan {
             task: self,
@@ -135,6 +152,11 @@ const BAD_STEP: Fixed = Fixed {
     fields: fields::HISTORY_JSON,
     body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
         ask for ?by= one of these.\"}",
+};
+const BAD_LIST: Fixed = Fixed {
+    status: Status::BadRequest,
+    fields: fields::HISTORY_JSON,
+    body: b"{\"error\":\"The list takes ?after= a name, ?limit= 1 to 1000, and ?format= json or csv.\"}",
 };
 const ONLY_GET: Fixed = Fixed {
     status: Status::MethodNotAllowed,
@@ -186,15 +208,18 @@ pub(super) struct Routes {
     pub(super) base: String,
     /// Health and metrics are on another port.
     pub(super) ops_apart: bool,
+    /// There are counters by name.
+    pub(super) named: bool,
 }
 
 impl Routes {
     /// What the request of the client at that address asks for.
-    pub(super) fn task(&self, request: &Request<'_>, client: IpAddr) -> Task {
+    pub(super) fn task(&self, request: &Request<'_>, client: IpAddr, name: Find<'_>) -> Task {
         if request.path() == "*" {
             return Task::Fixed(OPTIONS);
         }
-        match self.find(request.path()) {
+        match self.find(request.path(), name) {
+            Some(Route::Counters) if !self.named => Task::Fixed(NOT_FOUND),
             Some(route) if !(self.ops_apart && route.is_ops()) => route.task(request, client),
             _ => Task::Fixed(NOT_FOUND),
         }
@@ -202,24 +227,36 @@ impl Routes {
 
     /// The same on the port for operators.
     pub(super) fn ops_task(&self, request: &Request<'_>, client: IpAddr) -> Task {
-        match self.find(request.path()) {
+        match self.find(request.path(), &|_| None) {
             Some(route) if route.is_ops() => route.task(request, client),
             _ => Task::Fixed(NOT_FOUND),
         }
     }
 
     /// The route of a path. Health and metrics are at the root too, whatever the base.
-    fn find(&self, path: &str) -> Option<Route> {
+    fn find(&self, path: &str, name: Find<'_>) -> Option<Route> {
         match path.strip_prefix(&*self.base) {
-            Some(below) if below.starts_with('/') => Route::at(below),
-            Some("") => Route::at("/"),
-            _ => Route::at(path).filter(|route| route.is_ops()),
+            Some(below) if below.starts_with('/') => Route::at(below, name),
+            Some("") => Route::at("/", name),
+            _ => Route::at(path, name).filter(Route::is_ops),
         }
     }
 }
 
+/// Finds the name of a text among those that are admitted.
+type Find<'a> = &'a dyn Fn(&str) -> Option<Name>;
+
 impl Route {
-    fn at(path: &str) -> Option<Route> {
+    fn at(path: &str, name: Find<'_>) -> Option<Route> {
+        if let Some(below) = path.strip_prefix("/c/") {
+            let (text, part) = below.split_at(below.find('/').unwrap_or(below.len()));
+            let part = match part {
+                "" => Part::Page,
+                "/" => return None,
+                part => Part::at(part)?,
+            };
+            return Some(Route::Counter(Scope::Name(name(text)?), part));
+        }
         Some(match path {
             "/livez" => Route::Livez,
             "/readyz" => Route::Readyz,
@@ -228,12 +265,13 @@ impl Route {
             "/live.js" => Route::Fixed(SCRIPT),
             "/favicon.ico" | "/favicon.svg" => Route::Fixed(FAVICON),
             "/robots.txt" => Route::Fixed(ROBOTS),
+            "/counters" => Route::Counters,
             _ => Route::Counter(Scope::All, Part::at(path)?),
         })
     }
 
     /// Whether it is for those who operate the process.
-    fn is_ops(self) -> bool {
+    fn is_ops(&self) -> bool {
         matches!(self, Route::Livez | Route::Readyz | Route::Metrics)
     }
 
@@ -266,6 +304,13 @@ impl Route {
                 Part::Events => Task::Events(scope),
                 Part::Badge { json } => badge(scope, request, json),
             },
+            Route::Counters => {
+                let value = |name: &str| query::value(request.target, name);
+                match ListRequest::of(value, prefers_csv(request)) {
+                    Some(list) => Task::Counters(Box::new(list)),
+                    None => Task::Fixed(BAD_LIST),
+                }
+            }
             Route::Livez => Task::Livez,
             Route::Readyz => Task::Readyz {
                 verbose: request
@@ -322,7 +367,7 @@ fn visit(
 ) -> Task {
     let form = form(request);
     if is_prefetch(request) {
-        Task::Prefetch(form)
+        Task::Prefetch(scope, form)
     } else if request.method == Method::Head {
         Task::Head(scope, form)
     } else {

@@ -1,5 +1,6 @@
 //! Numbers as a language writes them, times in UTC, and text inside XML or JSON.
 
+use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::negotiation::Language;
@@ -41,6 +42,18 @@ pub(super) fn escape_xml(text: &str, into: &mut String) {
             '\'' => into.push_str("&#39;"),
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => into.push('\u{fffd}'),
             c => into.push(c),
+        }
+    }
+}
+
+/// Appends `text` for the value of a query (RFC 3986, section 2.1).
+pub(super) fn percent_encode(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            into.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(into, "%{byte:02X}");
         }
     }
 }

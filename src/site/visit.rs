@@ -9,10 +9,11 @@ use super::cors::Origin;
 use super::measures::Reason;
 use super::negotiation::{Format, Language};
 use super::refusal::{RETRY_AFTER_S, refuse, retry_after_s, too_many};
+use super::routes::Scope;
 use super::{Session, Site, fields, write_count};
 use crate::clock;
 use crate::http::{Answer, Answered, Status};
-use crate::visits::{Refused, Waiter};
+use crate::visits::{Count, Refused, Waiter};
 
 /// How long a page waits for a new reading of the history where the last one is old. Then it shows
 /// the old one.
@@ -41,28 +42,32 @@ impl Site {
     pub(super) fn visit(
         &self,
         session: &Session,
-        form: &Form,
-        client: IpAddr,
+        scope: &Scope,
+        (form, client): (&Form, IpAddr),
         answer: Answer<'_>,
     ) -> Answered {
         if let Some(limit) = &self.rate_limit
             && let Err(time) = limit.take(client, clock::monotonic_ms())
         {
             self.measures.refused(Reason::Rate);
-            return self.deny(Denied::Limited(time), form, answer);
+            return self.deny(Denied::Limited(time), scope, form, answer);
         }
         let arrived = Instant::now();
-        let count = match self.visits.visit(&session.waiter) {
+        let count = match self.visits.visit(&session.waiter, scope.name()) {
             Ok(count) => count,
             Err(reason) => {
                 self.measures.refused(Reason::Visits(reason));
-                return self.deny(Denied::Refused(reason), form, answer);
+                return self.deny(Denied::Refused(reason), scope, form, answer);
             }
         };
         let took = arrived.elapsed();
         let now = clock::monotonic_ms();
+        let all = scope.name().is_none().then_some(count);
         self.measures
-            .visited(session.worker, form.label(), took, count, now);
+            .visited(session.worker, form.label(), took, all, now);
+        if let Scope::Name(name) = scope {
+            self.named.counted(name, count);
+        }
         match form {
             Form::Json => {
                 let mut body = String::with_capacity(64);
@@ -70,22 +75,40 @@ impl Site {
                 body.push('}');
                 answer.send(Status::Ok, fields::VISIT_JSON, body.as_bytes())
             }
-            Form::Page(language) => {
-                let reading = self.recent_reading(&session.waiter);
-                let header = self.page.fields(*language);
-                self.page.render(
-                    *language,
-                    count,
-                    reading,
-                    || self.visits.last_history(),
-                    |body| answer.send(Status::Ok, header, body),
-                )
-            }
+            Form::Page(language) => self.visited_page(session, scope, *language, count, answer),
             Form::Picture(badge) => {
                 let svg = badge.svg(count.total);
                 answer.send(Status::Ok, fields::VISIT_PICTURE, svg.as_bytes())
             }
             Form::Beacon(origin) => answer.send_head(Status::NoContent, &origin.fields()),
+        }
+    }
+
+    fn visited_page(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        language: Language,
+        count: Count,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let header = self.page.fields(language);
+        let take = |body: &[u8]| answer.send(Status::Ok, header, body);
+        match scope {
+            Scope::All => {
+                let reading = self.recent_reading(&session.waiter);
+                let history = || self.visits.last_history();
+                let here = (language, &*self.settings.base_path);
+                self.page.render(here, count, reading, history, take)
+            }
+            Scope::Name(name) => {
+                let shown = self.shown_history(&session.waiter, name);
+                let reading = shown.as_ref().map_or(0, |shown| shown.reading);
+                let history = || shown.map(|shown| shown.history);
+                let here = format!("{}/c/{name}", self.settings.base_path);
+                let here = (language, &*here);
+                self.page.render(here, count, reading, history, take)
+            }
         }
     }
 
@@ -102,9 +125,9 @@ impl Site {
     }
 
     /// What a visit of that form would be answered with, without its numbers.
-    pub(super) fn head(&self, form: &Form, answer: Answer<'_>) -> Answered {
+    pub(super) fn head(&self, scope: &Scope, form: &Form, answer: Answer<'_>) -> Answered {
         if !self.is_ready() {
-            return self.deny(Denied::Refused(Refused::LedgerDown), form, answer);
+            return self.deny(Denied::Refused(Refused::LedgerDown), scope, form, answer);
         }
         let header = match form {
             Form::Json => fields::VISIT_JSON,
@@ -115,16 +138,17 @@ impl Site {
         answer.send_head(Status::Ok, header)
     }
 
-    fn deny(&self, denied: Denied, form: &Form, answer: Answer<'_>) -> Answered {
+    fn deny(&self, denied: Denied, scope: &Scope, form: &Form, answer: Answer<'_>) -> Answered {
         let format = match form {
             Form::Page(_) => Format::Html,
             Form::Json | Form::Beacon(_) => Format::Json,
             Form::Picture(badge) => {
-                let (status, seconds) = match denied {
-                    Denied::Refused(_) => (Status::ServiceUnavailable, RETRY_AFTER_S),
-                    Denied::Limited(time) => (Status::TooManyRequests, retry_after_s(time)),
+                let status = match denied {
+                    Denied::Refused(Refused::NamesFull) => (Status::NotFound, None),
+                    Denied::Refused(_) => (Status::ServiceUnavailable, Some(RETRY_AFTER_S)),
+                    Denied::Limited(time) => (Status::TooManyRequests, Some(retry_after_s(time))),
                 };
-                return self.last_known(badge, status, Some(seconds), answer);
+                return self.last_known(scope, badge, status, answer);
             }
         };
         match denied {

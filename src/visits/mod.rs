@@ -13,6 +13,7 @@
 //! tls      encrypted connections to both stores
 //! counter  the counter: Redis, or this process
 //! history  visits by minute, hour and day
+//! name     counters by name: which there may be, and which are in use
 //! ```
 
 pub mod counter;
@@ -20,6 +21,8 @@ pub mod diagnose;
 pub mod history;
 mod lane;
 pub mod ledger;
+mod name;
+mod question;
 mod stats;
 mod store;
 pub mod tls;
@@ -27,7 +30,7 @@ mod visit;
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,6 +39,9 @@ use history::History;
 pub use lane::Waiter;
 use lane::{Ask, Shared, Startup, Ticket};
 use ledger::{Ledger, Pruner};
+use name::{Admitted, Names};
+pub use name::{MAX_NAME_BYTES, Name, NameRules};
+use question::{ListQuestion, NamesQuestion};
 pub use stats::{Histogram, Stats};
 use store::Store;
 pub use store::StoreState;
@@ -55,6 +61,10 @@ pub struct Options {
     pub connect_interval: Duration,
     /// How long rows are kept; `None`: without end.
     pub keep_rows: Option<Duration>,
+    /// The counters by name.
+    pub names: NameRules,
+    /// How many names may be in use.
+    pub max_names: usize,
 }
 
 /// What the lanes report.
@@ -67,6 +77,27 @@ pub enum Event {
     /// why.
     Failed(String),
 }
+
+/// What a name stands at.
+#[derive(Debug, Clone)]
+pub struct NameReading {
+    pub count: Count,
+    /// Where it was asked for.
+    pub history: Option<Arc<History>>,
+}
+
+/// A page of the list of names.
+#[derive(Debug)]
+pub struct NameList {
+    /// In order, with their totals.
+    pub names: Vec<(Name, u64)>,
+    /// Where the next page begins: after this name.
+    pub next: Option<String>,
+}
+
+/// Statements for one page of the list: other programs may have filled the ledger with names that
+/// the settings do not admit.
+const MAX_LISTS: usize = 10;
 
 /// The visit counter, shared by every connection.
 pub struct Visits {
@@ -120,6 +151,7 @@ impl Visits {
             both,
             startup,
             Arc::new(Stats::default()),
+            Names::new(options.names.clone(), options.max_names),
         ));
         for lane in 0..lanes {
             lane::start(lane, &shared, (stores.ledger)(), (stores.counter)())?;
@@ -136,12 +168,125 @@ impl Visits {
         })
     }
 
-    /// Records a visit and waits for its numbers, at most until its deadline.
+    /// Records a visit and waits for its numbers, at most until its deadline: those of all visits,
+    /// or those of the name.
     ///
     /// # Errors
     /// [`Refused`] says for each case whether the visit may have been recorded.
-    pub fn visit(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
-        self.ask(waiter, Ask::Visit, self.deadline)
+    pub fn visit(&self, waiter: &Arc<Waiter>, name: Option<&Name>) -> Result<Count, Refused> {
+        let admitted = name.map(|name| self.shared.names.admit(name));
+        if admitted == Some(Admitted::Full) {
+            return Err(Refused::NamesFull);
+        }
+        let ticket = self.ticket(waiter, Ask::Visit(name.cloned()), self.deadline);
+        if let Err(reason) = self.submit(ticket) {
+            if let (Some(name), Some(Admitted::New)) = (name, admitted) {
+                self.shared.names.forget(name);
+            }
+            return Err(reason);
+        }
+        waiter.wait().map(|count| count.of(name))
+    }
+
+    /// The name of that text; `None` where the settings do not admit it.
+    pub fn find_name(&self, text: &str) -> Option<Name> {
+        self.shared.names.find(text)
+    }
+
+    /// Whether there are counters by name.
+    pub fn has_names(&self) -> bool {
+        self.shared.names.are_admitted()
+    }
+
+    /// Names in use.
+    pub fn names_in_use(&self) -> usize {
+        self.shared.names.count()
+    }
+
+    /// What each of the names stands at, without a visit, and with `history` its history. Waits at
+    /// most that long, and never beyond a visit's deadline.
+    ///
+    /// # Errors
+    /// As [`Visits::peek`].
+    pub fn read_names(
+        &self,
+        waiter: &Arc<Waiter>,
+        names: Vec<Name>,
+        history: bool,
+        at_most: Duration,
+    ) -> Result<Vec<NameReading>, Refused> {
+        let question = Arc::new(NamesQuestion {
+            names,
+            history,
+            answer: OnceLock::new(),
+        });
+        let ask = Ask::Names(Arc::clone(&question));
+        self.ask(waiter, ask, at_most.min(self.deadline))?;
+        let readings = question.answer.get().ok_or(Refused::LedgerDown)?;
+        let named = question.names.iter().zip(readings);
+        let told = named.map(|(name, reading)| NameReading {
+            count: Count::new(reading.totals, reading.cache).of(Some(name)),
+            history: reading.history.clone(),
+        });
+        Ok(told.collect())
+    }
+
+    /// Up to `most` names after that one, in order, with their totals: the whole names of the
+    /// settings, visited or not, and those that the settings admit and the ledger has.
+    ///
+    /// # Errors
+    /// As [`Visits::peek`].
+    pub fn list_names(
+        &self,
+        waiter: &Arc<Waiter>,
+        after: &str,
+        most: usize,
+    ) -> Result<NameList, Refused> {
+        let names = &self.shared.names;
+        let mut whole = names.whole_after(after).peekable();
+        let mut list = NameList {
+            names: Vec::new(),
+            next: Some(after.to_owned()),
+        };
+        for _ in 0..MAX_LISTS {
+            let Some(after) = list.next.take() else { break };
+            let question = Arc::new(ListQuestion {
+                after,
+                most,
+                answer: OnceLock::new(),
+            });
+            self.ask(waiter, Ask::List(Arc::clone(&question)), self.deadline)?;
+            let listed = question.answer.get().ok_or(Refused::LedgerDown)?;
+            let found = &mut list.names;
+            for (text, totals) in listed {
+                // Those before it have no visit.
+                while let Some(name) = whole.next_if(|name| name.as_str() < text.as_str()) {
+                    found.push((name, 0));
+                }
+                whole.next_if(|name| name.as_str() == text.as_str());
+                if let Some(name) = names.find(text) {
+                    found.push((name, totals.total));
+                }
+            }
+            if let [.., (last, _)] = &listed[..]
+                && listed.len() == most
+            {
+                list.next = Some(last.clone());
+            } else {
+                found.extend(whole.by_ref().map(|name| (name, 0)));
+            }
+            if found.len() > most {
+                found.truncate(most);
+                list.next = found.last().map(|(name, _)| name.to_string());
+            }
+            if list.names.len() == most {
+                break;
+            }
+        }
+        for (name, total) in &mut list.names {
+            *total += name.start();
+        }
+        Ok(list)
     }
 
     /// Both numbers, without a visit.
@@ -177,15 +322,18 @@ impl Visits {
     }
 
     fn ask(&self, waiter: &Arc<Waiter>, ask: Ask, at_most: Duration) -> Result<Count, Refused> {
-        let ticket = Ticket {
+        self.submit(self.ticket(waiter, ask, at_most))?;
+        waiter.wait()
+    }
+
+    fn ticket(&self, waiter: &Arc<Waiter>, ask: Ask, at_most: Duration) -> Ticket {
+        Ticket {
             waiter: Arc::clone(waiter),
             generation: waiter.begin(),
             ask,
             arrival: SystemTime::now(),
             deadline: Instant::now() + at_most,
-        };
-        self.submit(ticket)?;
-        waiter.wait()
+        }
     }
 
     /// Queues the ticket in its worker's lane; while the ledger is down there, in another lane.

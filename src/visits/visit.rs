@@ -1,11 +1,12 @@
 //! What a visit gets: its numbers, or the reason why not.
 
 use super::ledger::Totals;
+use super::name::Name;
 
 /// Both numbers, as they stand with a visit or without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// Rows in the ledger, and rows deleted for their age.
+    /// Rows in the ledger, rows deleted for their age, and the start value of a name.
     pub total: u64,
     /// Of the total, the rows deleted for their age.
     pub pruned: u64,
@@ -19,6 +20,14 @@ impl Count {
             total: totals.total,
             pruned: totals.pruned,
             cache,
+        }
+    }
+
+    /// With what the counter of that name had before it came here.
+    pub(super) fn of(self, name: Option<&Name>) -> Self {
+        Count {
+            total: self.total + name.map_or(0, Name::start),
+            ..self
         }
     }
 }
@@ -37,4 +46,6 @@ pub enum Refused {
     Late,
     /// The process is stopping. Nothing was recorded.
     Closing,
+    /// The name is new, and as many are in use as may be. Nothing was recorded.
+    NamesFull,
 }

@@ -1,26 +1,27 @@
 //! What follows a commit: the batch is counted, then answered.
 //!
-//! The increment is sent at once. Its answer is waited for while the next batch is committed, if
-//! one waits already: so a visit never waits for the counter of the batch before.
+//! The increments are sent at once. Their answer is waited for while the next batch is committed,
+//! if one waits already: so a visit never waits for the counter of the batch before.
 
 use std::sync::Arc;
 
 use super::Shared;
 use super::batch::{Ask, Batch};
 use super::counting::Counting;
-use super::delivery::Outcome;
-use crate::visits::ledger::Totals;
+use super::delivery::{Named, Numbers, Outcome};
+use crate::visits::ledger::{Arrivals, Sums};
+use crate::visits::name::Name;
 
 /// The increment of a batch of up to so many visits overlaps the next commit. After larger ones its
 /// visitors are answered first: they make the next batch larger, which saves more than the wait
 /// costs (docs/decisions.md).
 const OVERLAPPED_VISITS: usize = 8;
 
-/// A committed batch whose increment is in flight.
+/// A committed batch whose increments are in flight.
 struct Committed {
     batch: Arc<Batch>,
-    visits: usize,
-    totals: Totals,
+    visits: Arrivals,
+    sums: Sums,
 }
 
 /// One lane's last batch, until it is answered.
@@ -49,41 +50,65 @@ impl Completion {
     /// Whether the next batch should rather wait: see [`OVERLAPPED_VISITS`].
     pub(super) fn comes_first(&self) -> bool {
         let last = self.last.as_ref();
-        last.is_some_and(|last| last.visits > OVERLAPPED_VISITS)
+        last.is_some_and(|last| last.visits.times.len() > OVERLAPPED_VISITS)
     }
 
-    /// The batch is committed: sends its increment. The batch before is finished first.
-    pub(super) fn begin(&mut self, batch: &Arc<Batch>, visits: usize, totals: Totals) {
+    /// The batch is committed: sends its increments. The batch before is finished first.
+    pub(super) fn begin(&mut self, batch: &Arc<Batch>, visits: Arrivals, sums: Sums) {
         self.finish();
-        if visits > 0 {
-            self.counting.send(visits);
+        if !visits.times.is_empty() {
+            self.counting.send(&visits);
         }
         let batch = Arc::clone(batch);
         self.last = Some(Committed {
             batch,
             visits,
-            totals,
+            sums,
         });
     }
 
-    /// Waits for the increment, and answers the batch.
+    /// Waits for the increments, and answers the batch.
     pub(super) fn finish(&mut self) {
         let Some(Committed {
             batch,
             visits,
-            totals,
+            sums,
         }) = self.last.take()
         else {
             return;
         };
-        let cache = if visits > 0 {
-            self.counting.receive(visits)
-        } else if batch.any(Ask::Peek) {
+        let counted = if !visits.times.is_empty() {
+            self.counting.receive(&visits)
+        } else if batch.any(|ask| matches!(ask, Ask::Peek)) {
             self.counting.read()
         } else {
-            None
+            (None, Vec::new())
         };
-        let outcome = Outcome::Counted { totals, cache };
+        let outcome = outcome(visits, &sums, counted);
         self.shared.queues[self.lane].finish(&batch, outcome);
+    }
+
+    /// The counter of each of the names.
+    pub(super) fn read_names(&mut self, names: &[Name]) -> Vec<Option<i64>> {
+        self.counting.read_names(names)
+    }
+}
+
+fn outcome(visits: Arrivals, sums: &Sums, counted: (Option<i64>, Vec<Option<i64>>)) -> Outcome {
+    let (cache, caches) = counted;
+    let totals = sums.all;
+    let named = (!visits.names.is_empty()).then(|| {
+        let caches = caches.into_iter().chain(std::iter::repeat(None));
+        let totals = sums.names.iter().copied();
+        let numbers = totals.zip(caches);
+        let numbers = numbers.map(|(totals, cache)| Numbers { totals, cache });
+        Arc::new(Named {
+            numbers: numbers.collect(),
+            arrivals: visits,
+        })
+    });
+    Outcome::Counted {
+        all: Numbers { totals, cache },
+        named,
     }
 }

@@ -1,4 +1,5 @@
-//! A lane's counter: one increment for each committed batch, before its visitors are answered.
+//! A lane's counter: one increment for each committed batch, and one for each name in it, before
+//! its visitors are answered.
 //!
 //! Only what is committed is counted, and each visit at most once: an increment in doubt is not
 //! repeated, and its visitors see no counter. The lane's thread owns the client. A lost client goes
@@ -10,6 +11,8 @@ use std::thread;
 use std::time::Instant;
 
 use crate::visits::counter::{CountError, Counter};
+use crate::visits::ledger::Arrivals;
+use crate::visits::name::Name;
 use crate::visits::stats::{Stats, add};
 use crate::visits::store::{Disconnect, Store};
 
@@ -19,7 +22,7 @@ type Client = Box<dyn Counter>;
 pub(super) struct Counting {
     lane: usize,
     client: Option<Client>,
-    /// When the increment in flight was sent.
+    /// When the increments in flight were sent.
     sent: Option<Instant>,
     connected: Receiver<Client>,
     lost: Sender<(Client, Disconnect, String)>,
@@ -65,41 +68,55 @@ pub(super) fn counting(
 }
 
 impl Counting {
-    /// Sends the increment for committed visits; [`Counting::receive`] is next.
-    pub(super) fn send(&mut self, visits: usize) {
+    /// Sends the increments for committed visits; [`Counting::receive`] is next.
+    pub(super) fn send(&mut self, visits: &Arrivals) {
         let Some(client) = self.client() else { return };
-        match client.add(visits as u64) {
+        match client.add(visits.times.len() as u64, &visits.names) {
             Ok(()) => self.sent = Some(Instant::now()),
             Err(error) => self.lose(error),
         }
     }
 
-    /// The counter with the increment for these visits; `None` where it did not count them, or may
-    /// not have.
-    pub(super) fn receive(&mut self, visits: usize) -> Option<i64> {
+    /// The counter with the increment for these visits, and that of each name; `None` where it did
+    /// not count them, or may not have.
+    pub(super) fn receive(&mut self, visits: &Arrivals) -> (Option<i64>, Vec<Option<i64>>) {
         let sent = self.sent.take();
-        let number = sent.and_then(|sent| match self.client.as_mut()?.answer() {
-            Ok(number) => {
+        let counted = sent.and_then(|sent| match self.client.as_mut()?.answer() {
+            Ok(counted) => {
                 self.store.worked(self.lane);
                 let took = sent.elapsed().as_secs_f64();
                 self.stats.increment_seconds.observe(took);
-                Some(number)
+                Some(counted)
             }
             Err(error) => {
                 self.lose(error);
                 None
             }
         });
-        if number.is_none() {
-            add(&self.stats.uncounted, visits);
+        match counted {
+            Some((number, names)) => (Some(number), names),
+            None => {
+                add(&self.stats.uncounted, visits.times.len());
+                (None, Vec::new())
+            }
         }
-        number
     }
 
     /// The counter as it stands; `None` while it is down.
-    pub(super) fn read(&mut self) -> Option<i64> {
-        let number = self.client()?.read();
-        number.map_err(|error| self.lose(error)).ok()
+    pub(super) fn read(&mut self) -> (Option<i64>, Vec<Option<i64>>) {
+        let number = self.client().map(|client| client.read());
+        (number.and_then(|read| self.unless_lost(read)), Vec::new())
+    }
+
+    /// The counter of each of the names; `None` while it is down.
+    pub(super) fn read_names(&mut self, names: &[Name]) -> Vec<Option<i64>> {
+        let read = self.client().map(|client| client.read_names(names));
+        let read = read.and_then(|read| self.unless_lost(read));
+        read.unwrap_or_else(|| vec![None; names.len()])
+    }
+
+    fn unless_lost<T>(&mut self, read: Result<T, CountError>) -> Option<T> {
+        read.map_err(|error| self.lose(error)).ok()
     }
 
     fn client(&mut self) -> Option<&mut Client> {

@@ -14,8 +14,11 @@ use std::thread;
 use std::time::{Instant, SystemTime};
 
 use super::counter::Counter;
+use super::history::History;
 use super::history::reader::Reader;
-use super::ledger::{CommitError, LastBatch, Ledger, OpenError, Totals};
+use super::ledger::{Arrivals, CommitError, LastBatch, Ledger, OpenError, Sums};
+use super::name::{Admitted, Name, Names};
+use super::question::{NamesQuestion, Reading};
 use super::stats::{Stats, add};
 use super::store::{Disconnect, State, Store};
 use super::{Event, Refused};
@@ -31,6 +34,8 @@ pub use waiter::Waiter;
 
 /// Tries to commit a batch after errors that pass, such as a deadlock. Then it is refused.
 const MAX_TRIES: usize = 3;
+/// Names that the ledger lists at once.
+const NAMES_A_LIST: usize = 1000;
 
 /// What all lanes share.
 pub(super) struct Shared {
@@ -39,6 +44,7 @@ pub(super) struct Shared {
     pub(super) counter: Arc<Store>,
     pub(super) stats: Arc<Stats>,
     pub(super) history: Reader,
+    pub(super) names: Names,
     pub(super) startup: Startup,
     running: Mutex<usize>,
     ended: Condvar,
@@ -52,6 +58,7 @@ impl Shared {
         stores: [Arc<Store>; 2],
         startup: Startup,
         stats: Arc<Stats>,
+        names: Names,
     ) -> Self {
         let [ledger, counter] = stores;
         Shared {
@@ -60,6 +67,7 @@ impl Shared {
             counter,
             stats,
             history: Reader::new(),
+            names,
             startup,
             running: Mutex::new(lanes),
             ended: Condvar::new(),
@@ -167,8 +175,9 @@ impl Lane {
     fn connect(&mut self) -> bool {
         let interval = self.shared.startup.interval;
         for attempt in 1.. {
-            let end = match self.ledger.open() {
-                Ok(_) => break,
+            let opened = self.ledger.open().and_then(|_| self.load_names());
+            let end = match opened {
+                Ok(()) => break,
                 Err(OpenError::Transient(reason)) => self
                     .shared
                     .ledger
@@ -189,6 +198,30 @@ impl Lane {
         true
     }
 
+    /// The names that the ledger has are in use: one lane finds them for all.
+    fn load_names(&mut self) -> Result<(), OpenError> {
+        let names = &self.shared.names;
+        if self.number > 0 || !names.are_admitted() {
+            return Ok(());
+        }
+        let mut after = String::new();
+        loop {
+            let listed = self.ledger.list(&after, NAMES_A_LIST);
+            let listed = listed.map_err(|error| OpenError::Transient(error.to_string()))?;
+            let more = listed.len() == NAMES_A_LIST;
+            for (text, _) in listed {
+                let found = names.find(&text);
+                if found.is_some_and(|name| names.admit(&name) == Admitted::Full) {
+                    return Ok(());
+                }
+                after = text;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
     fn serve(&mut self) {
         let mut after_batch = false;
         loop {
@@ -200,7 +233,7 @@ impl Lane {
                 Next::Nothing => self.completion.finish(),
                 Next::End => return,
                 Next::Probe => self.probe(),
-                Next::History(batch) => self.settle(batch),
+                Next::Questions(batch) => self.settle(batch),
                 Next::Batch(batch) => {
                     self.settle(batch);
                     let completion = &mut self.completion;
@@ -244,13 +277,14 @@ impl Lane {
     /// ```
     fn settle(&mut self, mut batch: Arc<Batch>) {
         for tries in 1.. {
-            let visits = batch.arrivals().count();
+            let arrivals = batch.arrivals();
+            let visits = arrivals.times.len();
             let began = Instant::now();
-            let performed = self.perform(&batch);
+            let performed = self.perform(&batch, &arrivals);
             // Where it was not finished meanwhile.
             self.completion.finish();
             let (how, reason) = match performed {
-                Ok(totals) => return self.committed(&batch, visits, totals, began),
+                Ok(sums) => return self.committed(&batch, arrivals, sums, began),
                 Err(CommitError::Transient(_)) if tries < MAX_TRIES => {
                     match self.queue().in_time(&batch) {
                         Some(rest) => {
@@ -285,8 +319,8 @@ impl Lane {
             );
             // Unknown too where the process stops before the ledger is back.
             match self.lost(how, &reason).unwrap_or(LastBatch::Unknown) {
-                LastBatch::Committed(totals) => {
-                    return self.committed(&batch, visits, totals, began);
+                LastBatch::Committed(sums) => {
+                    return self.committed(&batch, arrivals, sums, began);
                 }
                 LastBatch::Unknown => {
                     return self.queue().finish(&batch, Outcome::Refused(Refused::Late));
@@ -299,33 +333,84 @@ impl Lane {
         }
     }
 
-    /// One call of the ledger for all of the batch.
-    fn perform(&mut self, batch: &Batch) -> Result<Totals, CommitError> {
-        let arrivals: Vec<SystemTime> = batch.arrivals().collect();
-        if !arrivals.is_empty() {
+    /// One call of the ledger for all visits of the batch, or for what it asks.
+    fn perform(&mut self, batch: &Batch, arrivals: &Arrivals) -> Result<Sums, CommitError> {
+        if !arrivals.times.is_empty() {
             let is_due = self.completion.is_due();
             let mut finish = || self.completion.finish();
             return self
                 .ledger
-                .commit(&arrivals, is_due.then_some(&mut finish as _));
+                .commit(arrivals, is_due.then_some(&mut finish as _));
         }
         self.completion.finish();
-        if batch.any(Ask::Peek) {
-            return self.ledger.peek();
+        if batch.any(|ask| matches!(ask, Ask::Peek)) {
+            let all = self.ledger.peek()?;
+            return Ok(Sums {
+                all,
+                ..Sums::default()
+            });
         }
+        self.answer_questions(batch)?;
+        Ok(Sums::default())
+    }
+
+    fn answer_questions(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        if batch.refresh || batch.any(|ask| matches!(ask, Ask::History)) {
+            let now = SystemTime::now();
+            let buckets = self.ledger.history(now)?;
+            self.shared.history.publish(now, &buckets);
+        }
+        let mut about_names = Vec::new();
+        for ticket in &batch.tickets {
+            match &ticket.ask {
+                Ask::Names(question) => about_names.push(&**question),
+                Ask::List(question) => {
+                    let listed = self.ledger.list(&question.after, question.most)?;
+                    // Only where it was answered before a connection was lost.
+                    let _ = question.answer.set(listed);
+                }
+                _ => {}
+            }
+        }
+        if about_names.is_empty() {
+            return Ok(());
+        }
+        self.read_names(&about_names)
+    }
+
+    /// One statement for all questions about names.
+    fn read_names(&mut self, questions: &[&NamesQuestion]) -> Result<(), CommitError> {
+        let names: Vec<Name> = questions
+            .iter()
+            .flat_map(|question| question.names.iter().cloned())
+            .collect();
         let now = SystemTime::now();
-        let buckets = self.ledger.history(now)?;
-        self.shared.history.publish(now, &buckets);
-        Ok(Totals::default())
+        let wants_history = questions.iter().any(|question| question.history);
+        let found = self.ledger.names(&names, wants_history.then_some(now))?;
+        let caches = self.completion.read_names(&names);
+        let mut readings = found.into_iter().zip(caches);
+        for question in questions {
+            let answer = readings.by_ref().take(question.names.len());
+            let answer = answer.map(|((totals, buckets), cache)| Reading {
+                totals,
+                cache,
+                history: question
+                    .history
+                    .then(|| Arc::new(History::new(now, &buckets))),
+            });
+            let _ = question.answer.set(answer.collect());
+        }
+        Ok(())
     }
 
     /// The batch is committed: to be counted, then answered.
-    fn committed(&mut self, batch: &Arc<Batch>, visits: usize, totals: Totals, began: Instant) {
-        if visits > 0 {
-            self.shared.stats.committed(visits, began.elapsed());
+    fn committed(&mut self, batch: &Arc<Batch>, visits: Arrivals, sums: Sums, began: Instant) {
+        if !visits.times.is_empty() {
+            let took = began.elapsed();
+            self.shared.stats.committed(visits.times.len(), took);
             self.shared.ledger.worked(self.number);
         }
-        self.completion.begin(batch, visits, totals);
+        self.completion.begin(batch, visits, sums);
     }
 
     /// The connection is lost. A confirmed one is replaced at once, in one try, while visits queue.

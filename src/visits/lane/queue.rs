@@ -17,13 +17,15 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::batch::{Ask, Batch, Ticket};
+use super::batch::{Batch, Ticket};
 use super::delivery::{Outcome, deliver};
 use crate::visits::Refused;
 
 /// Visits in one commit. Such a batch costs PostgreSQL about 2.5 ms: a visit that just missed one
 /// waits that much longer, and the cost of the commit itself is spread to nothing.
 pub(super) const MAX_BATCH: usize = 1024;
+/// Questions that are answered between two batches: visits wait for them.
+const MAX_QUESTIONS: usize = 64;
 
 /// Whether tickets are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +41,8 @@ pub(in crate::visits) enum Admission {
 pub(super) enum Next {
     /// Commit the visits, and read the numbers for those who only ask for them.
     Batch(Arc<Batch>),
-    /// Read the history for those who wait for it, perhaps nobody.
-    History(Arc<Batch>),
+    /// Read the history for those who wait for it, perhaps nobody; answer other questions.
+    Questions(Arc<Batch>),
     Probe,
     /// Nothing waits.
     Nothing,
@@ -58,8 +60,8 @@ pub(in crate::visits) struct Queue {
 #[derive(Debug)]
 struct State {
     waiting: Vec<Ticket>,
-    /// Tickets that wait for the history.
-    readers: Vec<Ticket>,
+    /// Tickets that wait for the history, or ask about names.
+    questions: Vec<Ticket>,
     /// Read the history even if nobody waits for it.
     refresh: bool,
     admission: Admission,
@@ -82,7 +84,7 @@ impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         let state = State {
             waiting: Vec::new(),
-            readers: Vec::new(),
+            questions: Vec::new(),
             refresh: false,
             admission: Admission::Refused(Refused::Starting),
             closed: false,
@@ -105,8 +107,8 @@ impl Queue {
             Admission::Refused(reason) => return Err((ticket, reason)),
             Admission::Probing => return Err((ticket, Refused::LedgerDown)),
         }
-        let queue = if ticket.ask == Ask::History {
-            &mut state.readers
+        let queue = if ticket.ask.is_question() {
+            &mut state.questions
         } else {
             &mut state.waiting
         };
@@ -138,21 +140,22 @@ impl Queue {
     }
 
     /// What to do next; with `wait` not before there is something. A returned batch is in flight
-    /// until [`Queue::finish`] or [`Queue::put_back`]. After a batch the history comes next,
-    /// however many visits wait.
+    /// until [`Queue::finish`] or [`Queue::put_back`]. After a batch questions come next, however
+    /// many visits wait.
     pub(super) fn next(&self, after_batch: bool, wait: bool) -> Next {
         let mut state = self.lock();
         loop {
-            let history = state.refresh || !state.readers.is_empty();
-            if history && (after_batch || state.waiting.is_empty()) {
-                state.refresh = false;
-                let mut tickets = std::mem::take(&mut state.readers);
+            let questions = state.refresh || !state.questions.is_empty();
+            if questions && (after_batch || state.waiting.is_empty()) {
+                let refresh = std::mem::take(&mut state.refresh);
+                let upto = state.questions.len().min(MAX_QUESTIONS);
+                let mut tickets: Vec<Ticket> = state.questions.drain(..upto).collect();
                 tickets.sort_unstable_by_key(|ticket| ticket.deadline);
-                return Next::History(state.begin(tickets));
+                return Next::Questions(state.begin(tickets, refresh));
             }
             if !state.waiting.is_empty() {
                 let tickets = state.take_waiting();
-                return Next::Batch(state.begin(tickets));
+                return Next::Batch(state.begin(tickets, false));
             }
             if !wait {
                 return Next::Nothing;
@@ -183,8 +186,8 @@ impl Queue {
         let mut state = self.lock();
         state.land(batch);
         for ticket in batch.tickets.iter().rev() {
-            let queue = if ticket.ask == Ask::History {
-                &mut state.readers
+            let queue = if ticket.ask.is_question() {
+                &mut state.questions
             } else {
                 &mut state.waiting
             };
@@ -207,7 +210,7 @@ impl Queue {
         let mut state = self.lock();
         state.land(batch);
         let rest = batch.tickets[late..].to_vec();
-        let rest = (!rest.is_empty()).then(|| state.begin(rest));
+        let rest = (!rest.is_empty()).then(|| state.begin(rest, batch.refresh));
         drop(state);
         deliver(batch, Outcome::Refused(Refused::Late), 0..late);
         rest
@@ -224,7 +227,7 @@ impl Queue {
             return;
         };
         let mut waiting = std::mem::take(&mut state.waiting);
-        waiting.append(&mut state.readers);
+        waiting.append(&mut state.questions);
         drop(state);
         refuse(waiting, reason);
     }
@@ -241,7 +244,7 @@ impl Queue {
         let mut state = self.lock();
         let State {
             waiting,
-            readers,
+            questions,
             in_flight,
             ..
         } = &mut *state;
@@ -250,7 +253,7 @@ impl Queue {
             .take_while(|ticket| ticket.deadline <= now)
             .count();
         let mut late: Vec<Ticket> = waiting.drain(..expired).collect();
-        late.extend(readers.extract_if(.., |ticket| ticket.deadline <= now));
+        late.extend(questions.extract_if(.., |ticket| ticket.deadline <= now));
         for InFlight { batch, expired } in in_flight {
             let upto = batch
                 .tickets
@@ -293,8 +296,8 @@ impl State {
         }
     }
 
-    fn begin(&mut self, tickets: Vec<Ticket>) -> Arc<Batch> {
-        let batch = Arc::new(Batch { tickets });
+    fn begin(&mut self, tickets: Vec<Ticket>, refresh: bool) -> Arc<Batch> {
+        let batch = Arc::new(Batch { tickets, refresh });
         self.in_flight.push(InFlight {
             batch: Arc::clone(&batch),
             expired: 0,
@@ -311,6 +314,10 @@ impl State {
 fn refuse(tickets: Vec<Ticket>, reason: Refused) {
     let all = 0..tickets.len();
     if !tickets.is_empty() {
-        deliver(&Arc::new(Batch { tickets }), Outcome::Refused(reason), all);
+        let batch = Batch {
+            tickets,
+            refresh: false,
+        };
+        deliver(&Arc::new(batch), Outcome::Refused(reason), all);
     }
 }

@@ -16,6 +16,7 @@ pub use postgres::{
 
 use super::diagnose::Check;
 use super::history::Bucket;
+use super::name::Name;
 use crate::logging;
 
 /// What a lane does beside a call that takes long. Called at most once; `None` where there
@@ -40,18 +41,14 @@ pub trait Ledger: Send {
         None
     }
 
-    /// Commits one row per arrival, all or none, as durably as the ledger promises. Calls
+    /// Commits one row per visit, all or none, as durably as the ledger promises. Calls
     /// `meanwhile` once the batch is sent, so that the wait for the ledger can be used.
     ///
     /// # Errors
     /// The batch may be there after [`CommitError::InDoubt`] and [`CommitError::TimedOut`]; after
     /// all others it is not and never will be. After these two and [`CommitError::Idle`] only
     /// [`Ledger::open`] may follow.
-    fn commit(
-        &mut self,
-        arrivals: &[SystemTime],
-        meanwhile: Meanwhile<'_>,
-    ) -> Result<Totals, CommitError>;
+    fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError>;
 
     /// The totals, without a new row.
     ///
@@ -64,6 +61,23 @@ pub trait Ledger: Send {
     /// # Errors
     /// As [`Ledger::peek`].
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError>;
+
+    /// The totals of each of these names, and with `history` the buckets of its three series that
+    /// end at that time.
+    ///
+    /// # Errors
+    /// As [`Ledger::peek`].
+    fn names(
+        &mut self,
+        names: &[Name],
+        history: Option<SystemTime>,
+    ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError>;
+
+    /// Up to `most` names after that one, in order, with their totals.
+    ///
+    /// # Errors
+    /// As [`Ledger::peek`].
+    fn list(&mut self, after: &str, most: usize) -> Result<Vec<(String, Totals)>, CommitError>;
 
     /// Cleans up after the batches so far, for a few milliseconds at most. Called after each batch;
     /// mostly there is nothing to do, and `meanwhile` is not called.
@@ -83,6 +97,31 @@ pub trait Pruner: Send {
     fn prune(&mut self, keep: Duration) -> Result<bool, String>;
 }
 
+/// The visits of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct Arrivals {
+    pub times: Vec<SystemTime>,
+    /// The names among them, in no order; most batches have none.
+    pub names: Vec<NamedVisits>,
+    /// The place in `names` of each visit; empty where `names` is.
+    pub name_of: Vec<Option<usize>>,
+}
+
+/// A name and its visits in a batch, at least one.
+#[derive(Debug, Clone)]
+pub struct NamedVisits {
+    pub name: Name,
+    pub visits: u64,
+}
+
+/// The totals with a batch: of all visits, and of each name in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub all: Totals,
+    /// In the order of [`Arrivals::names`].
+    pub names: Vec<Totals>,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Rows, and rows deleted for their age.
@@ -92,12 +131,12 @@ pub struct Totals {
 }
 
 /// What became of the batch whose commit was in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LastBatch {
     /// It was not committed and never will be; or no commit was in doubt.
     NotCommitted,
     /// With the totals that include it.
-    Committed(Totals),
+    Committed(Sums),
     /// The ledger no longer knows: it was emptied, restored from a copy, or failed over without it.
     Unknown,
 }
@@ -109,13 +148,34 @@ pub struct Counted {
     pub rows: i64,
     /// The total without the pruned rows.
     pub total: i64,
-    /// For each differing bucket of the history: start in seconds since 1970, rows, visits.
-    pub differences: Vec<(i64, i64, i64)>,
+    /// The differing totals of names.
+    pub names: Vec<NameDifference>,
+    /// The differing buckets of the history.
+    pub differences: Vec<Difference>,
+}
+
+/// A name of which the rows and the total differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameDifference {
+    pub name: String,
+    pub rows: i64,
+    pub total: i64,
+}
+
+/// A bucket of the history that differs from the rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Empty for the history of all visits.
+    pub name: String,
+    /// In seconds since 1970.
+    pub start: i64,
+    pub rows: i64,
+    pub visits: i64,
 }
 
 impl Counted {
     pub fn agrees(&self) -> bool {
-        self.rows == self.total && self.differences.is_empty()
+        self.rows == self.total && self.names.is_empty() && self.differences.is_empty()
     }
 
     pub fn check(&self) -> Check {
@@ -132,11 +192,20 @@ impl Counted {
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rows, the total says {}", self.rows, self.total)?;
-        if let [(start, rows, visits), ..] = self.differences[..] {
-            let (parts, first) = (self.differences.len(), rfc3339(start));
+        if let [NameDifference { name, rows, total }, ..] = &self.names[..] {
+            let names = self.names.len();
             write!(
                 f,
-                "; the history differs in {parts} places, first at {first}: \
+                "; {names} counters by name differ, first {}: {rows} rows, its total says {total}",
+                name.escape_debug()
+            )?;
+        }
+        if let [first, ..] = &self.differences[..] {
+            let Difference { rows, visits, .. } = first;
+            let (parts, start) = (self.differences.len(), rfc3339(first.start));
+            write!(
+                f,
+                "; the history differs in {parts} places, first at {start}: \
                  {rows} rows, it says {visits}"
             )?;
         }

@@ -65,9 +65,14 @@ impl Connection {
 
     /// The first half of [`Connection::ask`]; the second is [`Connection::receive`].
     pub(super) fn send(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<()> {
+        self.send_packed(&command.get_packed_command(), deadline)
+    }
+
+    /// Sends commands at once; [`Connection::receive`] gives the answer to each, in their order.
+    pub(super) fn send_packed(&mut self, commands: &[u8], deadline: Instant) -> RedisResult<()> {
         let wire = self.wire.get_mut();
         wire.set_deadline(deadline);
-        wire.write_all(&command.get_packed_command())?;
+        wire.write_all(commands)?;
         Ok(wire.flush()?)
     }
 

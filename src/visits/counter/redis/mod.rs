@@ -1,4 +1,5 @@
-//! The counter in Redis: key `contador_cache`, one `INCRBY` per batch.
+//! The counter in Redis: key `contador_cache`, one `INCRBY` per batch, and in the same round trip
+//! one of `contador_cache:NAME` per name in it.
 
 mod connection;
 mod reply;
@@ -7,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisError, RedisResult};
 
-use super::super::ledger::OpenError;
-use super::{CountError, Counter};
+use super::super::ledger::{NamedVisits, OpenError};
+use super::super::name::Name;
+use super::{CountError, Counted, Counter};
 use crate::visits::diagnose::Check;
 use crate::visits::store::{Resolver, Timed};
 #[cfg(feature = "tls")]
@@ -38,6 +40,10 @@ pub struct Redis {
     timeout: Duration,
     connection: Option<Connection>,
     used: Instant,
+    /// Names in the increments in flight.
+    names_in_flight: usize,
+    /// This connection's trouble with the key of a name was told in the log.
+    warned: bool,
 }
 
 /// A connection unused for this long is checked before it carries an increment.
@@ -56,6 +62,8 @@ impl Redis {
             timeout,
             connection: None,
             used: Instant::now(),
+            names_in_flight: 0,
+            warned: false,
         }
     }
 
@@ -137,6 +145,19 @@ impl Redis {
             .into())
     }
 
+    /// The answer about a name's key. What the server refuses there, such as a key without a number,
+    /// must not end the counting of all others.
+    fn of_a_name(&mut self, answer: RedisResult<Option<i64>>) -> RedisResult<Option<i64>> {
+        let Err(error) = &answer else { return answer };
+        if error.code().is_none() {
+            return answer;
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            log::warn!("Redis does not count all names: {error}; the keys are {KEY}:NAME");
+        }
+        Ok(None)
+    }
+
     /// Runs a command. Any error ends the connection.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
@@ -178,6 +199,11 @@ fn secure(socket: Timed, _: Option<&Tls>, _: &str) -> std::io::Result<Connection
     Ok(Connection::plain(socket))
 }
 
+/// The key of a name's counter.
+fn key_of(name: &Name) -> String {
+    format!("{KEY}:{name}")
+}
+
 fn increment(visits: u64) -> Cmd {
     let mut command = redis::cmd("INCRBY");
     command.arg(KEY).arg(visits);
@@ -192,36 +218,70 @@ impl Counter for Redis {
             .map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
         self.connection = Some(connection);
         self.used = Instant::now();
+        self.warned = false;
         Ok(())
     }
 
-    fn add(&mut self, visits: u64) -> Result<(), CountError> {
+    fn add(&mut self, visits: u64, names: &[NamedVisits]) -> Result<(), CountError> {
         let deadline = Instant::now() + self.timeout;
         let not_sent = |error: RedisError| CountError::NotSent(Redis::in_words(&error));
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
+        let mut commands = increment(visits).get_packed_command();
+        for NamedVisits { name, visits } in names {
+            let mut command = redis::cmd("INCRBY");
+            command.arg(key_of(name)).arg(*visits);
+            commands.extend(command.get_packed_command());
+        }
         connection
-            .send(&increment(visits), deadline)
+            .send_packed(&commands, deadline)
             .map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
         self.connection = Some(connection);
+        self.names_in_flight = names.len();
         Ok(())
     }
 
-    fn answer(&mut self) -> Result<i64, CountError> {
+    fn answer(&mut self) -> Result<Counted, CountError> {
         let unknown = |reason| CountError::Unknown(reason);
         let connection = self.connection.take();
         let mut connection = connection.ok_or_else(|| unknown("not connected".to_owned()))?;
-        let number = connection
-            .receive()
-            .map_err(|error| unknown(Redis::in_words(&error)))?;
+        let in_words = |error: RedisError| unknown(Redis::in_words(&error));
+        let number = connection.receive().map_err(in_words)?;
+        let names = std::mem::take(&mut self.names_in_flight);
+        let names = (0..names).map(|_| self.of_a_name(connection.receive().map(Some)));
+        let names = names.collect::<RedisResult<_>>().map_err(in_words)?;
         self.connection = Some(connection);
         self.used = Instant::now();
-        Ok(number)
+        Ok((number, names))
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
         // The next increment begins a missing key at 0.
         self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY))
             .map(Option::unwrap_or_default)
+    }
+
+    fn read_names(&mut self, names: &[Name]) -> Result<Vec<Option<i64>>, CountError> {
+        let deadline = Instant::now() + self.timeout;
+        let not_sent = |error: RedisError| CountError::NotSent(Redis::in_words(&error));
+        let in_words = |error: RedisError| CountError::Unknown(Redis::in_words(&error));
+        let mut connection = self.fresh(deadline).map_err(not_sent)?;
+        let commands = names.iter().map(|name| {
+            let mut command = redis::cmd("GET");
+            command.arg(key_of(name)).get_packed_command()
+        });
+        let commands: Vec<u8> = commands.flatten().collect();
+        connection
+            .send_packed(&commands, deadline)
+            .map_err(in_words)?;
+        let numbers = names.iter().map(|_| {
+            let text = connection.receive::<Option<String>>();
+            // The next increment begins a missing key at 0.
+            self.of_a_name(text.map(|text| text.map_or(Some(0), |text| text.parse().ok())))
+        });
+        let numbers = numbers.collect::<RedisResult<_>>().map_err(in_words)?;
+        self.connection = Some(connection);
+        self.used = Instant::now();
+        Ok(numbers)
     }
 }
 

@@ -1,16 +1,17 @@
-//! Counts the rows of a file that no process serves, compares the history with them, and corrects
-//! it.
+//! Counts the rows of a file that no process serves, compares the totals of names and the history
+//! with them, and corrects both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
 use redb::{Database, Error, ReadableDatabase, ReadableTable, TableError};
 
 use super::history::{HISTORY, bucket};
+use super::names::{self, Kept, NAME_OF, existing};
 use super::{FILE_NAME, VISITS, begin, is_ours, open, totals};
 use crate::visits::history::Step;
-use crate::visits::ledger::{Counted, Totals};
+use crate::visits::ledger::{Counted, Difference, NameDifference, Totals};
 
 /// Rows between two reports of progress.
 const ROWS_A_REPORT: i64 = 1_000_000;
@@ -44,11 +45,33 @@ pub fn recount(
     Ok(counted)
 }
 
-/// What a count found, and the correct history.
+/// What must be in the file.
+#[derive(Default)]
+pub(super) struct Right {
+    history: BTreeMap<i64, i64>,
+    /// By the number of a name: its total and its history.
+    names: BTreeMap<u64, (u64, BTreeMap<i64, i64>)>,
+}
+
+/// Rows by bucket.
+#[derive(Default)]
+struct Found {
+    rows: i64,
+    buckets: BTreeMap<i64, i64>,
+}
+
+impl Found {
+    fn add(&mut self, bucket: i64) {
+        self.rows += 1;
+        *self.buckets.entry(bucket).or_insert(0) += 1;
+    }
+}
+
+/// What a count found, and what is right.
 pub(super) fn count(
     database: &Database,
     progress: &mut dyn FnMut(i64, i64),
-) -> Result<(Counted, BTreeMap<i64, i64>), Error> {
+) -> Result<(Counted, Right), Error> {
     let transaction = database.begin_read()?;
     let visits = match transaction.open_table(VISITS) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
@@ -57,49 +80,105 @@ pub(super) fn count(
     let Totals { total, pruned } = totals(&visits)?;
     let kept = i64::try_from(total - pruned).unwrap_or(i64::MAX);
     let now = Step::Minute.start_of(SystemTime::now());
-    let mut found: BTreeMap<i64, i64> = BTreeMap::new();
-    let mut rows = 0;
+    let mut all = Found::default();
+    let mut named: BTreeMap<u64, Found> = BTreeMap::new();
+    let name_of = existing(transaction.open_table(NAME_OF))?;
+    let mut name_of = name_of
+        .iter()
+        .flat_map(|table| table.iter())
+        .flatten()
+        .peekable();
     for row in visits.iter()? {
-        let second = row?.1.value().div_euclid(1_000_000);
-        *found.entry(bucket(second, now)).or_insert(0) += 1;
-        rows += 1;
-        if rows % ROWS_A_REPORT == 0 {
-            progress(rows, kept);
+        let (number, arrival) = row?;
+        let bucket = bucket(arrival.value().div_euclid(1_000_000), now);
+        all.add(bucket);
+        let of = name_of.next_if(|of| {
+            !of.as_ref()
+                .is_ok_and(|(row, _)| row.value() != number.value())
+        });
+        if let Some(of) = of {
+            named
+                .entry(of?.1.value().cast_unsigned())
+                .or_default()
+                .add(bucket);
+        }
+        if all.rows % ROWS_A_REPORT == 0 {
+            progress(all.rows, kept);
         }
     }
     let mut history: BTreeMap<i64, i64> = BTreeMap::new();
     for part in transaction.open_table(HISTORY)?.iter()? {
         let (start, visits) = part?;
-        *history
-            .entry(bucket(start.value().cast_signed(), now))
-            .or_insert(0) += visits.value();
+        let start = bucket(start.value().cast_signed(), now);
+        *history.entry(start).or_insert(0) += visits.value();
     }
-    // The history still has the visits whose rows were deleted for their age.
-    let is_right = |rows: i64, visits: i64| rows == visits || (pruned > 0 && visits > rows);
-    let mut differences = Vec::new();
-    let mut right = history.clone();
-    for start in found
-        .keys()
-        .chain(history.keys())
-        .collect::<std::collections::BTreeSet<_>>()
-    {
-        let of = |parts: &BTreeMap<i64, i64>| parts.get(start).copied().unwrap_or(0);
-        if !is_right(of(&found), of(&history)) {
-            differences.push((*start, of(&found), of(&history)));
-            right.insert(*start, of(&found));
-        }
+    let mut counted = Counted {
+        rows: all.rows,
+        total: kept,
+        ..Counted::default()
+    };
+    let mut right = Right {
+        history: compare("", &all, &history, pruned, &mut counted.differences),
+        ..Right::default()
+    };
+    for (number, kept) in names::all(database, now)? {
+        let found = named.remove(&number).unwrap_or_default();
+        compare_name(number, &kept, &found, &mut counted, &mut right);
     }
-    Ok((
-        Counted {
-            rows,
-            total: kept,
-            differences,
-        },
-        right,
-    ))
+    Ok((counted, right))
 }
 
-fn set(database: &Database, right: &BTreeMap<i64, i64>) -> Result<(), Error> {
+fn compare_name(number: u64, kept: &Kept, found: &Found, counted: &mut Counted, right: &mut Right) {
+    let Totals { total, pruned } = kept.totals;
+    let before = counted.names.len() + counted.differences.len();
+    let (rows, total) = (found.rows, (total - pruned.min(total)).cast_signed());
+    if rows != total {
+        let name = kept.name.clone();
+        counted.names.push(NameDifference { name, rows, total });
+    }
+    let parts = &mut counted.differences;
+    let history = compare(&kept.name, found, &kept.history, pruned, parts);
+    if counted.names.len() + counted.differences.len() > before {
+        let total = rows.cast_unsigned() + pruned;
+        right.names.insert(number, (total, history));
+    }
+}
+
+/// Adds what differs, and gives the right history. A history still has the visits whose rows were
+/// deleted for their age.
+fn compare(
+    name: &str,
+    found: &Found,
+    history: &BTreeMap<i64, i64>,
+    pruned: u64,
+    differences: &mut Vec<Difference>,
+) -> BTreeMap<i64, i64> {
+    let is_right = |rows: i64, visits: i64| rows == visits || (pruned > 0 && visits > rows);
+    let of = |parts: &BTreeMap<i64, i64>, start: i64| parts.get(&start).copied().unwrap_or(0);
+    let mut right = history.clone();
+    let starts: BTreeSet<i64> = found
+        .buckets
+        .keys()
+        .chain(history.keys())
+        .copied()
+        .collect();
+    for start in starts {
+        let (rows, visits) = (of(&found.buckets, start), of(history, start));
+        if !is_right(rows, visits) {
+            let name = name.to_owned();
+            differences.push(Difference {
+                name,
+                start,
+                rows,
+                visits,
+            });
+            right.insert(start, rows);
+        }
+    }
+    right
+}
+
+fn set(database: &Database, right: &Right) -> Result<(), Error> {
     let transaction = begin(database)?;
     {
         let mut history = transaction.open_table(HISTORY)?;
@@ -108,9 +187,12 @@ fn set(database: &Database, right: &BTreeMap<i64, i64>) -> Result<(), Error> {
             let Some(first) = first else { break };
             history.remove(first)?;
         }
-        for (start, visits) in right {
+        for (start, visits) in &right.history {
             history.insert(start.max(&0).cast_unsigned(), *visits)?;
         }
+    }
+    for (number, (total, history)) in &right.names {
+        names::set(&transaction, *number, *total, history)?;
     }
     transaction.commit()?;
     Ok(())

@@ -55,9 +55,14 @@ fn add_part(history: &mut Table<'_, u64, i64>, start: i64, visits: i64) -> Resul
     Ok(())
 }
 
+/// Where the last day begins, of which every minute is kept.
+pub(super) fn may_be_old(now: i64) -> i64 {
+    now.saturating_sub(86_400).max(0)
+}
+
 /// Merges old minutes into their hour, and old hours into their day.
 fn merge(history: &mut Table<'_, u64, i64>, now: i64) -> Result<(), Error> {
-    let old = now.saturating_sub(86_400).max(0).cast_unsigned();
+    let old = may_be_old(now).cast_unsigned();
     let mut moved = Vec::new();
     for part in history.range(..old)? {
         let (start, visits) = part?;
@@ -77,22 +82,35 @@ fn merge(history: &mut Table<'_, u64, i64>, now: i64) -> Result<(), Error> {
 pub(super) fn read(database: &Database, now: SystemTime) -> Result<Vec<Bucket>, Error> {
     let history = database.begin_read()?.open_table(HISTORY)?;
     let mut buckets = Vec::with_capacity(2000);
-    let since = Step::ALL.map(|step| step.since(now));
-    let first = since.into_iter().min().unwrap_or(0).max(0).cast_unsigned();
-    for part in history.range(first..)? {
+    for part in history.range(first(now).cast_unsigned()..)? {
         let (start, visits) = part?;
-        let (start, visits) = (start.value().cast_signed(), visits.value());
-        for (step, since) in Step::ALL.into_iter().zip(since) {
-            if start >= since {
-                buckets.push(Bucket {
-                    step,
-                    start: start - start.rem_euclid(step.seconds()),
-                    visits,
-                });
-            }
-        }
+        push(
+            &mut buckets,
+            now,
+            start.value().cast_signed(),
+            visits.value(),
+        );
     }
     Ok(buckets)
+}
+
+/// The first start that one of the series needs.
+pub(super) fn first(now: SystemTime) -> i64 {
+    let since = Step::ALL.map(|step| step.since(now));
+    since.into_iter().min().unwrap_or(0).max(0)
+}
+
+/// Adds a part to the series that it is in.
+pub(super) fn push(buckets: &mut Vec<Bucket>, now: SystemTime, start: i64, visits: i64) {
+    for step in Step::ALL {
+        if start >= step.since(now) {
+            buckets.push(Bucket {
+                step,
+                start: start - start.rem_euclid(step.seconds()),
+                visits,
+            });
+        }
+    }
 }
 
 #[cfg(test)]

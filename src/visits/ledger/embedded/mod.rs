@@ -4,6 +4,7 @@ mod buffered;
 mod count;
 mod diagnose;
 mod history;
+mod names;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,14 @@ use redb::{
     StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 
-use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Totals};
+use super::{Arrivals, CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Sums, Totals};
 use crate::visits::history::Bucket;
+use crate::visits::name::Name;
 use buffered::BufferedFile;
 pub use count::recount;
 pub use diagnose::diagnose;
 use history::HISTORY;
+use names::{Known, NAME_OF, NAMED_HISTORY, NAMES, NewNames};
 
 /// One row per visit: its number from 1, and its arrival in microseconds since 1970.
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
@@ -41,6 +44,8 @@ pub struct EmbeddedFile {
     /// This process has had it open.
     opened: AtomicBool,
     lanes: AtomicU64,
+    /// The names in the file, with their numbers.
+    names: Mutex<Known>,
 }
 
 impl EmbeddedFile {
@@ -50,6 +55,7 @@ impl EmbeddedFile {
             database: Mutex::default(),
             opened: AtomicBool::new(false),
             lanes: AtomicU64::new(0),
+            names: Mutex::default(),
         })
     }
 
@@ -86,11 +92,18 @@ impl EmbeddedFile {
                 "{at} is a store of another program; give this one a DATA_DIR of its own"
             )));
         }
+        let names = names::load(&database);
+        let names = names.map_err(|error| OpenError::Transient(format!("{at}: {error}")))?;
         file.accept().map_err(|error| refused(error.into()))?;
+        *self.names() = names;
         let database = Arc::new(database);
         self.opened.store(true, Ordering::Relaxed);
         *slot = Some(Arc::clone(&database));
         Ok(database)
+    }
+
+    fn names(&self) -> MutexGuard<'_, Known> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a failed instance, so that the next [`EmbeddedFile::open`] reads the file anew.
@@ -137,7 +150,7 @@ fn is_full(error: &DatabaseError) -> bool {
 
 /// Whether visitas made all tables in the file; true of a file without tables.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
-    let ours = [VISITS, LANES, HISTORY];
+    let ours = [VISITS, LANES, HISTORY, NAMES, NAME_OF, NAMED_HISTORY];
     let transaction = database.begin_read()?;
     if transaction.list_multimap_tables()?.count() > 0 {
         return Ok(false);
@@ -167,6 +180,8 @@ pub struct Embedded {
     fresh: bool,
     /// The last batch that is known to be committed.
     number: i64,
+    /// The names in the batch whose commit is in doubt.
+    in_doubt: Vec<Name>,
 }
 
 impl Embedded {
@@ -179,6 +194,7 @@ impl Embedded {
             lane,
             fresh: true,
             number: 0,
+            in_doubt: Vec::new(),
         }
     }
 
@@ -198,31 +214,39 @@ impl Embedded {
         Ok(found)
     }
 
-    fn write(&self, database: &Database, arrivals: &[SystemTime]) -> Result<Totals, Failure> {
+    fn write(&self, database: &Database, visits: &Arrivals) -> Result<Sums, Failure> {
         let transaction = begin(database).map_err(Failure::before)?;
-        let totals = self
-            .write_in(&transaction, arrivals)
+        let (sums, new) = self
+            .write_in(&transaction, visits)
             .map_err(Failure::Before)?;
+        // The next transaction waits for this one, so no other lane numbers the same name.
+        let mut known = (!new.is_empty()).then(|| self.file.names());
         transaction.commit().map_err(Failure::Commit)?;
-        Ok(totals)
+        known.iter_mut().for_each(|known| known.extend(new.clone()));
+        Ok(sums)
     }
 
     fn write_in(
         &self,
         transaction: &WriteTransaction,
-        arrivals: &[SystemTime],
-    ) -> Result<Totals, redb::Error> {
-        let mut visits = transaction.open_table(VISITS)?;
-        let mut totals = totals(&visits)?;
-        for arrival in arrivals {
-            totals.total += 1;
-            visits.insert(totals.total, microseconds(*arrival))?;
+        visits: &Arrivals,
+    ) -> Result<(Sums, NewNames), redb::Error> {
+        let mut rows = transaction.open_table(VISITS)?;
+        let mut all = totals(&rows)?;
+        for arrival in &visits.times {
+            all.total += 1;
+            rows.insert(all.total, microseconds(*arrival))?;
         }
-        history::add(&mut transaction.open_table(HISTORY)?, arrivals)?;
+        history::add(&mut transaction.open_table(HISTORY)?, &visits.times)?;
+        let (mut named, mut new) = (Vec::new(), Vec::new());
+        if !visits.names.is_empty() {
+            let known = self.file.names();
+            (named, new) = names::add(transaction, visits, all.total, &known)?;
+        }
         transaction
             .open_table(LANES)?
             .insert(self.lane, self.number + 1)?;
-        Ok(totals)
+        Ok((Sums { all, names: named }, new))
     }
 
     fn read<T>(
@@ -275,19 +299,22 @@ impl Ledger for Embedded {
         self.database = Some(database);
         self.fresh = false;
         let committed = number > self.number;
-        self.number = number;
-        Ok(if committed {
-            LastBatch::Committed(totals)
+        let last = if committed {
+            let names = self.names(&self.in_doubt.clone(), None);
+            let names = names.map_err(|error| OpenError::Transient(error.to_string()))?;
+            LastBatch::Committed(Sums {
+                all: totals,
+                names: names.into_iter().map(|(totals, _)| totals).collect(),
+            })
         } else {
             LastBatch::NotCommitted
-        })
+        };
+        self.number = number;
+        self.in_doubt.clear();
+        Ok(last)
     }
 
-    fn commit(
-        &mut self,
-        arrivals: &[SystemTime],
-        meanwhile: Meanwhile<'_>,
-    ) -> Result<Totals, CommitError> {
+    fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError> {
         // The write occupies this thread.
         if let Some(meanwhile) = meanwhile {
             meanwhile();
@@ -295,10 +322,10 @@ impl Ledger for Embedded {
         let Some(database) = self.database.clone() else {
             return Err(CommitError::Idle("not open".to_owned()));
         };
-        let error = match self.write(&database, arrivals) {
-            Ok(totals) => {
+        let error = match self.write(&database, visits) {
+            Ok(sums) => {
                 self.number += 1;
-                return Ok(totals);
+                return Ok(sums);
             }
             Err(error) => error,
         };
@@ -306,7 +333,11 @@ impl Ledger for Embedded {
         self.file.forget(&database);
         Err(match error {
             Failure::Before(error) => CommitError::Rejected(error.to_string()),
-            Failure::Commit(error) => CommitError::InDoubt(error.to_string()),
+            Failure::Commit(error) => {
+                let names = visits.names.iter().map(|named| named.name.clone());
+                self.in_doubt = names.collect();
+                CommitError::InDoubt(error.to_string())
+            }
         })
     }
 
@@ -316,6 +347,32 @@ impl Ledger for Embedded {
 
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
         self.read(|database| history::read(database, now))
+    }
+
+    fn names(
+        &mut self,
+        names: &[Name],
+        history: Option<SystemTime>,
+    ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError> {
+        let numbers: Vec<Option<u64>> = {
+            let known = self.file.names();
+            let number = |name: &Name| known.get(name.as_str()).copied();
+            names.iter().map(number).collect()
+        };
+        self.read(|database| names::read(database, &numbers, history))
+    }
+
+    fn list(&mut self, after: &str, most: usize) -> Result<Vec<(String, Totals)>, CommitError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (names, numbers): (Vec<String>, Vec<Option<u64>>) = {
+            let known = self.file.names();
+            let names = known.range::<str, _>((Excluded(after), Unbounded));
+            let names = names.map(|(name, number)| (name.clone(), Some(*number)));
+            names.take(most).unzip()
+        };
+        let totals = self.read(|database| names::read(database, &numbers, None))?;
+        let totals = totals.into_iter().map(|(totals, _)| totals);
+        Ok(names.into_iter().zip(totals).collect())
     }
 
     fn maintain(&mut self, _meanwhile: Meanwhile<'_>) {}
@@ -348,13 +405,14 @@ impl Pruner for EmbeddedPruner {
             return Err("the file is not open".to_owned());
         };
         let before = microseconds(SystemTime::now().checked_sub(keep).unwrap_or(UNIX_EPOCH));
-        prune(&database, before).map_err(|error| error.to_string())
+        let has_names = !self.file.names().is_empty();
+        prune(&database, before, has_names).map_err(|error| error.to_string())
     }
 }
 
 /// Deletes rows that arrived before `before`, from the first on; says whether more may be left. The
 /// last row stays: its number is the total.
-fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
+fn prune(database: &Database, before: i64, has_names: bool) -> Result<bool, redb::Error> {
     let old = {
         let visits = database.begin_read()?.open_table(VISITS)?;
         let last = visits.last()?.map_or(0, |(number, _)| number.value());
@@ -376,6 +434,9 @@ fn prune(database: &Database, before: i64) -> Result<bool, redb::Error> {
         let mut visits = transaction.open_table(VISITS)?;
         for number in &old {
             visits.remove(number)?;
+        }
+        if has_names {
+            names::prune(&transaction, &old)?;
         }
     }
     transaction.commit()?;

@@ -12,7 +12,7 @@ use postgres_types::Type;
 use super::count;
 use super::failure::Failure;
 use super::session::{STEP_TIMEOUT, Session};
-use super::table::{Table, VERSION, inspect, is_ready, literal};
+use super::table::{NAMED_VERSION, Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -29,18 +29,19 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes sure that a batch can be committed. `opened`: this process has had the table. Then a
-/// missing table is being replaced by somebody, and is not made again.
-pub(super) fn prepare(session: &mut Session, opened: bool) -> Result<(), Failure> {
+/// missing table is being replaced by somebody, and is not made again. With `names` there are
+/// counters by name.
+pub(super) fn prepare(session: &mut Session, opened: bool, names: bool) -> Result<(), Failure> {
     let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
     if table.is_none() && opened {
         return Err(Failure::Missing);
     }
     let ready = match (&table, &state) {
-        (Some(table), Some(state)) => is_ready(table, state)?,
+        (Some(table), Some(state)) => is_ready(table, state, names)?,
         _ => false,
     };
     if !ready {
-        create_in_tries(session)?;
+        create_in_tries(session, names)?;
     }
     let (Some(table), Some(state)) = session.within(STEP_TIMEOUT, inspect)? else {
         return Err(Failure::Missing);
@@ -54,11 +55,11 @@ pub(super) fn prepare(session: &mut Session, opened: bool) -> Result<(), Failure
 }
 
 /// Creates what is missing, in short tries.
-fn create_in_tries(session: &mut Session) -> Result<(), Failure> {
+fn create_in_tries(session: &mut Session, names: bool) -> Result<(), Failure> {
     let mut logged: Option<Instant> = None;
     for tries in 1.. {
         let made = session.within(CREATE_TIMEOUT, |session| {
-            create(session)?;
+            create(session, names)?;
             session.client.batch_execute("COMMIT")
         });
         let failure = match made {
@@ -87,17 +88,26 @@ fn create_in_tries(session: &mut Session) -> Result<(), Failure> {
     Ok(())
 }
 
-fn create(session: &mut Session) -> Result<(), Failure> {
+fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
     let schema = session.schema.clone();
     session.client.batch_execute(&format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
              SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL client_min_messages = warning; \
              CREATE TABLE IF NOT EXISTS {schema}.acessos ( \
                  id bigint GENERATED ALWAYS AS IDENTITY (CACHE 256) PRIMARY KEY, \
-                 momento timestamptz NOT NULL DEFAULT now()); \
-             LOCK TABLE {schema}.acessos IN SHARE ROW EXCLUSIVE MODE"
+                 momento timestamptz NOT NULL DEFAULT now())"
     ))?;
-    let mut table = inspect(session)?.0.ok_or(Failure::Missing)?;
+    let found = inspect(session)?.0.ok_or(Failure::Missing)?;
+    // At once the strongest lock that is needed: two that asked for more later would be a deadlock.
+    let lock = match found.momento == 0 || (names && !found.has_names()) {
+        true => "ACCESS EXCLUSIVE",
+        false => "SHARE ROW EXCLUSIVE",
+    };
+    let lock = format!("LOCK TABLE {schema}.acessos IN {lock} MODE");
+    session.client.batch_execute(&lock)?;
+    let (table, state) = inspect(session)?;
+    let mut table = table.ok_or(Failure::Missing)?;
+    let mut counted = None;
     if table.momento == 0 {
         // Old rows stay null, since nobody knows when they came. New rows get the default.
         let add = "ADD COLUMN momento timestamptz, ALTER COLUMN momento SET DEFAULT now()";
@@ -105,27 +115,47 @@ fn create(session: &mut Session) -> Result<(), Failure> {
             .client
             .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))?;
         table.momento = Type::TIMESTAMPTZ.oid();
+    } else if let Some(state) = &state
+        && !table.has_names()
+        && is_ready(&table, state, false)?
+    {
+        // Of the rows that are counted none has a name.
+        counted = state.counted;
     }
-    session.client.batch_execute(&script(&schema, &table))
+    if names && table.refuses_names() {
+        return Err(Failure::Unfit(
+            "the column contador of acessos is not of type text, which COUNTERS needs for names: \
+             rename it, or unset COUNTERS"
+                .to_owned(),
+        ));
+    }
+    if names && !table.has_names() {
+        session.client.batch_execute(&format!(
+            "ALTER TABLE {schema}.acessos ADD COLUMN contador text"
+        ))?;
+    }
+    table.named |= names;
+    let script = script(&schema, &table, counted);
+    session.client.batch_execute(&script)
 }
 
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
-pub(super) fn dry_run(session: &mut Session, writer: i64) -> Result<(), Failure> {
+pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result<(), Failure> {
     let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
     let ready = match (&table, &state) {
-        (Some(table), Some(state)) => is_ready(table, state)?,
+        (Some(table), Some(state)) => is_ready(table, state, names)?,
         _ => false,
     };
     if !ready {
-        session.within(CREATE_TIMEOUT, create)?;
+        session.within(CREATE_TIMEOUT, |session| create(session, names))?;
     }
     session
         .within(STEP_TIMEOUT, |session| session.dry_run(writer))
         .map_err(unfit)
 }
 
-fn script(schema: &str, table: &Table) -> String {
+fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
     let (moment, before) = match table.has_zone() {
         Some(false) => {
             let zone = literal(&table.zone);
@@ -136,6 +166,11 @@ fn script(schema: &str, table: &Table) -> String {
         }
         _ => ("m".to_owned(), "before".to_owned()),
     };
+    let version = match table.named {
+        true => NAMED_VERSION,
+        false => VERSION,
+    };
+    let counted = counted.map_or_else(|| "NULL".to_owned(), |oid| oid.to_string());
     SCHEMA
         .replace("@schema_name@", &literal(schema))
         .replace("@schema@", schema)
@@ -146,7 +181,10 @@ fn script(schema: &str, table: &Table) -> String {
         .replace("@before@", &before)
         .replace("@momento_type@", &table.momento.to_string())
         .replace("@zone@", &literal(&table.zone))
-        .replace("@version@", &VERSION.to_string())
+        .replace("@named@", if table.named { "true" } else { "false" })
+        .replace("@name@", table.name())
+        .replace("@counted@", &counted)
+        .replace("@version@", &version.to_string())
 }
 
 /// Turns the failure of a table that no visit fits, until a person changes it, into

@@ -16,7 +16,7 @@ use super::endpoints::Endpoints;
 use super::failure::Failure;
 use super::session::{STEP_TIMEOUT, Session};
 use super::table::{self, Table};
-use crate::visits::ledger::Counted;
+use crate::visits::ledger::{Counted, Difference, NameDifference};
 
 /// Pages that one statement counts: 64 MB, a fraction of a second.
 const PAGES_A_STEP: i64 = 8192;
@@ -95,15 +95,24 @@ fn try_correct(
     progress: Progress<'_>,
 ) -> Result<Counted, Failure> {
     let counted = count(session, table, progress)?;
-    let (starts, visits): (Vec<i64>, Vec<i64>) = counted
-        .differences
-        .iter()
-        .map(|(start, rows, visits)| (*start, rows - visits))
+    let (mut counters, mut lacking) = (vec![""], vec![counted.rows - counted.total]);
+    for NameDifference { name, rows, total } in &counted.names {
+        counters.push(name);
+        lacking.push(rows - total);
+    }
+    let parts = counted.differences.iter();
+    let part_counters: Vec<&str> = parts.clone().map(|part| &*part.name).collect();
+    let (starts, visits): (Vec<i64>, Vec<i64>) = parts
+        .map(|part| (part.start, part.rows - part.visits))
         .unzip();
-    let lacking = counted.rows - counted.total;
-    let text = format!("SELECT {}.visitas_correct($1, $2, $3)", session.schema);
-    let params: [Param<'_>; 3] = [
-        (&lacking, Type::INT8),
+    let text = format!(
+        "SELECT {}.visitas_correct($1, $2, $3, $4, $5)",
+        session.schema
+    );
+    let params: [Param<'_>; 5] = [
+        (&counters, Type::TEXT_ARRAY),
+        (&lacking, Type::INT8_ARRAY),
+        (&part_counters, Type::TEXT_ARRAY),
         (&starts, Type::INT8_ARRAY),
         (&visits, Type::INT8_ARRAY),
     ];
@@ -133,44 +142,106 @@ pub(super) fn count(
         format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
     let row = query(session, &sums, &[])?.pop().ok_or(Failure::NoRow)?;
     let (total, since): (i64, f64) = (row.get(0)?, row.get(1)?);
-    let parts = format!(
-        "SELECT {schema}.visitas_bucket(start, $1), sum(visits - pruned)::bigint \
-           FROM {schema}.visitas_parts GROUP BY 1"
-    );
-    let mut kept = BTreeMap::new();
-    for row in query(session, &parts, &[(&since, Type::FLOAT8)])? {
-        kept.insert(row.get::<i64>(0)?, row.get::<i64>(1)?);
+    let mut kept = kept(session, table, since)?;
+    let mut totals = BTreeMap::new();
+    if table.named {
+        let text = format!("SELECT counter, total - pruned FROM {schema}.visitas_named_totals");
+        for row in query(session, &text, &[])? {
+            totals.insert(row.get::<String>(0)?, row.get::<i64>(1)?);
+        }
     }
-    let found = rows(session, table, since, progress)?;
-    let dated = || {
-        found
-            .iter()
-            .filter_map(|(start, rows)| Some((start.as_ref()?, rows)))
-    };
-    let mut differences: Vec<(i64, i64, i64)> = dated()
-        .map(|(start, rows)| (*start, *rows, kept.remove(start).unwrap_or(0)))
-        .filter(|(_, rows, visits)| rows != visits)
-        .collect();
-    differences.extend(
-        kept.into_iter()
-            .filter(|(_, visits)| *visits != 0)
-            .map(|(start, visits)| (start, 0, visits)),
-    );
-    Ok(Counted {
-        rows: found.values().sum(),
+    let mut counted = Counted {
         total,
-        differences,
-    })
+        ..Counted::default()
+    };
+    for (name, found) in rows(session, table, since, progress)? {
+        let rows = found.values().sum();
+        if name.is_empty() {
+            counted.rows = rows;
+        } else {
+            counted.compare_name(&name, rows, totals.remove(&name).unwrap_or(0));
+        }
+        let kept = kept.remove(&name).unwrap_or_default();
+        counted.compare_history(&name, &found, kept);
+    }
+    for (name, total) in totals {
+        counted.compare_name(&name, 0, total);
+    }
+    for (name, kept) in kept {
+        counted.compare_history(&name, &Found::new(), kept);
+    }
+    Ok(counted)
 }
 
-/// The rows of the table by their bucket of the history.
+impl Counted {
+    fn compare_name(&mut self, name: &str, rows: i64, total: i64) {
+        if rows != total {
+            let name = name.to_owned();
+            self.names.push(NameDifference { name, rows, total });
+        }
+    }
+
+    fn compare_history(&mut self, name: &str, found: &Found, mut kept: BTreeMap<i64, i64>) {
+        let mut compare = |start, rows, visits| {
+            if rows != visits {
+                let name = name.to_owned();
+                self.differences.push(Difference {
+                    name,
+                    start,
+                    rows,
+                    visits,
+                });
+            }
+        };
+        for (start, rows) in found {
+            if let Some(start) = *start {
+                compare(start, *rows, kept.remove(&start).unwrap_or(0));
+            }
+        }
+        for (start, visits) in kept {
+            compare(start, 0, visits);
+        }
+    }
+}
+
+/// The visits in each bucket of each history, without pruned ones; that of all visits has no name.
+fn kept(
+    session: &mut Session,
+    table: &Table,
+    since: f64,
+) -> Result<BTreeMap<String, BTreeMap<i64, i64>>, Failure> {
+    let schema = session.schema.clone();
+    let mut parts = format!(
+        "SELECT ''::text AS counter, start, visits - pruned AS n FROM {schema}.visitas_parts"
+    );
+    if table.named {
+        parts += &format!(
+            " UNION ALL SELECT counter, start, visits - pruned FROM {schema}.visitas_named_parts"
+        );
+    }
+    let text = format!(
+        "SELECT counter, {schema}.visitas_bucket(start, $1), sum(n)::bigint \
+           FROM ({parts}) AS p GROUP BY 1, 2"
+    );
+    let mut kept: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
+    for row in query(session, &text, &[(&since, Type::FLOAT8)])? {
+        let of = kept.entry(row.get(0)?).or_default();
+        of.insert(row.get(1)?, row.get(2)?);
+    }
+    Ok(kept)
+}
+
+/// Rows by their bucket of the history.
+type Found = BTreeMap<Option<i64>, i64>;
+
+/// The rows of the table: all under an empty name, those with a name also under that.
 fn rows(
     session: &mut Session,
     table: &Table,
     since: f64,
     progress: Progress<'_>,
-) -> Result<BTreeMap<Option<i64>, i64>, Failure> {
-    let (schema, minute) = (session.schema.clone(), table.minute());
+) -> Result<BTreeMap<String, Found>, Failure> {
+    let (schema, minute, name) = (session.schema.clone(), table.minute(), table.name());
     let size = "WITH RECURSIVE t(oid) AS (SELECT $1::oid UNION ALL \
                 SELECT i.inhrelid FROM pg_inherits i JOIN t ON i.inhparent = t.oid) \
                 SELECT coalesce(max(pg_relation_size(oid)), 0) \
@@ -179,7 +250,7 @@ fn rows(
         .pop()
         .ok_or(Failure::NoRow)?
         .get(0)?;
-    let mut found: BTreeMap<Option<i64>, i64> = BTreeMap::new();
+    let mut found = BTreeMap::from([(String::new(), Found::new())]);
     let mut from = 0;
     while from == 0 || from < pages {
         let to = from + PAGES_A_STEP;
@@ -190,12 +261,18 @@ fn rows(
             String::new()
         };
         let text = format!(
-            "SELECT {schema}.visitas_bucket(c.minute, $1), count(*) \
-               FROM (SELECT {minute} AS minute FROM {schema}.acessos \
-                      WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1"
+            "SELECT {schema}.visitas_bucket(c.minute, $1), count(*), c.name \
+               FROM (SELECT {minute} AS minute, {name} AS name FROM {schema}.acessos \
+                      WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1, 3"
         );
         for row in query(session, &text, &[(&since, Type::FLOAT8)])? {
-            *found.entry(row.get(0)?).or_insert(0) += row.get::<i64>(1)?;
+            let (start, rows): (Option<i64>, i64) = (row.get(0)?, row.get(1)?);
+            let mut add = |name| {
+                let of = found.entry(name).or_insert_with(Found::new);
+                *of.entry(start).or_insert(0) += rows;
+            };
+            add(String::new());
+            row.get::<Option<String>>(2)?.map(add);
         }
         progress(to.min(pages), pages);
         from = to;

@@ -42,13 +42,14 @@ const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
      FROM pg_class c WHERE c.oid = to_regclass('acessos')::oid";
 
-/// Checks the database, of which a process needs `connections` connections.
+/// Checks the database, of which a process needs `connections` connections; with `names` there are
+/// counters by name.
 #[cold]
-pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
+pub fn diagnose(address: &Address, connections: usize, names: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     let began = Instant::now();
     let checked = Session::connect(&mut Endpoints::new(address, TIMEOUT))
-        .and_then(|mut session| check(&mut session, began, connections, &mut checks));
+        .and_then(|mut session| check(&mut session, began, (connections, names), &mut checks));
     if let Err(failure) = checked {
         let reason = failure.to_string();
         let advice = advice(&failure, &reason);
@@ -81,7 +82,7 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
 fn check(
     session: &mut Session,
     began: Instant,
-    connections: usize,
+    (connections, names): (usize, bool),
     checks: &mut Vec<Check>,
 ) -> Result<(), Failure> {
     let facts = row(session, FACTS)?.ok_or(Failure::NoRow)?;
@@ -104,7 +105,7 @@ fn check(
             "through a pooler: no settings and no named statements are used",
         ));
     }
-    let dry_run = adopt::dry_run(session, super::random_number());
+    let dry_run = adopt::dry_run(session, super::random_number(), names);
     let undone = session.roll_back();
     checks.push(match dry_run.and(undone) {
         Ok(()) => Check::fine("a visit", "can be committed: one was, and taken back"),

@@ -26,6 +26,7 @@ mod encryption;
 mod endpoints;
 mod failure;
 mod login;
+mod named;
 mod prune;
 mod session;
 mod table;
@@ -34,8 +35,9 @@ mod writer;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Totals};
+use super::{Arrivals, CommitError, LastBatch, Ledger, Meanwhile, OpenError, Sums, Totals};
 use crate::visits::history::{Bucket, Step};
+use crate::visits::name::Name;
 pub use address::{Address, ChannelBinding, Encryption, Host, Secret};
 pub use count::recount;
 pub use diagnose::diagnose;
@@ -67,6 +69,10 @@ pub struct Postgres {
     writer: Option<Writer>,
     /// The writer to close in the next hand-over, and the number of its batch in doubt.
     old: Option<(i64, Option<i64>)>,
+    /// The names in that batch.
+    in_doubt: Vec<Name>,
+    /// There are counters by name.
+    names: bool,
     /// The new writer of a hand-over that was itself in doubt.
     stray: Option<i64>,
     /// This process has found the table once.
@@ -80,15 +86,15 @@ struct Upkeep {
     /// The writer's first entry that was not dropped.
     kept_from: i64,
     unfolded: bool,
-    /// See [`Committed::alone`].
+    /// See [`Committed::base`].
     alone: bool,
     minute: i64,
     last: Instant,
 }
 
 impl Postgres {
-    /// A commit is given up after `deadline`.
-    pub fn new(address: &Address, deadline: Duration) -> Self {
+    /// A commit is given up after `deadline`. With `names` there are counters by name.
+    pub fn new(address: &Address, deadline: Duration, names: bool) -> Self {
         let upkeep = Upkeep {
             kept_from: 0,
             unfolded: false,
@@ -103,6 +109,8 @@ impl Postgres {
             deadline,
             writer: None,
             old: None,
+            in_doubt: Vec::new(),
+            names,
             stray: None,
             opened: false,
             upkeep,
@@ -138,7 +146,7 @@ impl Postgres {
             unanswered.cancel();
         }
         let mut session = Session::connect(&mut self.endpoints)?;
-        adopt::prepare(&mut session, self.opened)?;
+        adopt::prepare(&mut session, self.opened, self.names)?;
         session.within(STEP_TIMEOUT, Session::prepare)?;
         session
             .within(STEP_TIMEOUT, |session| session.dry_run(random_number()))
@@ -164,24 +172,27 @@ impl Postgres {
         let new = Writer::new(random_number());
         // In doubt itself until it succeeds: a later hand-over closes this writer too.
         self.stray = Some(new.id);
-        let (closed, totals) = session.hand_over(new.id, old, stray)?;
+        let (closed, sums) = session.hand_over(new.id, old, stray, &self.in_doubt)?;
         let last = match self.old.take() {
             Some((_, Some(number))) => match closed {
-                Some(closed) if closed > number => LastBatch::Committed(totals),
+                Some(closed) if closed > number => LastBatch::Committed(sums),
                 Some(_) => LastBatch::NotCommitted,
                 None => LastBatch::Unknown,
             },
             _ => LastBatch::NotCommitted,
         };
         self.stray = None;
+        self.in_doubt.clear();
         self.upkeep.kept_from = 0;
         self.writer = Some(new);
         Ok(last)
     }
 
     /// The last batch is in doubt: this writer appends no more.
-    fn doubt(&mut self) {
+    fn doubt(&mut self, visits: &Arrivals) {
         if let Some(writer) = self.writer.take() {
+            let names = visits.names.iter().map(|named| named.name.clone());
+            self.in_doubt = names.collect();
             self.old = Some((writer.id, Some(writer.number)));
         }
     }
@@ -199,33 +210,39 @@ impl Ledger for Postgres {
         self.session.as_ref().map(|session| session.schema.as_str())
     }
 
-    fn commit(
-        &mut self,
-        arrivals: &[SystemTime],
-        meanwhile: Meanwhile<'_>,
-    ) -> Result<Totals, CommitError> {
+    fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError> {
         let Some(writer) = &self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
-        let (entry, alone) = (writer.entry(arrivals), self.upkeep.alone);
+        let (entry, alone) = (writer.entry(visits), self.upkeep.alone);
         let result = self.call(self.deadline, |session| {
-            session.commit(&entry, arrivals, alone, meanwhile)
+            session.commit(&entry, &visits.times, alone, meanwhile)
         });
         match &result {
-            Ok(Committed {
-                unfolded, alone, ..
-            }) => {
+            Ok(Committed { unfolded, base, .. }) => {
                 self.upkeep.unfolded = *unfolded;
-                self.upkeep.alone = *alone;
+                self.upkeep.alone = base.is_some();
                 self.writer
                     .iter_mut()
                     .for_each(|writer| writer.advance(&entry));
             }
             // The number was not used: the next batch takes it.
             Err(CommitError::Transient(_) | CommitError::Rejected(_) | CommitError::Idle(_)) => {}
-            Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(),
+            Err(CommitError::InDoubt(_) | CommitError::TimedOut(_)) => self.doubt(visits),
         }
-        result.map(|committed| committed.totals)
+        let Committed {
+            totals: all,
+            named,
+            base,
+            ..
+        } = result?;
+        let names = match &mut self.writer {
+            Some(writer) if !visits.names.is_empty() => {
+                writer.named.sums(visits, named.as_deref(), base)
+            }
+            _ => Vec::new(),
+        };
+        Ok(Sums { all, names })
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
@@ -237,13 +254,45 @@ impl Ledger for Postgres {
         self.call(self.deadline, |session| session.history(since))
     }
 
+    fn names(
+        &mut self,
+        names: &[Name],
+        history: Option<SystemTime>,
+    ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError> {
+        let totals = self.call(self.deadline, |session| session.names(names))?;
+        let found = totals.into_iter().map(|totals| (totals, Vec::new()));
+        let mut found: Vec<(Totals, Vec<Bucket>)> = found.collect();
+        if let Some(now) = history {
+            let since = Step::ALL.map(|step| step.since(now));
+            let parts = self.call(self.deadline, |session| session.histories(names, since))?;
+            for (place, bucket) in parts {
+                if let Some((_, buckets)) = found.get_mut(place) {
+                    buckets.push(bucket);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn list(&mut self, after: &str, most: usize) -> Result<Vec<(String, Totals)>, CommitError> {
+        self.call(self.deadline, |session| session.list(after, most))
+    }
+
     fn maintain(&mut self, meanwhile: Meanwhile<'_>) {
-        let Some(Writer {
-            id, number, minute, ..
-        }) = self.writer
-        else {
+        let Some(writer) = &mut self.writer else {
             return;
         };
+        let (id, number, minute) = (writer.id, writer.number, writer.minute());
+        if writer.named.has_outdated() {
+            let (names, numbers) = writer.named.outdated();
+            // Where that fails, they go when the writer is closed.
+            if let Err(error) = self.call(MAINTENANCE_TIMEOUT, |session| {
+                session.trim(id, &names, &numbers, meanwhile)
+            }) {
+                log::debug!("old entries of names are not dropped: {error}");
+            }
+            return;
+        }
         let Upkeep {
             kept_from,
             unfolded,

@@ -5,6 +5,7 @@
 -- visitas_writers  lanes whose running totals are part of the total
 -- visitas_log      one row per batch, with its writer's running totals; its key is the fence and
 --                  the idempotency key
+-- visitas_named    one row per batch and name in it, with the writer's running totals for the name
 -- visitas_closed   writers that append no more; their entries go after a week
 -- visitas_changes  what triggers, closed writers, recounts and pruning append, until it is folded
 -- visitas_base     the folded total: the newest row counts
@@ -12,8 +13,13 @@
 -- visitas_schema   the version, and the table acessos for which this was made and counted
 --
 -- Placeholders: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its
--- oid; @moment@ how the moment m is stored in momento; @minute@ the minute of momento, or null. The
--- column counter is '' for all visits.
+-- oid; @moment@ how the moment m is stored in momento; @minute@ the minute of momento, or null;
+-- @named@ whether acessos has a column contador with the names of counters; @name@ the valid name
+-- in it, or null. Nothing of a branch for names is planned where there is no such column.
+--
+-- The column counter is '' for all visits, otherwise a name. Who appends to visitas_changes what
+-- changes the total of a name also appends a row of '', perhaps of zeros: so a writer sees by these
+-- alone whether the base of any name may change.
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_schema (
     version integer NOT NULL,
@@ -40,6 +46,19 @@ CREATE TABLE IF NOT EXISTS @schema@.visitas_log (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000);
 
+-- Entries of the writers in visitas_writers, each in the transaction of the entry in visitas_log
+-- that has its number.
+CREATE TABLE IF NOT EXISTS @schema@.visitas_named (
+    writer bigint NOT NULL,
+    counter text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    total bigint NOT NULL,                   -- the writer's visits of that name up to here
+    minute bigint NOT NULL,                  -- as in visitas_log, for that name
+    minute_visits bigint NOT NULL,
+    PRIMARY KEY (writer, counter, number)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000);
+
 CREATE TABLE IF NOT EXISTS @schema@.visitas_closed (
     writer bigint PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now()
@@ -55,6 +74,14 @@ CREATE TABLE IF NOT EXISTS @schema@.visitas_changes (
     counter text COLLATE "C" NOT NULL DEFAULT ''
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX IF NOT EXISTS visitas_changes_xid ON @schema@.visitas_changes (counter, xid);
+-- Folding takes the changes of all names.
+DO $$
+BEGIN
+    IF @named@ THEN
+        CREATE INDEX IF NOT EXISTS visitas_changes_fold ON @schema@.visitas_changes (xid);
+    END IF;
+END
+$$;
 
 CREATE TABLE IF NOT EXISTS @schema@.visitas_base (
     number bigint NOT NULL,
@@ -87,7 +114,7 @@ SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed
 -- One row. Changes older than the horizon are gone: the scan starts there and meets no dead rows.
 CREATE OR REPLACE VIEW @schema@.visitas_sums AS
 SELECT (b.total + c.total + w.total)::bigint AS total, (b.pruned + c.pruned)::bigint AS pruned,
-       c.unfolded
+       c.unfolded, b.number AS base
   FROM (SELECT * FROM @schema@.visitas_base WHERE counter = '' ORDER BY number DESC LIMIT 1) AS b
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(total), 0) AS total, coalesce(sum(pruned), 0) AS pruned,
@@ -107,6 +134,37 @@ SELECT c.start, c.visits, c.pruned
  WHERE c.start IS NOT NULL AND (c.visits <> 0 OR c.pruned <> 0)
 UNION ALL
 SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits <> 0;
+
+-- The newest entry of each open writer for each name: for what is about all names.
+CREATE OR REPLACE VIEW @schema@.visitas_named_newest AS
+SELECT DISTINCT ON (g.writer, g.counter) g.counter, g.total, g.minute, g.minute_visits
+  FROM @schema@.visitas_named g JOIN @schema@.visitas_writers w ON w.writer = g.writer
+ ORDER BY g.writer, g.counter, g.number DESC;
+
+-- The total of every name, by the parts that visitas_sums has for all visits.
+CREATE OR REPLACE VIEW @schema@.visitas_named_totals AS
+SELECT p.counter, sum(p.total)::bigint AS total, sum(p.pruned)::bigint AS pruned FROM (
+    (SELECT DISTINCT ON (b.counter) b.counter, b.total, b.pruned FROM @schema@.visitas_base b
+      WHERE b.counter <> '' ORDER BY b.counter, b.number DESC)
+    UNION ALL
+    SELECT c.counter, c.total, c.pruned FROM @schema@.visitas_changes c
+     WHERE c.counter <> '' AND c.xid >= (SELECT b.horizon FROM @schema@.visitas_base b
+                                          WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1)
+    UNION ALL
+    SELECT n.counter, n.total, 0 FROM @schema@.visitas_named_newest n) AS p
+ GROUP BY p.counter;
+
+-- The parts of the histories of all names.
+CREATE OR REPLACE VIEW @schema@.visitas_named_parts AS
+SELECT h.counter, h.start, h.visits, h.pruned FROM @schema@.visitas_history h WHERE h.counter <> ''
+UNION ALL
+SELECT c.counter, c.start, c.visits, c.pruned FROM @schema@.visitas_changes c
+ WHERE c.counter <> '' AND c.start IS NOT NULL AND (c.visits <> 0 OR c.pruned <> 0)
+   AND c.xid >= (SELECT b.horizon FROM @schema@.visitas_base b
+                  WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1)
+UNION ALL
+SELECT n.counter, n.minute, n.minute_visits, 0 FROM @schema@.visitas_named_newest n
+ WHERE n.minute_visits <> 0;
 
 -- The bucket of a minute: minutes for a day, hours for a week, then days. Requests need an hour of
 -- minutes and two days of hours; the rest is margin for clocks that differ.
@@ -159,15 +217,23 @@ $$;
 -- wait, and meet a free key once both were trimmed.
 --
 -- Returns the total with the batch, how many of it were deleted for their age, the number of
--- changes that wait to be folded, and 1 where there are none and no other writer: p_alone of the
--- next call.
+-- changes that wait to be folded, 1 where there are none and no other writer (p_alone of the next
+-- call), and the number of the base.
+--
+-- Where visits have names, p_rows has the name of each, or null; p_names has each name once, and
+-- the next three the writer's running numbers for it, as in visitas_named. p_past_names has the
+-- name for each of p_past, '' for all visits. p_base is the base for which the caller knows the
+-- totals of these names: where it still counts and the writer is alone, they follow from the
+-- writer's own numbers. Otherwise their totals and what of them was deleted come behind the other
+-- numbers, in pairs. All of these are null where no visit has a name.
 --
 -- A search_path of its own would cost each batch some 10 us. Instead every function and operator is
 -- named in full: nothing from the caller's path runs with the owner's rights.
 CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
     p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[],
-    p_alone boolean)
+    p_alone boolean, p_rows text[], p_names text[], p_totals bigint[], p_minutes bigint[],
+    p_minutes_visits bigint[], p_past_names text[], p_base bigint)
 RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -180,6 +246,8 @@ DECLARE
     pruned bigint;
     unfolded bigint := 0;
     alone boolean;
+    base bigint;
+    result bigint[];
 BEGIN
     IF @acessos@::pg_catalog.regclass::pg_catalog.oid
        OPERATOR(pg_catalog.<>) @table@::pg_catalog.oid THEN
@@ -188,22 +256,36 @@ BEGIN
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
     VALUES (p_writer, p_number, ours, p_minute, p_minute_visits);
-    INSERT INTO @schema@.acessos (momento) SELECT @moment@
-        FROM pg_catalog.unnest(p_moments) AS u(m);
+    IF p_names IS NULL THEN
+        INSERT INTO @schema@.acessos (momento) SELECT @moment@
+            FROM pg_catalog.unnest(p_moments) AS u(m);
+    ELSE
+        INSERT INTO @schema@.acessos (momento, contador) SELECT @moment@, u.name
+            FROM ROWS FROM (pg_catalog.unnest(p_moments), pg_catalog.unnest(p_rows)) AS u(m, name);
+    END IF;
     GET DIAGNOSTICS inserted = ROW_COUNT;
     IF inserted OPERATOR(pg_catalog.<>) visits THEN
         RAISE EXCEPTION 'only % of % rows were inserted: a trigger or a rule of acessos drops rows',
             inserted, visits USING ERRCODE = 'VI003';
     END IF;
     IF pg_catalog.cardinality(p_past) OPERATOR(pg_catalog.>) 0 THEN
-        INSERT INTO @schema@.visitas_changes (start, visits)
-        SELECT p_past[i], p_past_visits[i] FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
+        INSERT INTO @schema@.visitas_changes (start, visits, counter)
+        SELECT p_past[i], p_past_visits[i], COALESCE(p_past_names[i], '')
+          FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
+    END IF;
+    IF p_names IS NOT NULL THEN
+        INSERT INTO @schema@.visitas_named
+            (writer, counter, number, total, minute, minute_visits)
+        SELECT p_writer, n.name, p_number, n.total, n.minute, n.visits
+          FROM ROWS FROM (pg_catalog.unnest(p_names), pg_catalog.unnest(p_totals),
+                          pg_catalog.unnest(p_minutes), pg_catalog.unnest(p_minutes_visits))
+               AS n(name, total, minute, visits);
     END IF;
     -- One statement has one snapshot: what others fold or close is in exactly one place. A writer
     -- that was alone looks whether it still is, which costs half as much as the sums.
     alone := p_alone;
     IF alone THEN
-        SELECT b.total OPERATOR(pg_catalog.+) ours, b.pruned,
+        SELECT b.total OPERATOR(pg_catalog.+) ours, b.pruned, b.number,
                EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
                           AND g.writer OPERATOR(pg_catalog.=) p_writer
                           AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
@@ -213,26 +295,63 @@ BEGIN
                AND NOT EXISTS (SELECT FROM @schema@.visitas_changes c
                                 WHERE c.counter OPERATOR(pg_catalog.=) ''
                                   AND c.xid OPERATOR(pg_catalog.>=) b.horizon)
-          INTO total, pruned, goes_on, alone
+          INTO total, pruned, base, goes_on, alone
           FROM @schema@.visitas_base b WHERE b.counter OPERATOR(pg_catalog.=) ''
               ORDER BY b.number DESC LIMIT 1;
     END IF;
     IF alone IS NOT TRUE THEN
-        SELECT s.total, s.pruned, s.unfolded,
+        SELECT s.total, s.pruned, s.unfolded, s.base,
                EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
                           AND g.writer OPERATOR(pg_catalog.=) p_writer
                           AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
                           AND g.total OPERATOR(pg_catalog.=) p_before AND NOT g.closed),
                NOT EXISTS (SELECT FROM @schema@.visitas_writers w
                             WHERE w.writer OPERATOR(pg_catalog.<>) p_writer)
-          INTO total, pruned, unfolded, goes_on, alone
+          INTO total, pruned, unfolded, base, goes_on, alone
           FROM @schema@.visitas_sums s;
     END IF;
     IF goes_on IS NOT TRUE THEN
         RAISE EXCEPTION 'the entry before this one is missing or closed' USING ERRCODE = 'VI001';
     END IF;
-    RETURN ARRAY[total, pruned, unfolded,
-                 CASE WHEN alone AND unfolded OPERATOR(pg_catalog.=) 0 THEN 1 ELSE 0 END];
+    result := ARRAY[total, pruned, unfolded,
+                    CASE WHEN alone AND unfolded OPERATOR(pg_catalog.=) 0 THEN 1 ELSE 0 END, base];
+    IF p_names IS NULL OR (result[4] OPERATOR(pg_catalog.=) 1
+                           AND COALESCE(base OPERATOR(pg_catalog.=) p_base, false)) THEN
+        RETURN result;
+    END IF;
+    RETURN result OPERATOR(pg_catalog.||) @schema@.visitas_named_sums(p_names);
+END
+$$;
+
+-- The totals of these names and what of each was deleted for its age, in pairs.
+CREATE OR REPLACE FUNCTION @schema@.visitas_named_sums(p_names text[]) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    result bigint[];
+BEGIN
+    SELECT array_agg(s.value ORDER BY s.i, s.part) INTO result FROM (
+        SELECT n.i, v.part, v.value
+          FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
+         CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
+                      WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
+          LEFT JOIN LATERAL (
+               SELECT b.total, b.pruned FROM @schema@.visitas_base b
+                WHERE b.counter = n.name COLLATE "C" ORDER BY b.number DESC LIMIT 1) AS b ON true
+         CROSS JOIN LATERAL (
+               SELECT coalesce(sum(c.total), 0) AS total, coalesce(sum(c.pruned), 0) AS pruned
+                 FROM @schema@.visitas_changes c
+                WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon) AS c
+         CROSS JOIN LATERAL (
+               SELECT coalesce(sum(l.total), 0) AS total
+                 FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
+                      SELECT g.total FROM @schema@.visitas_named g
+                       WHERE g.writer = w.writer AND g.counter = n.name COLLATE "C"
+                       ORDER BY g.number DESC LIMIT 1) AS l) AS w
+         CROSS JOIN LATERAL (
+               VALUES (1, (coalesce(b.total, 0) + c.total + w.total)::bigint),
+                      (2, (coalesce(b.pruned, 0) + c.pruned)::bigint)) AS v(part, value)) AS s;
+    RETURN coalesce(result, '{}');
 END
 $$;
 
@@ -268,6 +387,11 @@ BEGIN
     INSERT INTO @schema@.visitas_closed (writer) VALUES (p_writer);
     INSERT INTO @schema@.visitas_changes (start, total, visits)
     SELECT last.minute, last.total, last.minute_visits WHERE last.total <> 0;
+    -- The closing entry is there, so no entry of a name comes after these.
+    INSERT INTO @schema@.visitas_changes (counter, start, total, visits)
+    SELECT DISTINCT ON (g.counter) g.counter, g.minute, g.total, g.minute_visits
+      FROM @schema@.visitas_named g WHERE g.writer = p_writer ORDER BY g.counter, g.number DESC;
+    DELETE FROM @schema@.visitas_named g WHERE g.writer = p_writer;
     RETURN last.number + 1;
 END
 $$;
@@ -288,6 +412,18 @@ BEGIN
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
         VALUES (p_new, 0, 0, 0, 0);
     SELECT s.total, s.pruned INTO total, pruned FROM @schema@.visitas_sums s;
+END
+$$;
+
+-- The same where the batch in doubt has visits of these names; gives their totals too.
+CREATE OR REPLACE FUNCTION @schema@.visitas_hand_over_named(
+    p_new bigint, p_old bigint, p_stray bigint, p_names text[],
+    OUT closed bigint, OUT total bigint, OUT pruned bigint, OUT named bigint[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT h.closed, h.total, h.pruned INTO closed, total, pruned
+      FROM @schema@.visitas_hand_over(p_new, p_old, p_stray) AS h;
+    named := @schema@.visitas_named_sums(p_names);
 END
 $$;
 
@@ -320,32 +456,117 @@ BEGIN
 END
 $$;
 
+-- The same for each of these names.
+CREATE OR REPLACE FUNCTION @schema@.visitas_named_history(
+    p_names text[], p_steps bigint[], p_since bigint[])
+RETURNS TABLE (place bigint, step bigint, start bigint, visits bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    first bigint := (SELECT min(m) FROM unnest(p_since) AS m);
+BEGIN
+    RETURN QUERY
+    SELECT n.i, s.step, p.start - p.start % s.step, sum(p.visits)::bigint
+      FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
+     CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
+                  WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
+     CROSS JOIN LATERAL (
+           SELECT h.start, h.visits FROM @schema@.visitas_history h
+            WHERE h.counter = n.name COLLATE "C" AND h.start >= first
+           UNION ALL
+           SELECT c.start, c.visits FROM @schema@.visitas_changes c
+            WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon
+              AND c.start >= first
+           UNION ALL
+           SELECT l.minute, l.minute_visits
+             FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
+                  SELECT g.minute, g.minute_visits FROM @schema@.visitas_named g
+                   WHERE g.writer = w.writer AND g.counter = n.name COLLATE "C"
+                   ORDER BY g.number DESC LIMIT 1) AS l) AS p
+      JOIN unnest(p_steps, p_since) AS s(step, since) ON p.start >= s.since
+     GROUP BY 1, 2, 3;
+END
+$$;
+
+-- Up to p_most names after p_after, in order, with the totals of each in p_sums as
+-- visitas_named_sums gives them. One index probe per name and table, however many entries it has.
+CREATE OR REPLACE FUNCTION @schema@.visitas_list(
+    p_after text, p_most integer, OUT names text[], OUT sums bigint[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    name text := p_after;
+BEGIN
+    names := '{}';
+    WHILE cardinality(names) < p_most LOOP
+        SELECT min(f.counter COLLATE "C") INTO name FROM (
+            (SELECT b.counter FROM @schema@.visitas_base b
+              WHERE b.counter > name COLLATE "C" ORDER BY b.counter LIMIT 1)
+            UNION ALL
+            (SELECT c.counter FROM @schema@.visitas_changes c
+              WHERE c.counter > name COLLATE "C" ORDER BY c.counter LIMIT 1)
+            UNION ALL
+            SELECT g.counter FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
+                SELECT n.counter FROM @schema@.visitas_named n
+                 WHERE n.writer = w.writer AND n.counter > name COLLATE "C"
+                 ORDER BY n.counter LIMIT 1) AS g) AS f;
+        EXIT WHEN name IS NULL;
+        names := names || name;
+    END LOOP;
+    sums := @schema@.visitas_named_sums(names);
+END
+$$;
+
 -- Moves finished changes to the base and the history; p_all: also those of a restored dump, whose
 -- transaction numbers are another server's. The caller holds the lock on visitas_base.
 CREATE OR REPLACE FUNCTION @schema@.visitas_fold(p_all boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     last record;
     here pg_snapshot := pg_current_snapshot();
     finished xid8 := pg_snapshot_xmin(here);
     since double precision := date_part('epoch', now());
+    -- Whose history is folded.
+    counters text[] := ARRAY[''];
 BEGIN
     SELECT * INTO last FROM @schema@.visitas_base b WHERE b.counter = ''
         ORDER BY b.number DESC LIMIT 1;
+    IF @named@ THEN
+        SELECT counters || array_agg(DISTINCT c.counter) INTO counters
+          FROM @schema@.visitas_changes c
+         WHERE c.counter <> '' AND (c.xid >= last.horizon OR p_all) AND c.start IS NOT NULL;
+    END IF;
     WITH gone AS (
         DELETE FROM @schema@.visitas_changes c
-         WHERE c.counter = '' AND (c.xid >= last.horizon OR p_all)
+         WHERE (@named@ OR c.counter = '') AND (c.xid >= last.horizon OR p_all)
            AND (c.xid < finished OR (p_all AND c.xid >= pg_snapshot_xmax(here)))
-        RETURNING c.start, c.total, c.visits, c.pruned
+        RETURNING c.counter, c.start, c.total, c.visits, c.pruned
     ), sums AS (
         SELECT count(*) AS changes, sum(total) AS total, sum(pruned) AS pruned FROM gone
+         WHERE counter = ''
     ), folded AS (
-        INSERT INTO @schema@.visitas_history AS h (start, visits, pruned)
-        SELECT @schema@.visitas_bucket(g.start, since), sum(g.visits), sum(g.pruned) FROM gone g
-         WHERE g.start IS NOT NULL GROUP BY 1 HAVING sum(g.visits) <> 0 OR sum(g.pruned) <> 0
+        INSERT INTO @schema@.visitas_history AS h (counter, start, visits, pruned)
+        SELECT g.counter, @schema@.visitas_bucket(g.start, since), sum(g.visits), sum(g.pruned)
+          FROM gone g
+         WHERE g.start IS NOT NULL GROUP BY 1, 2 HAVING sum(g.visits) <> 0 OR sum(g.pruned) <> 0
             ON CONFLICT (counter, start) DO UPDATE
            SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned
+    ), bases AS (
+        INSERT INTO @schema@.visitas_base (counter, number, horizon, total, pruned)
+        SELECT n.counter, coalesce(b.number, 0) + 1, finished, coalesce(b.total, 0) + n.total,
+               coalesce(b.pruned, 0) + n.pruned
+          FROM (SELECT g.counter, sum(g.total) AS total, sum(g.pruned) AS pruned FROM gone g
+                 WHERE g.counter <> '' GROUP BY 1 HAVING sum(g.total) <> 0 OR sum(g.pruned) <> 0)
+               AS n
+          LEFT JOIN LATERAL (
+               SELECT o.number, o.total, o.pruned FROM @schema@.visitas_base o
+                WHERE o.counter = n.counter ORDER BY o.number DESC LIMIT 1) AS b ON true
+        RETURNING counter, number
+    ), former AS (
+        DELETE FROM @schema@.visitas_base b USING bases n
+         WHERE b.counter = n.counter AND b.number = n.number - 1
     )
     INSERT INTO @schema@.visitas_base (number, horizon, total, pruned)
     SELECT last.number + 1, finished, last.total + coalesce(sums.total, 0),
@@ -354,18 +575,36 @@ BEGIN
     IF FOUND THEN
         DELETE FROM @schema@.visitas_base b WHERE b.counter = '' AND b.number = last.number;
     END IF;
-    -- Old minutes become hours, old hours become days.
+    -- Old minutes become hours, old hours become days. Of a name that was not visited for long they
+    -- stay as they are: its parts have the same sums.
     WITH old AS (
         DELETE FROM @schema@.visitas_history h
-         WHERE h.counter = '' AND h.start <> @schema@.visitas_bucket(h.start, since)
-             AND h.start < since - 86400
-        RETURNING h.start, h.visits, h.pruned
+         WHERE h.counter = ANY (counters) AND h.start <> @schema@.visitas_bucket(h.start, since)
+             AND h.start < since - 86400 AND (h.counter = '' OR h.start > since - 10 * 86400)
+        RETURNING h.counter, h.start, h.visits, h.pruned
     )
-    INSERT INTO @schema@.visitas_history AS h (start, visits, pruned)
-    SELECT @schema@.visitas_bucket(o.start, since), sum(o.visits), sum(o.pruned) FROM old o
-        GROUP BY 1
+    INSERT INTO @schema@.visitas_history AS h (counter, start, visits, pruned)
+    SELECT o.counter, @schema@.visitas_bucket(o.start, since), sum(o.visits), sum(o.pruned)
+      FROM old o GROUP BY 1, 2
         ON CONFLICT (counter, start) DO UPDATE
        SET visits = h.visits + excluded.visits, pruned = h.pruned + excluded.pruned;
+END
+$$;
+
+-- Drops entries of names that have a newer one. As maintenance, it waits for neither disk nor
+-- standby: what a crash undoes goes when the writer is closed.
+CREATE OR REPLACE FUNCTION @schema@.visitas_trim(
+    p_writer bigint, p_names text[], p_numbers bigint[])
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+-- One index probe per entry. A plan that reads all entries of the writer seems cheaper while the
+-- table is small, and would be kept.
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    DELETE FROM @schema@.visitas_named g USING unnest(p_names, p_numbers) AS o(name, number)
+     WHERE g.writer = p_writer AND g.counter = o.name COLLATE "C" AND g.number = o.number;
 END
 $$;
 
@@ -455,20 +694,32 @@ BEGIN
         INSERT INTO @schema@.visitas_changes (start, pruned)
         SELECT @schema@.visitas_bucket(c.minute, date_part('epoch', now())), count(*)
           FROM (SELECT @minute@ AS minute FROM %s) AS c GROUP BY 1 $f$, p_partition);
+    IF @named@ THEN
+        EXECUTE format($f$
+            INSERT INTO @schema@.visitas_changes (counter, start, pruned)
+            SELECT c.name, @schema@.visitas_bucket(c.minute, date_part('epoch', now())), count(*)
+              FROM (SELECT @name@ AS name, @minute@ AS minute FROM %s) AS c
+             WHERE c.name IS NOT NULL GROUP BY 1, 2 $f$, p_partition);
+    END IF;
     EXECUTE format('SELECT count(*) FROM %s', p_partition) INTO retired;
     RETURN retired;
 END
 $$;
 
--- Appends the corrections of a count: what the total and each bucket of the history lack.
+-- Appends the corrections of a count: what totals and buckets of histories lack. The counter '' is
+-- that of all visits.
 CREATE OR REPLACE FUNCTION @schema@.visitas_correct(
-    p_total bigint, p_starts bigint[], p_visits bigint[])
+    p_counters text[], p_totals bigint[], p_part_counters text[], p_starts bigint[],
+    p_visits bigint[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO @schema@.visitas_changes (total) SELECT p_total WHERE p_total <> 0;
-    INSERT INTO @schema@.visitas_changes (start, visits)
-    SELECT u.start, u.visits FROM unnest(p_starts, p_visits) AS u(start, visits);
+    INSERT INTO @schema@.visitas_changes (counter, total)
+    SELECT u.counter, u.total FROM unnest(p_counters, p_totals) AS u(counter, total)
+     WHERE u.total <> 0 OR u.counter = '';
+    INSERT INTO @schema@.visitas_changes (counter, start, visits)
+    SELECT u.counter, u.start, u.visits
+      FROM unnest(p_part_counters, p_starts, p_visits) AS u(counter, start, visits);
     UPDATE @schema@.visitas_schema SET counted = @table@;
 END
 $$;
@@ -488,20 +739,49 @@ BEGIN
         INSERT INTO @schema@.visitas_changes (start, total, visits)
         SELECT @schema@.visitas_bucket(c.minute, since), count(*), count(c.minute)
           FROM (SELECT @minute@ AS minute FROM changed) AS c GROUP BY 1;
+        IF @named@ THEN
+            INSERT INTO @schema@.visitas_changes (counter, start, total, visits)
+            SELECT c.name, @schema@.visitas_bucket(c.minute, since), count(*), count(c.minute)
+              FROM (SELECT @name@ AS name, @minute@ AS minute FROM changed) AS c
+             WHERE c.name IS NOT NULL GROUP BY 1, 2;
+        END IF;
     ELSIF TG_OP = 'DELETE' AND current_setting('visitas.prune', true) = 'on' THEN
         INSERT INTO @schema@.visitas_changes (start, pruned)
         SELECT @schema@.visitas_bucket(c.minute, since), count(*)
           FROM (SELECT @minute@ AS minute FROM former) AS c GROUP BY 1;
+        IF @named@ THEN
+            INSERT INTO @schema@.visitas_changes (counter, start, pruned)
+            SELECT c.name, @schema@.visitas_bucket(c.minute, since), count(*)
+              FROM (SELECT @name@ AS name, @minute@ AS minute FROM former) AS c
+             WHERE c.name IS NOT NULL GROUP BY 1, 2;
+        END IF;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO @schema@.visitas_changes (start, total, visits)
         SELECT @schema@.visitas_bucket(c.minute, since), -count(*), -count(c.minute)
           FROM (SELECT @minute@ AS minute FROM former) AS c GROUP BY 1;
+        IF @named@ THEN
+            INSERT INTO @schema@.visitas_changes (counter, start, total, visits)
+            SELECT c.name, @schema@.visitas_bucket(c.minute, since), -count(*), -count(c.minute)
+              FROM (SELECT @name@ AS name, @minute@ AS minute FROM former) AS c
+             WHERE c.name IS NOT NULL GROUP BY 1, 2;
+        END IF;
     ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO @schema@.visitas_changes (start, visits)
         SELECT @schema@.visitas_bucket(c.minute, since), sum(c.sign)
           FROM (SELECT @minute@ AS minute, -1 AS sign FROM former UNION ALL
                 SELECT @minute@, 1 FROM changed) AS c
          WHERE c.minute IS NOT NULL GROUP BY 1 HAVING sum(c.sign) <> 0;
+        IF @named@ THEN
+            INSERT INTO @schema@.visitas_changes (counter, start, total, visits)
+            SELECT c.name, @schema@.visitas_bucket(c.minute, since), sum(c.sign),
+                   coalesce(sum(c.sign) FILTER (WHERE c.minute IS NOT NULL), 0)
+              FROM (SELECT @name@ AS name, @minute@ AS minute, -1 AS sign FROM former UNION ALL
+                    SELECT @name@, @minute@, 1 FROM changed) AS c
+             WHERE c.name IS NOT NULL GROUP BY 1, 2 HAVING sum(c.sign) <> 0;
+            IF FOUND THEN
+                INSERT INTO @schema@.visitas_changes (total) VALUES (0);
+            END IF;
+        END IF;
     ELSE
         -- Nobody else can write to the table now. An older snapshot would miss what was written.
         IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -513,6 +793,15 @@ BEGIN
          GROUP BY 1 HAVING sum(p.visits - p.pruned) <> 0;
         INSERT INTO @schema@.visitas_changes (total) SELECT s.pruned - s.total
             FROM @schema@.visitas_sums s;
+        IF @named@ THEN
+            INSERT INTO @schema@.visitas_changes (counter, start, visits)
+            SELECT p.counter, p.start, -sum(p.visits - p.pruned)
+              FROM @schema@.visitas_named_parts p
+             GROUP BY 1, 2 HAVING sum(p.visits - p.pruned) <> 0;
+            INSERT INTO @schema@.visitas_changes (counter, total)
+            SELECT s.counter, s.pruned - s.total FROM @schema@.visitas_named_totals s
+             WHERE s.pruned <> s.total;
+        END IF;
     END IF;
     RETURN NULL;
 END
@@ -547,9 +836,10 @@ BEGIN
 END
 $$;
 
--- Not counted yet: visitas_correct says so later. The changes of a restored dump are folded first.
+-- Where rows are not counted yet, visitas_correct says so later. The changes of a restored dump are
+-- folded first.
 DELETE FROM @schema@.visitas_schema;
-INSERT INTO @schema@.visitas_schema (version, made_for, momento, zone)
-VALUES (@version@, @table@, @momento_type@, @zone@);
+INSERT INTO @schema@.visitas_schema (version, made_for, counted, momento, zone)
+VALUES (@version@, @table@, @counted@, @momento_type@, @zone@);
 LOCK TABLE @schema@.visitas_base IN EXCLUSIVE MODE;
 SELECT @schema@.visitas_fold(true);

@@ -13,7 +13,8 @@ use super::failure::Failure;
 use super::login;
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
-use crate::visits::ledger::{Meanwhile, Totals};
+use crate::visits::ledger::{Meanwhile, Sums, Totals};
+use crate::visits::name::Name;
 use crate::visits::store::Wire;
 
 /// A connection unused for this long is checked before the next statement.
@@ -69,17 +70,26 @@ const COMMIT_TYPES: &[Type] = &[
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::BOOL,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8,
 ];
 
 /// What a commit says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Committed {
     pub(super) totals: Totals,
+    /// The totals of its names, where the writer's own numbers do not tell them.
+    pub(super) named: Option<Vec<Totals>>,
     /// Changes wait to be folded.
     pub(super) unfolded: bool,
-    /// There is no other writer, and no change: the next commit need only look whether it is so
-    /// still.
-    pub(super) alone: bool,
+    /// The number of the base, where there is no other writer, and no change: the next commit need
+    /// only look whether it is so still.
+    pub(super) base: Option<i64>,
 }
 
 impl Session {
@@ -211,7 +221,10 @@ impl Session {
 
     fn commit_text(&self) -> String {
         let schema = &self.schema;
-        format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        format!(
+            "SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
+                 $13, $14, $15, $16)"
+        )
     }
 
     /// Whether the server still has this connection, as far as can be told without asking it.
@@ -233,21 +246,38 @@ impl Session {
             number,
             before,
             minute,
-            minute_visits,
             past,
             past_visits,
+            named,
             ..
         } = entry;
-        let params: [&(dyn ToSql + Sync); 9] = [
+        let text = |name: &'_ Option<Name>| name.as_ref().map(Name::to_string);
+        let optional = |names: &[Option<Name>]| names.iter().map(text).collect::<Vec<_>>();
+        let named = named.as_ref();
+        let rows = named.map(|named| optional(&named.rows));
+        let names = named.map(|named| texts(&named.names));
+        let totals = named.map(|named| &named.totals);
+        let minutes = named.map(|named| &named.minutes);
+        let minutes_visits = named.map(|named| &named.minutes_visits);
+        let past_names = named.map(|named| optional(&named.past_names));
+        let base = named.and_then(|named| named.base);
+        let params: [&(dyn ToSql + Sync); 16] = [
             writer,
             number,
             before,
             &arrivals,
-            minute,
-            minute_visits,
+            &minute.start,
+            &minute.visits,
             past,
             past_visits,
             &alone,
+            &rows,
+            &names,
+            &totals,
+            &minutes,
+            &minutes_visits,
+            &past_names,
+            &base,
         ];
         self.client.take_warning();
         match &self.commit {
@@ -265,33 +295,45 @@ impl Session {
         }
         let row = self.client.receive(self.commit.as_ref())?;
         self.settled()?;
-        match row.get::<Vec<i64>>(0)?[..] {
-            [total, pruned, unfolded, alone] => Ok(Committed {
-                totals: counts(total, pruned),
-                unfolded: unfolded != 0,
-                alone: alone != 0,
+        match &row.get::<Vec<i64>>(0)?[..] {
+            [total, pruned, unfolded, alone, base, named @ ..] => Ok(Committed {
+                totals: counts(*total, *pruned),
+                named: (!named.is_empty()).then(|| pairs(named)),
+                unfolded: *unfolded != 0,
+                base: (*alone != 0).then_some(*base),
             }),
             _ => Err(Failure::NoRow),
         }
     }
 
     /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of
-    /// the old one's closing entry, if it is known, and the totals.
+    /// the old one's closing entry, if it is known, and the totals: of all visits, and of `names`.
     pub(super) fn hand_over(
         &mut self,
         new: i64,
         old: Option<i64>,
         stray: Option<i64>,
-    ) -> Result<(Option<i64>, Totals), Failure> {
-        let text = format!(
-            "SELECT * FROM {}.visitas_hand_over($1, $2, $3)",
-            self.schema
-        );
-        let params: [Param<'_>; 3] = [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
+        names: &[Name],
+    ) -> Result<(Option<i64>, Sums), Failure> {
+        let schema = &self.schema;
+        let names = texts(names);
+        let mut params: Vec<Param<'_>> =
+            vec![(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
+        let text = if names.is_empty() {
+            format!("SELECT *, NULL::bigint[] FROM {schema}.visitas_hand_over($1, $2, $3)")
+        } else {
+            params.push((&names, Type::TEXT_ARRAY));
+            format!("SELECT * FROM {schema}.visitas_hand_over_named($1, $2, $3, $4)")
+        };
         self.client.take_warning();
         let row = self.client.query_one(&text, &params)?;
         self.settled()?;
-        Ok((row.get(0)?, totals(&row, 1)?))
+        let named = row.get::<Option<Vec<i64>>>(3)?.unwrap_or_default();
+        let sums = Sums {
+            all: totals(&row, 1)?,
+            names: pairs(&named),
+        };
+        Ok((row.get(0)?, sums))
     }
 
     /// The last statement's commit came without PostgreSQL's warning.
@@ -318,6 +360,81 @@ impl Session {
         let rows = self.client.query(&text, &params)?;
         self.used = Instant::now();
         rows.iter().map(bucket).collect()
+    }
+
+    /// The totals of each of the names.
+    pub(super) fn names(&mut self, names: &[Name]) -> Result<Vec<Totals>, Failure> {
+        let text = format!("SELECT {}.visitas_named_sums($1)", self.schema);
+        let row = self
+            .client
+            .query_one(&text, &[(&texts(names), Type::TEXT_ARRAY)])?;
+        self.used = Instant::now();
+        Ok(pairs(&row.get::<Vec<i64>>(0)?))
+    }
+
+    /// As [`Session::history`], for each of the names: its place among them comes first.
+    pub(super) fn histories(
+        &mut self,
+        names: &[Name],
+        since: [i64; 3],
+    ) -> Result<Vec<(usize, Bucket)>, Failure> {
+        let schema = &self.schema;
+        let text = format!(
+            "SELECT step, start, visits, place FROM {schema}.visitas_named_history($1, $2, $3)"
+        );
+        let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
+        let params: [Param<'_>; 3] = [
+            (&texts(names), Type::TEXT_ARRAY),
+            (&steps, Type::INT8_ARRAY),
+            (&since, Type::INT8_ARRAY),
+        ];
+        let rows = self.client.query(&text, &params)?;
+        self.used = Instant::now();
+        let placed = |row: &Row| {
+            // PostgreSQL numbers from 1.
+            let place = row.get::<i64>(3)? - 1;
+            Ok((usize::try_from(place).unwrap_or(usize::MAX), bucket(row)?))
+        };
+        rows.iter().map(placed).collect()
+    }
+
+    /// Up to `most` names after that one, in order, with their totals.
+    pub(super) fn list(
+        &mut self,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Totals)>, Failure> {
+        let text = format!("SELECT * FROM {}.visitas_list($1, $2)", self.schema);
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let params: [Param<'_>; 2] = [(&after, Type::TEXT), (&most, Type::INT4)];
+        let row = self.client.query_one(&text, &params)?;
+        self.used = Instant::now();
+        let (names, sums): (Vec<String>, Vec<i64>) = (row.get(0)?, row.get(1)?);
+        Ok(names.into_iter().zip(pairs(&sums)).collect())
+    }
+
+    /// Drops the writer's entries of these names with these numbers. Calls `meanwhile` once it is
+    /// sent.
+    pub(super) fn trim(
+        &mut self,
+        writer: i64,
+        names: &[String],
+        numbers: &[i64],
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<(), Failure> {
+        let text = format!("SELECT {}.visitas_trim($1, $2, $3)", self.schema);
+        let params: [Param<'_>; 3] = [
+            (&writer, Type::INT8),
+            (&names, Type::TEXT_ARRAY),
+            (&numbers, Type::INT8_ARRAY),
+        ];
+        self.client.send_text(&text, &params)?;
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        self.client.receive(None)?;
+        self.used = Instant::now();
+        Ok(())
     }
 
     /// Drops the writer's entries `from` and up to `to`, closes silent writers, and folds what was
@@ -360,7 +477,9 @@ impl Session {
             "BEGIN; \
              SELECT {schema}.visitas_hand_over({writer}::bigint, NULL::bigint, NULL::bigint); \
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
-                 0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true); ROLLBACK"
+                 0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true, \
+                 NULL::text[], NULL::text[], NULL::bigint[], NULL::bigint[], NULL::bigint[], \
+                 NULL::text[], NULL::bigint); ROLLBACK"
         );
         self.client.batch_execute(&script)
     }
@@ -414,6 +533,16 @@ fn counts(total: i64, pruned: i64) -> Totals {
         total: u64::try_from(total).unwrap_or(0),
         pruned: u64::try_from(pruned).unwrap_or(0),
     }
+}
+
+fn texts(names: &[Name]) -> Vec<&str> {
+    names.iter().map(Name::as_str).collect()
+}
+
+/// Totals and what of each was deleted, as the server gives them.
+fn pairs(numbers: &[i64]) -> Vec<Totals> {
+    let pairs = numbers.chunks_exact(2);
+    pairs.map(|pair| counts(pair[0], pair[1])).collect()
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {

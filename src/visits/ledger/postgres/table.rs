@@ -8,6 +8,9 @@ use super::session::{STEP_TIMEOUT, Session};
 
 /// The schema's version, kept in `visitas_schema`.
 pub(super) const VERSION: i32 = 1;
+/// The version where `acessos` has the names of counters in its column `contador`. A process without
+/// such counters leaves it at that.
+pub(super) const NAMED_VERSION: i32 = 2;
 
 /// The table `acessos` as it is.
 #[derive(Debug)]
@@ -15,6 +18,10 @@ pub(super) struct Table {
     pub(super) oid: u32,
     /// The type of its column `momento`; 0 where there is none.
     pub(super) momento: u32,
+    /// The type of its column `contador`; 0 where there is none.
+    contador: u32,
+    /// The schema is made for counters by name.
+    pub(super) named: bool,
     /// The time zone of a `momento` without one.
     pub(super) zone: String,
     /// Enabled triggers of visitas.
@@ -43,7 +50,9 @@ pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<St
             (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'O' \
                 AND t.tgname IN ('visitas_insert', 'visitas_update', 'visitas_delete', \
                                  'visitas_truncate')), \
-            to_regproc($2) IS NOT NULL \
+            to_regproc($2) IS NOT NULL, \
+            coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid \
+                AND a.attname = 'contador' AND NOT a.attisdropped), 0::oid) \
            FROM (SELECT to_regclass($1)::oid AS oid) AS c";
     let names = [
         format!("{schema}.acessos"),
@@ -57,6 +66,8 @@ pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<St
     let mut table = Table {
         oid,
         momento: row.get(1)?,
+        contador: row.get(5)?,
+        named: false,
         zone: row.get(2)?,
         triggers: row.get(3)?,
     };
@@ -67,6 +78,8 @@ pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<St
         .client
         .query(&format!("SELECT * FROM {schema}.visitas_state()"), &[])?;
     let mut states: Vec<State> = rows.iter().map(state).collect::<Result<_, _>>()?;
+    let has_names = |state: &State| state.version == NAMED_VERSION;
+    table.named = table.has_names() && states.iter().any(has_names);
     // The zone of the first start stays, whatever the database's becomes; where rows were restored
     // it is the one that they were written in.
     let restored = states.iter().find(|state| state.made_for != table.oid);
@@ -99,21 +112,47 @@ pub(super) fn counted(session: &mut Session) -> Result<Option<Table>, Failure> {
     Ok(table.filter(|table| state.is_some_and(|state| state.counted == Some(table.oid))))
 }
 
-/// Whether the schema is complete, of this version, and made for this table.
-pub(super) fn is_ready(table: &Table, state: &State) -> Result<bool, Failure> {
-    if state.version > VERSION {
+/// Whether the schema is complete, of this version, and made for this table; with `names` also for
+/// counters by name.
+pub(super) fn is_ready(table: &Table, state: &State, names: bool) -> Result<bool, Failure> {
+    if state.version > NAMED_VERSION {
         return Err(Failure::Unfit(format!(
-            "the schema in the database has version {}, this program knows {VERSION}: \
+            "the schema in the database has version {}, this program knows {NAMED_VERSION}: \
              start a newer visitas",
             state.version
         )));
     }
     // A restored dump brings the same table with another oid.
     let same_table = table.oid == state.made_for && table.momento == state.momento;
-    Ok(state.version == VERSION && same_table && table.triggers == 4)
+    let fits = match state.version {
+        NAMED_VERSION => table.has_names(),
+        version => version == VERSION && !names,
+    };
+    Ok(fits && same_table && table.triggers == 4)
 }
 
 impl Table {
+    /// Whether its rows can have the names of counters.
+    pub(super) fn has_names(&self) -> bool {
+        self.contador == Type::TEXT.oid()
+    }
+
+    /// Whether they cannot as long as nobody changes the column.
+    pub(super) fn refuses_names(&self) -> bool {
+        self.contador != 0 && !self.has_names()
+    }
+
+    /// SQL for the name of a row where it is valid, otherwise null. `name::is_valid` has the same
+    /// rule.
+    pub(super) fn name(&self) -> &'static str {
+        if self.named {
+            "CASE WHEN contador COLLATE \"C\" ~ '^[a-z0-9._-]{1,64}$' \
+                   AND contador COLLATE \"C\" ~ '[^.]' THEN contador END"
+        } else {
+            "NULL::text"
+        }
+    }
+
     /// Whether `momento` holds times with a zone; `None` where it holds no times.
     pub(super) fn has_zone(&self) -> Option<bool> {
         match self.momento {

@@ -1,20 +1,29 @@
 //! A writer: one lane's identity in the log, with the running totals for its next entry.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
+use super::named::{NamedEntry, NamedNumbers};
 use crate::visits::history::Step;
+use crate::visits::ledger::Arrivals;
 
 /// A lane's place in `visitas_log`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Writer {
     /// Random: no two writers ever share one.
     pub(super) id: i64,
     /// The number of its next entry.
     pub(super) number: i64,
     total: i64,
-    pub(super) minute: i64,
-    minute_visits: i64,
+    minute: Minute,
+    pub(super) named: NamedNumbers,
+}
+
+/// A minute and the visits in it so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Minute {
+    /// In seconds since 1970.
+    pub(super) start: i64,
+    pub(super) visits: i64,
 }
 
 /// What one batch adds to the log.
@@ -25,12 +34,13 @@ pub(super) struct Entry {
     /// The writer's running total in the previous entry.
     pub(super) before: i64,
     pub(super) visits: i64,
-    /// The writer's current minute with this batch, in seconds since 1970.
-    pub(super) minute: i64,
-    pub(super) minute_visits: i64,
+    /// The writer's current minute with this batch.
+    pub(super) minute: Minute,
     /// Minutes that are over for this writer, and its visits in them.
     pub(super) past: Vec<i64>,
     pub(super) past_visits: Vec<i64>,
+    /// `None` where no visit has a name.
+    pub(super) named: Option<NamedEntry>,
 }
 
 impl Writer {
@@ -39,56 +49,66 @@ impl Writer {
             id,
             number: 1,
             total: 0,
-            minute: 0,
-            minute_visits: 0,
+            minute: Minute::default(),
+            named: NamedNumbers::default(),
         }
     }
 
-    /// The next entry, for these arrivals; without arrivals it changes no number.
-    pub(super) fn entry(&self, arrivals: &[SystemTime]) -> Entry {
-        let (minute, minute_visits) = (self.minute, self.minute_visits);
-        let visits = arrivals.len() as i64;
-        let entry = Entry {
+    /// The minute it is in, in seconds since 1970.
+    pub(super) fn minute(&self) -> i64 {
+        self.minute.start
+    }
+
+    /// The next entry, for these visits; without visits it changes no number.
+    pub(super) fn entry(&self, visits: &Arrivals) -> Entry {
+        let mut entry = Entry {
             writer: self.id,
             number: self.number,
             before: self.total,
-            visits,
+            visits: visits.times.len() as i64,
             ..Entry::default()
         };
-        if arrivals
-            .iter()
-            .all(|arrival| Step::Minute.start_of(*arrival) == minute)
-        {
-            return Entry {
-                minute,
-                minute_visits: minute_visits + visits,
-                ..entry
-            };
+        let over;
+        let starts = visits.times.iter().map(|time| Step::Minute.start_of(*time));
+        (entry.minute, over) = self.minute.with(starts);
+        (entry.past, entry.past_visits) = over.into_iter().unzip();
+        if !visits.names.is_empty() {
+            self.named.add_to(&mut entry, visits);
         }
-        let mut minutes = BTreeMap::new();
-        if minute_visits > 0 {
-            minutes.insert(minute, minute_visits);
-        }
-        for arrival in arrivals {
-            *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
-        }
-        // The latest minute stays current: a clock that was set back must not reopen one per visit.
-        let (minute, minute_visits) = minutes.pop_last().unwrap_or((minute, minute_visits));
-        let (past, past_visits) = minutes.into_iter().unzip();
-        Entry {
-            minute,
-            minute_visits,
-            past,
-            past_visits,
-            ..entry
-        }
+        entry
     }
 
     /// The entry is in the log.
     pub(super) fn advance(&mut self, entry: &Entry) {
         self.number = entry.number + 1;
         self.total = entry.before + entry.visits;
-        (self.minute, self.minute_visits) = (entry.minute, entry.minute_visits);
+        self.minute = entry.minute;
+        if let Some(named) = &entry.named {
+            self.named.advance(named, entry.number);
+        }
+    }
+}
+
+impl Minute {
+    /// The current minute with one visit in each of the minutes that start there, and the minutes
+    /// that are over. The latest stays current: a clock that was set back must not reopen one per
+    /// visit.
+    pub(super) fn with(
+        self,
+        starts: impl ExactSizeIterator<Item = i64> + Clone,
+    ) -> (Minute, BTreeMap<i64, i64>) {
+        if starts.clone().all(|start| start == self.start) {
+            let visits = self.visits + starts.len() as i64;
+            let start = self.start;
+            return (Minute { start, visits }, BTreeMap::new());
+        }
+        let mut minutes = BTreeMap::new();
+        if self.visits > 0 {
+            minutes.insert(self.start, self.visits);
+        }
+        starts.for_each(|start| *minutes.entry(start).or_insert(0) += 1);
+        let (start, visits) = minutes.pop_last().unwrap_or((self.start, self.visits));
+        (Minute { start, visits }, minutes)
     }
 }
 
@@ -97,57 +117,129 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::visits::ledger::{NamedVisits, Totals};
+    use crate::visits::name::Name;
 
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
+    fn at(seconds: &[u64]) -> Arrivals {
+        let time = |second: &u64| UNIX_EPOCH + Duration::from_secs(*second);
+        Arrivals {
+            times: seconds.iter().map(time).collect(),
+            ..Arrivals::default()
+        }
+    }
+
+    fn minute(start: i64, visits: i64) -> Minute {
+        Minute { start, visits }
     }
 
     #[test]
     fn totals_run_on_and_minutes_that_are_over_are_told_once() {
         let mut writer = Writer::new(7);
-        let first = writer.entry(&[at(60), at(61)]);
+        let first = writer.entry(&at(&[60, 61]));
         assert_eq!(
-            (
-                first.number,
-                first.before,
-                first.minute,
-                first.minute_visits
-            ),
-            (1, 0, 60, 2)
+            (first.number, first.before, first.minute),
+            (1, 0, minute(60, 2))
         );
         assert!(first.past.is_empty());
         writer.advance(&first);
-        let second = writer.entry(&[at(119), at(125), at(300)]);
+        let second = writer.entry(&at(&[119, 125, 300]));
         assert_eq!((second.number, second.before, second.visits), (2, 2, 3));
         assert_eq!(
             (second.past, second.past_visits),
             (vec![60, 120], vec![3, 1])
         );
-        assert_eq!((second.minute, second.minute_visits), (300, 1));
+        assert_eq!(second.minute, minute(300, 1));
     }
 
     #[test]
     fn an_empty_entry_changes_no_number() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&[at(60)]));
-        let empty = writer.entry(&[]);
+        writer.advance(&writer.entry(&at(&[60])));
+        let empty = writer.entry(&at(&[]));
         assert_eq!(
-            (
-                empty.before,
-                empty.visits,
-                empty.minute,
-                empty.minute_visits
-            ),
-            (1, 0, 60, 1)
+            (empty.before, empty.visits, empty.minute),
+            (1, 0, minute(60, 1))
         );
     }
 
     #[test]
     fn a_visit_of_an_earlier_minute_goes_to_that_minute() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&[at(600)]));
-        let entry = writer.entry(&[at(60), at(601)]);
+        writer.advance(&writer.entry(&at(&[600])));
+        let entry = writer.entry(&at(&[60, 601]));
         assert_eq!((entry.past, entry.past_visits), (vec![60], vec![1]));
-        assert_eq!((entry.minute, entry.minute_visits), (600, 2));
+        assert_eq!(entry.minute, minute(600, 2));
+    }
+
+    /// Visits at these seconds, each with a name, or an empty one for none.
+    fn named(visits: &[(u64, &str)]) -> Arrivals {
+        let seconds: Vec<u64> = visits.iter().map(|(second, _)| *second).collect();
+        let mut arrivals = at(&seconds);
+        for (_, text) in visits {
+            let names = &mut arrivals.names;
+            let known = names.iter().position(|named| named.name.as_str() == *text);
+            let place = (!text.is_empty()).then(|| known.unwrap_or(names.len()));
+            if place == Some(names.len()) {
+                let name = Name::new(text, 0);
+                names.push(NamedVisits { name, visits: 0 });
+            }
+            place.iter().for_each(|place| names[*place].visits += 1);
+            arrivals.name_of.push(place);
+        }
+        arrivals
+    }
+
+    #[test]
+    fn each_name_has_totals_and_minutes_of_its_own() {
+        let mut writer = Writer::new(7);
+        writer.advance(&writer.entry(&named(&[(60, "a"), (61, "b"), (62, "a")])));
+        let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]));
+        assert_eq!((entry.past, entry.past_visits), (vec![60, 60], vec![3, 1]));
+        assert_eq!(entry.minute, minute(120, 3));
+        let told = entry.named.expect("names");
+        let name = |text: &str| Some(Name::new(text, 0));
+        assert_eq!(told.rows, [name("b"), None, name("c")]);
+        assert_eq!(told.past_names, [None, name("b")]);
+        assert_eq!((told.totals, told.minutes), (vec![2, 1], vec![120, 120]));
+        assert_eq!(told.minutes_visits, [1, 1]);
+    }
+
+    #[test]
+    fn an_entry_with_a_newer_one_of_its_name_is_outdated() {
+        let mut writer = Writer::new(7);
+        for visits in [&[(60, "a"), (61, "b")][..], &[(62, "a")], &[(63, "a")]] {
+            writer.advance(&writer.entry(&named(visits)));
+        }
+        let (names, numbers) = writer.named.outdated();
+        assert_eq!(names, ["a", "a"]);
+        assert_eq!(numbers, [1, 2]);
+    }
+
+    #[test]
+    fn a_lone_writer_knows_totals_as_long_as_the_base_stays() {
+        let totals = |total| Totals { total, pruned: 1 };
+        let mut writer = Writer::new(7);
+        let visits = named(&[(60, "a"), (61, "b"), (62, "a")]);
+        let entry = writer.entry(&visits);
+        assert_eq!(entry.named.as_ref().and_then(|named| named.base), None);
+        writer.advance(&entry);
+        // The ledger tells what it has, here with visits of others, and the base.
+        let told = [totals(12), totals(21)];
+        assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), told);
+        let entry = writer.entry(&visits);
+        assert_eq!(entry.named.as_ref().and_then(|named| named.base), Some(5));
+        writer.advance(&entry);
+        let sums = writer.named.sums(&visits, None, Some(5));
+        assert_eq!(sums, [totals(14), totals(22)]);
+        // Another base: what was known of the old one does not count.
+        let visits = named(&[(63, "b")]);
+        writer.advance(&writer.entry(&visits));
+        let told = [totals(30)];
+        assert_eq!(writer.named.sums(&visits, Some(&told), Some(6)), told);
+        let base = |text| {
+            let entry = writer.entry(&named(&[(64, text)]));
+            entry.named.and_then(|named| named.base)
+        };
+        assert_eq!((base("b"), base("a")), (Some(6), None));
     }
 }

@@ -1,0 +1,302 @@
+//! Counters by name, as the site shows them: what is known of each, its history, its listeners, and
+//! the list of all.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::events::{HEARTBEAT, HEARTBEAT_MS, render};
+use super::negotiation::Format;
+use super::refusal::refuse;
+use super::text::json_string;
+use super::{Session, Site, fields};
+use crate::clock;
+use crate::http::{Answer, Answered, Feed, Status};
+use crate::visits::history::History;
+use crate::visits::{Count, Name, Refused, StoreState, Waiter};
+
+/// How long a request waits for the numbers of a name.
+const NUMBERS_WAIT: Duration = Duration::from_secs(4);
+/// How long a page waits for a history.
+const CHART_WAIT: Duration = Duration::from_millis(200);
+/// Age up to which a page shows the history of a name. With many names in use it is what they cost.
+const FRESH_MS: u64 = 10_000;
+/// Names that one question is about.
+const NAMES_A_QUESTION: usize = 64;
+/// Names on a page of the list, unless it is asked for less or more, and at most.
+const LISTED: usize = 100;
+const LISTED_AT_MOST: usize = 1000;
+
+/// What the site keeps of names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// The names that were visited here.
+    known: RwLock<HashMap<Name, Arc<Known>>>,
+    /// The names with listeners.
+    feeds: Mutex<HashMap<Name, Arc<NameFeed>>>,
+    readings: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The last total.
+    total: AtomicU64,
+    shown: Mutex<Option<Shown>>,
+}
+
+/// A history that pages show.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// Its number, which no reading of all visits has.
+    pub(super) reading: u64,
+    pub(super) history: Arc<History>,
+    read_ms: u64,
+}
+
+#[derive(Debug)]
+struct NameFeed {
+    feed: Arc<Feed>,
+    last: Mutex<(String, u64)>,
+}
+
+/// What a request for the list asks for.
+#[derive(Debug, Clone)]
+pub struct ListRequest {
+    /// Names after this one.
+    after: String,
+    most: usize,
+    csv: bool,
+}
+
+impl ListRequest {
+    /// What the query asks for, or `None` where that cannot be answered.
+    pub(super) fn of(query: impl Fn(&str) -> Option<String>, prefers_csv: bool) -> Option<Self> {
+        let most = match query("limit") {
+            None => LISTED,
+            Some(text) => {
+                let limit = text.parse().ok();
+                limit.filter(|limit| (1..=LISTED_AT_MOST).contains(limit))?
+            }
+        };
+        let csv = match query("format").as_deref() {
+            None => prefers_csv,
+            Some("csv") => true,
+            Some("json") => false,
+            Some(_) => return None,
+        };
+        Some(ListRequest {
+            after: query("after").unwrap_or_default(),
+            most,
+            csv,
+        })
+    }
+}
+
+impl Named {
+    /// The last total of a name; `None` where it is not known.
+    pub(super) fn last_total(&self, name: &Name) -> Option<u64> {
+        let known = self.read().get(name).cloned();
+        known.map(|known| known.total.load(Ordering::Relaxed))
+    }
+
+    /// A name stands at that. Names without a visit are not kept: there is no end of them.
+    pub(super) fn counted(&self, name: &Name, count: Count) {
+        if count.total > name.start() {
+            let known = self.known(name);
+            known.total.store(count.total, Ordering::Relaxed);
+        }
+    }
+
+    fn known(&self, name: &Name) -> Arc<Known> {
+        if let Some(known) = self.read().get(name) {
+            return Arc::clone(known);
+        }
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(name.clone()).or_default())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Name, Arc<Known>>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feeds(&self) -> MutexGuard<'_, HashMap<Name, Arc<NameFeed>>> {
+        lock(&self.feeds)
+    }
+
+    /// Whether anybody listens to a name.
+    pub(super) fn has_followers(&self) -> bool {
+        !self.feeds().is_empty()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each guards a value that is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Site {
+    /// What a name stands at, without a visit.
+    pub(super) fn peek_name(&self, waiter: &Arc<Waiter>, name: &Name) -> Result<Count, Refused> {
+        let names = vec![name.clone()];
+        let readings = self.visits.read_names(waiter, names, false, NUMBERS_WAIT)?;
+        let reading = readings.first().ok_or(Refused::LedgerDown)?;
+        self.named.counted(name, reading.count);
+        Ok(reading.count)
+    }
+
+    /// The history of a name, read now.
+    pub(super) fn history_of(
+        &self,
+        waiter: &Arc<Waiter>,
+        name: &Name,
+        at_most: Duration,
+    ) -> Result<Arc<History>, Refused> {
+        let names = vec![name.clone()];
+        let mut readings = self.visits.read_names(waiter, names, true, at_most)?;
+        let reading = readings.pop().ok_or(Refused::LedgerDown)?;
+        reading.history.ok_or(Refused::LedgerDown)
+    }
+
+    /// The history for the page of a visited name. Where the last one is old, it waits a moment for
+    /// a new one.
+    pub(super) fn shown_history(&self, waiter: &Arc<Waiter>, name: &Name) -> Option<Shown> {
+        let known = self.named.known(name);
+        let last = lock(&known.shown).clone();
+        let now = clock::monotonic_ms();
+        if let Some(shown) = &last
+            && now < shown.read_ms + FRESH_MS
+        {
+            return last;
+        }
+        let Ok(history) = self.history_of(waiter, name, CHART_WAIT) else {
+            return last;
+        };
+        let shown = Shown {
+            reading: self.named.readings.fetch_add(1, Ordering::Relaxed) | 1 << 63,
+            history,
+            read_ms: now,
+        };
+        *lock(&known.shown) = Some(shown.clone());
+        Some(shown)
+    }
+
+    /// Sends every message about a name from now on.
+    pub(super) fn follow_name(
+        &self,
+        session: &Session,
+        name: &Name,
+        retry: &str,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let names = vec![name.clone()];
+        let first = self.name_messages(&session.waiter, names).pop();
+        let first = retry.to_owned() + &first.unwrap_or_default();
+        let feed = {
+            let mut feeds = self.named.feeds();
+            let of_name = feeds.entry(name.clone()).or_insert_with(|| {
+                Arc::new(NameFeed {
+                    feed: Arc::new(Feed::new(self.settings.workers)),
+                    last: Mutex::default(),
+                })
+            });
+            Arc::clone(&of_name.feed)
+        };
+        answer.follow(fields::EVENTS, first.as_bytes(), &feed)
+    }
+
+    /// Sends the listeners of each name what is new.
+    pub(super) fn send_names(&self, waiter: &Arc<Waiter>) {
+        let feeds: Vec<(Name, Arc<NameFeed>)> = {
+            let mut feeds = self.named.feeds();
+            // A connection that begins or ends to follow holds the feed.
+            feeds.retain(|_, of_name| Arc::strong_count(&of_name.feed) > 1);
+            let feeds = feeds.iter();
+            feeds
+                .map(|(name, feed)| (name.clone(), Arc::clone(feed)))
+                .collect()
+        };
+        for some in feeds.chunks(NAMES_A_QUESTION) {
+            let names = some.iter().map(|(name, _)| name.clone()).collect();
+            let messages = self.name_messages(waiter, names);
+            for ((_, of_name), message) in some.iter().zip(messages) {
+                of_name.send(message);
+            }
+        }
+    }
+
+    /// A message about each of the names.
+    fn name_messages(&self, waiter: &Arc<Waiter>, names: Vec<Name>) -> Vec<String> {
+        let up = self.visits.store_states();
+        let up = up.map(|(_, state)| state == StoreState::Up);
+        let asked = names.len();
+        match self.visits.read_names(waiter, names, true, NUMBERS_WAIT) {
+            Ok(readings) => readings
+                .iter()
+                .map(|reading| render(Some(reading.count), reading.history.as_deref(), up))
+                .collect(),
+            Err(_) => vec![render(None, None, up); asked],
+        }
+    }
+
+    /// `/counters`: the names with their totals.
+    pub(super) fn counters(
+        &self,
+        session: &Session,
+        request: &ListRequest,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let ListRequest { after, most, csv } = request;
+        let list = match self.visits.list_names(&session.waiter, after, *most) {
+            Ok(list) => list,
+            Err(reason) => return refuse(reason, Format::Json, answer),
+        };
+        let (mut body, mut header) = (String::new(), String::new());
+        // Writing to a String cannot fail, here and below.
+        if let Some(next) = &list.next {
+            let _ = write!(header, "Link: <?after=");
+            super::text::percent_encode(next, &mut header);
+            let form = if *csv { "csv" } else { "json" };
+            let _ = write!(header, "&limit={most}&format={form}>; rel=\"next\"\r\n");
+        }
+        if *csv {
+            header.insert_str(0, fields::HISTORY_CSV);
+            body.push_str("name,total\r\n");
+            for (name, total) in &list.names {
+                let _ = write!(body, "{name},{total}\r\n");
+            }
+        } else {
+            header.insert_str(0, fields::HISTORY_JSON);
+            body.push_str("{\"counters\":[");
+            for (index, (name, total)) in list.names.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                let _ = write!(body, "{comma}{{\"name\":\"{name}\",\"total\":{total}}}");
+            }
+            body.push_str("],\"next\":");
+            match &list.next {
+                Some(next) => json_string(next, &mut body),
+                None => body.push_str("null"),
+            }
+            body.push('}');
+        }
+        answer.send(Status::Ok, &header, body.as_bytes())
+    }
+}
+
+impl NameFeed {
+    fn send(&self, message: String) {
+        let now = clock::monotonic_ms();
+        let mut last = lock(&self.last);
+        let (text, sent_ms) = &mut *last;
+        if *text != message {
+            self.feed.publish(message.as_bytes());
+            *text = message;
+        } else if now >= *sent_ms + HEARTBEAT_MS {
+            self.feed.publish(HEARTBEAT);
+        } else {
+            return;
+        }
+        *sent_ms = now;
+    }
+}
