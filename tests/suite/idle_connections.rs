@@ -212,9 +212,13 @@ fn no_route_requested_without_end_slows_visits_down() {
         return;
     }
     let _machine = machine();
-    let visitas = Settings::new().set("IDLE_TIMEOUT", "600s").start();
+    let settings = Settings::new().set("IDLE_TIMEOUT", "600s");
+    let visitas = settings.set("COUNTERS", "*").start();
     let _idle = idle(&visitas, &request("GET", "/livez", &[]));
     for path in [
+        "/counters",
+        "/c/a",
+        "/c/a/history",
         "/metrics",
         "/stats",
         "/history",

@@ -59,6 +59,7 @@ mod limits;
 mod logging;
 mod memory;
 mod metrics;
+mod names;
 mod ops_port;
 mod other_writers;
 mod outages;

@@ -1,6 +1,6 @@
 //! Many visits at once, and their outcomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -18,6 +18,8 @@ pub enum Form {
     Page,
     Picture,
     Beacon,
+    /// To a counter by name, as JSON.
+    Name(&'static str),
 }
 
 impl Form {
@@ -30,6 +32,10 @@ impl Form {
             Form::Page => client.try_request("GET", "/", &[]),
             Form::Picture => client.try_request("GET", "/visit.svg", &[]),
             Form::Beacon => client.try_request("POST", "/visit", &[("Content-Length", "0")]),
+            Form::Name(name) => {
+                let path = format!("/c/{name}");
+                client.try_request("GET", &path, &[("Accept", "application/json")])
+            }
         }
     }
 
@@ -41,7 +47,7 @@ impl Form {
     pub fn is_counted(self, response: &Response) -> bool {
         let kind = response.header("Content-Type").unwrap_or_default();
         let (expected, counted) = match self {
-            Form::Json => ("application/json", 200),
+            Form::Json | Form::Name(_) => ("application/json", 200),
             Form::Page => ("text/html; charset=utf-8", 200),
             // Refused or not, it is a picture.
             Form::Picture => ("image/svg+xml", 200),
@@ -77,6 +83,8 @@ pub struct Outcomes {
     pub others: Vec<u16>,
     /// Requests that got no complete answer.
     pub unanswered: usize,
+    /// Visits to counters by name: those with a 200, and those that may or may not have a row.
+    pub named: BTreeMap<&'static str, (u64, u64)>,
     /// The bodies of answers other than 200, and errors.
     pub messages: BTreeSet<String>,
 }
@@ -140,6 +148,11 @@ impl Outcomes {
         keep_counts: bool,
     ) {
         self.longest = self.longest.max(began.instant.elapsed());
+        if let Form::Name(name) = form {
+            let counted = answer.as_ref().is_ok_and(|answer| form.is_counted(answer));
+            let (ok, unsure) = self.named.entry(name).or_default();
+            *(if counted { ok } else { unsure }) += 1;
+        }
         match answer {
             Ok(response) if form.is_counted(&response) => {
                 self.answered += 1;
@@ -179,6 +192,10 @@ impl Outcomes {
         self.refused += other.refused;
         self.others.extend(other.others);
         self.unanswered += other.unanswered;
+        for (name, (ok, unsure)) in other.named {
+            let ours = self.named.entry(name).or_default();
+            *ours = (ours.0 + ok, ours.1 + unsure);
+        }
         self.messages.extend(other.messages);
         self
     }

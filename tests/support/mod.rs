@@ -10,6 +10,7 @@ pub mod history;
 pub mod html;
 pub mod load;
 pub mod markdown;
+pub mod names;
 pub mod patroni;
 pub mod pgbouncer;
 pub mod ports;

@@ -71,6 +71,16 @@ fn a_wrong_value_is_named_with_what_the_variable_takes() {
         ("TRUSTED_PROXIES", "10.0.0.0/33", "10.0.0.0/8"),
         ("DRAIN_DELAY", "-1", "seconds"),
         ("DRAIN_TIMEOUT", "never", "seconds"),
+        ("COUNTERS", "Blog", "a-z"),
+        ("COUNTERS", "blog,,docs", "blog,shop-*=0"),
+        ("COUNTERS", "blog;docs", "commas"),
+        ("COUNTERS", "a*b", "* at the end"),
+        ("COUNTERS", "blog=-1", "start value"),
+        ("COUNTERS", "blog=1,blog", "blog,shop-*=0"),
+        ("COUNTERS", "..", "blog,shop-*=0"),
+        ("COUNTERS", "ação", "a-z"),
+        ("MAX_COUNTERS", "0", "100000"),
+        ("MAX_COUNTERS", "100001", "100000"),
         ("KEEP_ROWS", "0", "seconds"),
         ("KEEP_ROWS", "many", "seconds"),
         ("KEEP_ROWS", "-1d", "seconds"),
@@ -90,6 +100,16 @@ fn a_wrong_value_is_named_with_what_the_variable_takes() {
         assert!(ended.stderr.contains(value), "the value: {ended:?}");
         assert!(ended.stderr.contains(takes), "what is valid: {ended:?}");
     }
+}
+
+#[test]
+fn more_whole_names_than_may_be_in_use_are_refused() {
+    let settings = Settings::new()
+        .set("COUNTERS", "a,b,c,d-*")
+        .set("MAX_COUNTERS", 2);
+    let ended = settings.run();
+    is_refused(&ended, "MAX_COUNTERS");
+    assert!(ended.stderr.contains("at least 3"), "{ended:?}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use random::Random;
 
 use crate::other_writers::Ends;
 use crate::support::audit::count;
+use crate::support::names::NamedLoad;
 use crate::support::ports::free_port;
 use crate::support::wait::within_value;
 use crate::support::{Clients, Cluster, Database, LIMIT, Load, Settings, Stop, Visitas, machine};
@@ -35,6 +36,8 @@ const EXPECTED: [&str; 10] = [
 struct Field<'a> {
     database: &'a Database<'a>,
     has_merge: bool,
+    /// Rows have names too.
+    named: bool,
     stop: AtomicBool,
     /// Transactions by kind.
     done: Mutex<BTreeMap<&'static str, u64>>,
@@ -62,7 +65,7 @@ impl Field<'_> {
     fn transaction(&self, sql: &mut Sql, random: &mut Random) -> Result<&'static str, Error> {
         let mut script = |count: u64, between: &str| {
             let statements: Vec<String> = (0..count)
-                .map(|_| random.statement(self.has_merge))
+                .map(|_| random.statement(self.has_merge, self.named))
                 .collect();
             statements.join(between)
         };
@@ -135,6 +138,7 @@ impl Field<'_> {
                     "visitas_log",
                     "visitas_history",
                     "visitas_base",
+                    "visitas_named",
                 ]);
                 sql.batch_execute(&format!("VACUUM {table}"))
                     .map(|()| "VACUUM")
@@ -208,8 +212,35 @@ fn utc(seconds: i64) -> String {
     )
 }
 
-/// The differences between total, history and rows in one snapshot.
-fn differences(database: &Database<'_>) -> Vec<String> {
+/// As [`differences`], for each name.
+const NAMES_COMPARED: &str = "WITH \
+    clock AS (SELECT floor(extract(epoch FROM now()))::bigint AS now), \
+    steps AS (SELECT * FROM clock, LATERAL (VALUES (60, now - now % 60 - 59 * 60), \
+        (3600, now - now % 3600 - 47 * 3600), (86400, -100000000000)) AS s(step, since)), \
+    named AS (SELECT contador AS name, momento FROM acessos \
+        WHERE contador ~ '^[a-z0-9._-]{1,64}$' AND contador ~ '[^.]'), \
+    list AS (SELECT * FROM visitas_list('', 1000000)), \
+    names AS (SELECT n.name, n.i, l.sums[2 * n.i - 1] AS total \
+        FROM list l, unnest(l.names) WITH ORDINALITY AS n(name, i)), \
+    counted AS (SELECT name, step, \
+            floor(extract(epoch FROM momento) / step)::bigint * step AS start, count(*) AS visits \
+        FROM named, steps WHERE isfinite(momento) AND extract(epoch FROM momento) >= since \
+        GROUP BY 1, 2, 3), \
+    kept AS (SELECT n.name, h.step, h.start, h.visits \
+        FROM list l, (SELECT array_agg(step::bigint ORDER BY step) AS steps, \
+            array_agg(since::bigint ORDER BY step) AS since FROM steps) AS s, \
+        LATERAL visitas_named_history(l.names, s.steps, s.since) AS h \
+        JOIN names n ON n.i = h.place) \
+    SELECT format('%s: %s s from %s: %s rows, the history says %s', name, step, \
+        to_timestamp(start), coalesce(c.visits, 0), coalesce(k.visits, 0)) \
+    FROM counted c FULL JOIN kept k USING (name, step, start) \
+    WHERE coalesce(c.visits, 0) <> coalesce(k.visits, 0) \
+    UNION ALL SELECT format('%s: %s rows, its total says %s', name, n, total) \
+    FROM (SELECT name, count(*) AS n FROM named GROUP BY 1) AS c FULL JOIN names USING (name) \
+    WHERE coalesce(n, 0) <> coalesce(total, 0)";
+
+/// The differences between total, history and rows in one snapshot, with `named` also by name.
+fn differences(database: &Database<'_>, named: bool) -> Vec<String> {
     const COMPARED: &str = "WITH \
         clock AS (SELECT floor(extract(epoch FROM now()))::bigint AS now), \
         steps AS (SELECT * FROM clock, LATERAL (VALUES (60, now - now % 60 - 59 * 60), \
@@ -232,11 +263,12 @@ fn differences(database: &Database<'_>) -> Vec<String> {
     // The lock comes before the snapshot: TRUNCATE empties the table for older snapshots too.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE acessos IN ACCESS SHARE MODE";
     sql.batch_execute(begin).expect("a snapshot");
-    sql.query(COMPARED, &[])
-        .expect("a comparison")
+    let compared = [COMPARED, NAMES_COMPARED];
+    let used = if named { 2 } else { 1 };
+    let rows = compared[..used]
         .iter()
-        .map(|row| row.get(0))
-        .collect()
+        .flat_map(|query| sql.query(*query, &[]).expect("a comparison"));
+    rows.map(|row| row.get(0)).collect()
 }
 
 /// Waits until visits are counted again.
@@ -260,6 +292,15 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn total_and_history_always_equal_the_rows() {
+    run(false);
+}
+
+#[test]
+fn totals_and_histories_of_names_always_equal_their_rows() {
+    run(true);
+}
+
+fn run(named: bool) {
     let _machine = machine();
     let time = Duration::from_secs(variable("DIFFERENTIAL_SECONDS").unwrap_or(10));
     let drawn = SystemTime::now()
@@ -292,9 +333,11 @@ fn total_and_history_always_equal_the_rows() {
             .postgres(&database)
             .set("REQUEST_TIMEOUT", "2s")
             .set("PORT", free_port())
+            .set("COUNTERS", if named { "*" } else { "" })
     };
     let mut processes = vec![settings().start(), settings().start()];
-    let ports = processes.iter().map(Visitas::port).collect();
+    let ports: Vec<u16> = processes.iter().map(Visitas::port).collect();
+    let to_names = named.then(|| NamedLoad::start(&ports, 6, 20));
     let pause = Duration::from_millis(2);
     let load = Load::of(&Clients {
         ports,
@@ -306,6 +349,7 @@ fn total_and_history_always_equal_the_rows() {
     let field = Field {
         database: &database,
         has_merge: version >= 150_000,
+        named,
         stop: AtomicBool::new(false),
         done: Mutex::default(),
         prepared: AtomicU64::new(0),
@@ -323,7 +367,7 @@ fn total_and_history_always_equal_the_rows() {
             field.end_prepared(&mut random);
             let fault = match random.below(9) {
                 0..2 => {
-                    let found = differences(&database);
+                    let found = differences(&database, named);
                     assert!(found.is_empty(), "{found:#?}");
                     "comparisons"
                 }
@@ -367,10 +411,14 @@ fn total_and_history_always_equal_the_rows() {
         drop(end);
     });
     let outcomes = load.stop();
+    let to_names = to_names.map(NamedLoad::stop).unwrap_or_default();
     field.end_prepared(&mut random);
     visits_go_on(&processes);
     let done = field.done.into_inner().expect("the counts");
-    let account = format!("seed {seed}: {outcomes:?}\nwriters: {done:?}\nfaults: {faults:?}");
+    let account = format!(
+        "seed {seed}: {outcomes:?}, {} to names\nwriters: {done:?}\nfaults: {faults:?}",
+        to_names.visits()
+    );
     println!("{account}");
     let findings = field.findings.into_inner().expect("the findings");
     assert!(findings.is_empty(), "{findings:#?}\n{account}");
@@ -382,11 +430,13 @@ fn total_and_history_always_equal_the_rows() {
             .join("\n")
     };
     assert!(
-        outcomes.ok() > 100 && done.values().sum::<u64>() > 20,
+        outcomes.ok() > 100
+            && (to_names.visits() > 50 || !named)
+            && done.values().sum::<u64>() > 20,
         "too little for this to mean anything: {account}\n{}",
         said()
     );
-    let found = differences(&database);
+    let found = differences(&database, named);
     assert!(found.is_empty(), "{found:#?}\n{account}\n{}", said());
     let rows = database.rows();
     for visitas in &processes {

@@ -59,8 +59,46 @@ impl Random {
         format!("id % {modulus} = {}", self.below(modulus))
     }
 
-    /// One statement that changes rows.
-    pub(super) fn statement(&mut self, has_merge: bool) -> String {
+    /// A name in SQL, or what is none. Visits go to the first ones too.
+    fn name(&mut self) -> String {
+        match self.below(8) {
+            0 => "NULL".to_owned(),
+            1 => (*self.of(&["'No Name'", "''", "'..'", "'a b'", "repeat('a', 65)"])).to_owned(),
+            2 => "repeat('a', 64)".to_owned(),
+            _ => format!("'{}'", crate::support::names::name(self.below(12))),
+        }
+    }
+
+    /// One statement that changes rows with names.
+    fn named_statement(&mut self) -> String {
+        let (moment, name) = (self.moment(), self.name());
+        match self.below(8) {
+            0..2 => format!("INSERT INTO acessos (momento, contador) VALUES ({moment}, {name})"),
+            2 => format!(
+                "INSERT INTO acessos (momento, contador) SELECT m, {name} FROM (VALUES {}) AS v(m)",
+                self.moments(30)
+            ),
+            3..5 => format!("UPDATE acessos SET contador = {name} WHERE {}", self.some()),
+            5 => format!(
+                "UPDATE acessos SET contador = {name}, momento = {moment} WHERE {}",
+                self.some()
+            ),
+            6 => format!(
+                "DELETE FROM acessos WHERE contador = {name} AND {}",
+                self.some()
+            ),
+            _ => format!(
+                "UPDATE acessos SET contador = contador WHERE {}",
+                self.some()
+            ),
+        }
+    }
+
+    /// One statement that changes rows; with `named` perhaps their names.
+    pub(super) fn statement(&mut self, has_merge: bool, named: bool) -> String {
+        if named && self.below(2) == 0 {
+            return self.named_statement();
+        }
         let moment = self.moment();
         match self.below(16) {
             0..4 => format!("INSERT INTO acessos (momento) VALUES ({moment})"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::run::{Parameters, REQUEST_TIMEOUT};
 use crate::support::load::Outcomes;
+use crate::support::names::{ByName, listed, rows_by_name};
 use crate::support::{Database, Visitas};
 
 /// An answer may be this late: the clock ticks every 50 ms, and the clients take most of the
@@ -30,6 +31,9 @@ pub struct Stored {
     total: u64,
     /// Rows, or pairs of batches, that look like duplicates.
     duplicates: i64,
+    /// The rows and the totals of counters by name.
+    rows_by_name: ByName,
+    totals_by_name: ByName,
 }
 
 impl Store<'_> {
@@ -38,12 +42,15 @@ impl Store<'_> {
         let database = match self {
             Store::Database(database) => database,
             Store::Embedded => {
-                let rows = web.remove(0).stop().start().stats().total;
+                let visitas = web.remove(0).stop().start();
+                let (rows, names) = (visitas.stats().total, listed(&visitas));
                 return Stored {
                     rows,
                     gone,
                     total: rows,
                     duplicates: 0,
+                    rows_by_name: names.clone(),
+                    totals_by_name: names,
                 };
             }
         };
@@ -53,6 +60,8 @@ impl Store<'_> {
             gone,
             total: number("SELECT visitas_total()"),
             duplicates: database.duplicates(parameters.topology.duplicates()),
+            rows_by_name: rows_by_name(database),
+            totals_by_name: listed(&web[0]),
         }
     }
 }
@@ -68,6 +77,8 @@ pub struct Report {
     pub totals: Vec<u64>,
     /// Redis' counter, in scenarios with Redis.
     pub redis: Option<i64>,
+    /// The same of counters by name.
+    pub redis_names: Option<ByName>,
     /// What each process logged while the clients were there.
     pub log: Vec<Vec<String>>,
     pub allow: Allow,
@@ -172,8 +183,33 @@ impl Report {
             "a visit waited {:?}\n{self}",
             outcomes.longest
         );
+        self.check_names();
         self.check_redis(rows);
         self.check_log();
+    }
+
+    /// The account by name.
+    fn check_names(&self) {
+        let stored = &self.stored;
+        assert_eq!(
+            stored.totals_by_name, stored.rows_by_name,
+            "totals and rows by name\n{self}"
+        );
+        let named: u64 = stored.rows_by_name.values().sum();
+        assert!(named <= stored.rows, "{named} rows with names\n{self}");
+        for (name, (ok, unsure)) in &self.outcomes.named {
+            let rows = stored.rows_by_name.get(*name).copied().unwrap_or(0);
+            // Rows that a scenario deletes are not told apart by name.
+            assert!(
+                rows <= ok + unsure && (*ok <= rows || stored.gone > 0),
+                "{name}: {rows} rows, {ok} with a 200, {unsure} without\n{self}"
+            );
+            let counted = self.redis_names.as_ref().and_then(|names| names.get(*name));
+            assert!(
+                counted.is_none_or(|counted| *counted <= rows || stored.gone > 0),
+                "{name}: {rows} rows, {counted:?} in Redis\n{self}"
+            );
+        }
     }
 
     fn check_redis(&self, rows: u64) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::report::{Report, Store};
 use crate::support::audit::Duplicates;
 use crate::support::load::Outcomes;
+use crate::support::names::redis_by_name;
 use crate::support::ports::free_port;
 use crate::support::wait::within_value;
 use crate::support::{Clients, Form, Load, Redis, Settings, Visitas};
@@ -69,6 +70,17 @@ impl fmt::Display for Topology {
     }
 }
 
+/// What clients visit in turn: each form, and two counters by name.
+const FORMS: &[Form] = &[
+    Form::Json,
+    Form::Page,
+    Form::Name("a"),
+    Form::Picture,
+    Form::Name("b.c"),
+    Form::Beacon,
+    Form::Name("a"),
+];
+
 pub struct Run {
     pub parameters: Parameters,
     pub web: Vec<Visitas>,
@@ -97,6 +109,7 @@ impl Run {
             settings()
                 .named(&format!("web-{process}"))
                 .set("WORKERS", parameters.topology.workers)
+                .set("COUNTERS", "a,b.c")
                 .set("PORT", free_port())
                 .duration("REQUEST_TIMEOUT", REQUEST_TIMEOUT)
                 .launch()
@@ -116,7 +129,7 @@ impl Run {
             web,
             faults: 0,
             rows_gone: 0,
-            load: Load::of_forms(&clients, Form::ALL),
+            load: Load::of_forms(&clients, FORMS),
             began: Instant::now(),
             marks,
         }
@@ -169,6 +182,10 @@ impl Run {
             outcomes,
             totals,
             redis: redis.map(|redis| redis.counter().unwrap_or(0)),
+            redis_names: redis.map(|redis| {
+                let names = ["a", "b.c"].map(str::to_owned);
+                redis_by_name(redis, names.iter())
+            }),
             log,
             stored: store.read(&self.parameters, self.rows_gone, self.web),
             allow: super::report::Allow::default(),

@@ -34,10 +34,15 @@ const ONE_LANE: Shape = Shape {
     visits: 3,
 };
 
-type Answers = Arc<Mutex<Vec<(Result<Count, Refused>, Duration)>>>;
+/// The name of a visit, its answer, and how long that took.
+type Answered = (Option<&'static str>, Result<Count, Refused>, Duration);
+type Answers = Arc<Mutex<Vec<Answered>>>;
+
+/// A visitor's visits are to these, one after the other.
+const NAMES: [Option<&str>; 3] = [Some("a"), None, Some("b")];
 
 /// Runs the visits; gives the answer and the wait of each.
-fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> {
+fn run(world: &Shared, shape: Shape) -> Vec<Answered> {
     may::config().set_workers(1).set_stack_size(0x8000);
     let options = Options {
         lanes: shape.lanes,
@@ -46,6 +51,8 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         connect_attempts: None,
         connect_interval: Duration::from_millis(1),
         keep_rows: None,
+        names: "a,b".parse().expect("names"),
+        max_names: 2,
     };
     let (for_ledger, for_counter) = (world.clone(), world.clone());
     let stores = Stores {
@@ -69,7 +76,7 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
     });
     let answers = Answers::default();
     let visitors: Vec<_> = (0..shape.visitors)
-        .map(|_| visitor(&visits, shape.visits, &answers))
+        .map(|first| visitor(&visits, (first, shape.visits), &answers))
         .collect();
     visitors
         .into_iter()
@@ -81,10 +88,10 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .last()
-            .is_some_and(|(last, _)| last.is_ok())
+            .is_some_and(|(_, last, _)| last.is_ok())
     };
     loop {
-        visitor(&visits, 1, &answers)
+        visitor(&visits, (1, 1), &answers)
             .join()
             .expect("the last visitor's end");
         if is_ok() {
@@ -107,13 +114,19 @@ fn run(world: &Shared, shape: Shape) -> Vec<(Result<Count, Refused>, Duration)> 
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::JoinHandle<()> {
+fn visitor(
+    visits: &Arc<Visits>,
+    (first, times): (usize, usize),
+    answers: &Answers,
+) -> coroutine::JoinHandle<()> {
     let (visits, answers) = (Arc::clone(visits), Arc::clone(answers));
     let work = move || {
         let waiter = Arc::new(Waiter::new(0));
-        for _ in 0..times {
+        for time in 0..times {
             let began = Instant::now();
-            let answer = visits.visit(&waiter);
+            let text = NAMES[(first + time) % NAMES.len()];
+            let name = text.map(|text| visits.find_name(text).expect("a name"));
+            let answer = visits.visit(&waiter, name.as_ref());
             if answer.is_err() {
                 // A refused visitor does not come again at once.
                 coroutine::sleep(Duration::from_millis(5));
@@ -121,7 +134,7 @@ fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::
             answers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push((answer, began.elapsed()));
+                .push((text, answer, began.elapsed()));
         }
     };
     // SAFETY: the visitor keeps no thread-local value over a wait, and its stack is made for a
@@ -130,7 +143,7 @@ fn visitor(visits: &Arc<Visits>, times: usize, answers: &Answers) -> coroutine::
 }
 
 /// Checks what must hold after every run.
-fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Duration)], plan: &str) {
+fn judge(world: &Shared, shape: Shape, answers: &[Answered], plan: &str) {
     let world = world.lock();
     assert_eq!(world.wrong, Vec::<String>::new(), "{plan}");
     assert!(
@@ -140,12 +153,16 @@ fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Durat
     let rows = world.rows.len();
     let ok: Vec<Count> = answers
         .iter()
-        .filter_map(|(answer, _)| answer.ok())
+        .filter_map(|(_, answer, _)| answer.ok())
         .collect();
     let late = answers
         .iter()
-        .filter(|(answer, _)| *answer == Err(Refused::Late))
+        .filter(|(_, answer, _)| *answer == Err(Refused::Late))
         .count();
+    for text in NAMES {
+        let rows = world.rows.values().filter(|name| name.as_deref() == text);
+        judge_name(text, rows.count(), shape, answers, plan);
+    }
     // A visit that was refused for another reason has no row.
     assert!(
         (ok.len()..=ok.len() + late).contains(&rows),
@@ -157,16 +174,6 @@ fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Durat
         "{} counted of {rows} rows: {plan}",
         world.counted
     );
-    if shape.lanes == 1 {
-        let totals: HashSet<u64> = ok.iter().map(|count| count.total).collect();
-        assert_eq!(totals.len(), ok.len(), "a total was given twice: {plan}");
-    }
-    let caches: Vec<i64> = ok.iter().filter_map(|count| count.cache).collect();
-    assert_eq!(
-        caches.iter().collect::<HashSet<_>>().len(),
-        caches.len(),
-        "a cache number was given twice: {plan}"
-    );
     assert!(
         ok.iter()
             .all(|count| count.total <= rows as u64 && count.cache <= Some(rows as i64)),
@@ -174,7 +181,7 @@ fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Durat
     );
     let longest = answers
         .iter()
-        .map(|(_, waited)| *waited)
+        .map(|(_, _, waited)| *waited)
         .max()
         .unwrap_or_default();
     assert!(
@@ -196,6 +203,38 @@ fn judge(world: &Shared, shape: Shape, answers: &[(Result<Count, Refused>, Durat
             "what is committed is counted: {plan}"
         );
     }
+}
+
+/// Checks the visits to one name, or to none, of which there are so many rows.
+fn judge_name(text: Option<&str>, rows: usize, shape: Shape, answers: &[Answered], plan: &str) {
+    let answers = answers.iter().filter(|(name, ..)| *name == text);
+    let answers: Vec<Result<Count, Refused>> = answers.map(|(_, answer, _)| *answer).collect();
+    let ok: Vec<Count> = answers.iter().filter_map(|answer| answer.ok()).collect();
+    let late = answers
+        .iter()
+        .filter(|answer| **answer == Err(Refused::Late));
+    let most = ok.len() + late.count();
+    assert!(
+        (ok.len()..=most).contains(&rows),
+        "{rows} rows of {text:?}, {} ok: {plan}",
+        ok.len()
+    );
+    if shape.lanes == 1 {
+        let totals: HashSet<u64> = ok.iter().map(|count| count.total).collect();
+        assert_eq!(
+            totals.len(),
+            ok.len(),
+            "a total of {text:?} was given twice: {plan}"
+        );
+    }
+    let is_right = |count: &Count| text.is_none() || count.total <= rows as u64;
+    assert!(ok.iter().all(is_right), "{text:?}: {plan}");
+    let caches: Vec<i64> = ok.iter().filter_map(|count| count.cache).collect();
+    assert_eq!(
+        caches.iter().collect::<HashSet<_>>().len(),
+        caches.len(),
+        "a cache number of {text:?} was given twice: {plan}"
+    );
 }
 
 /// Runs all of them, many at once.

@@ -1,14 +1,16 @@
 //! Stores that fail at planned calls, and note what must not happen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use visitas::visits::counter::{CountError, Counter};
+use visitas::visits::Name;
+use visitas::visits::counter::{CountError, Counted, Counter};
 use visitas::visits::history::Bucket;
 use visitas::visits::ledger::{
-    CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Totals,
+    Arrivals, CommitError, LastBatch, Ledger, Meanwhile, NamedVisits, OpenError, Pruner, Sums,
+    Totals,
 };
 
 use super::DEADLINE;
@@ -59,13 +61,15 @@ pub(super) const FAULTS: [Fault; 9] = [
 /// What the stores hold.
 #[derive(Debug, Default)]
 pub(super) struct World {
-    pub(super) rows: HashSet<SystemTime>,
-    /// Each lane's last committed batch: its number, and the rows up to it.
-    pub(super) batches: HashMap<usize, (u64, u64)>,
+    /// Each with its name.
+    pub(super) rows: HashMap<SystemTime, Option<String>>,
+    /// Each lane's last committed batch: its number, and the totals with it.
+    pub(super) batches: HashMap<usize, (u64, Sums)>,
     pub(super) lanes: usize,
     pub(super) ledger_calls: usize,
     pub(super) ledger_plan: BTreeMap<usize, Fault>,
     pub(super) counted: u64,
+    pub(super) counted_names: HashMap<String, u64>,
     pub(super) counter_calls: usize,
     /// Calls that fail, and whether their increment is executed first.
     pub(super) counter_plan: BTreeMap<usize, bool>,
@@ -79,6 +83,12 @@ pub(super) struct Shared(pub(super) Arc<Mutex<World>>);
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rows_of(&self, name: &str) -> u64 {
+        let world = self.lock();
+        let rows = world.rows.values();
+        rows.filter(|row| row.as_deref() == Some(name)).count() as u64
     }
 
     /// The fault of the next call of the ledger.
@@ -112,22 +122,32 @@ impl FakeLedger {
         }
     }
 
-    fn carry_out(&self, arrivals: &[SystemTime]) -> u64 {
+    fn carry_out(&self, visits: &Arrivals) -> Sums {
         let mut world = self.world.lock();
-        for arrival in arrivals {
-            if !world.rows.insert(*arrival) {
+        for (index, arrival) in visits.times.iter().enumerate() {
+            let place = visits.name_of.get(index).copied().flatten();
+            let name = place.map(|place| visits.names[place].name.to_string());
+            if world.rows.insert(*arrival, name).is_some() {
                 world
                     .wrong
                     .push(format!("the row of {arrival:?} is there twice"));
             }
         }
-        let total = world.rows.len() as u64;
-        world.batches.insert(self.lane, (self.batch + 1, total));
-        total
+        let all = totals(world.rows.len() as u64);
+        drop(world);
+        let names = visits.names.iter();
+        let names = names.map(|named| totals(self.world.rows_of(named.name.as_str())));
+        let sums = Sums {
+            all,
+            names: names.collect(),
+        };
+        let batch = (self.batch + 1, sums.clone());
+        self.world.lock().batches.insert(self.lane, batch);
+        sums
     }
 
     /// The result of a call. `carry_out` is its effect, where it has one.
-    fn call(&mut self, carry_out: impl FnOnce(&Self) -> u64) -> Result<u64, CommitError> {
+    fn call<T>(&mut self, carry_out: impl FnOnce(&Self) -> T) -> Result<T, CommitError> {
         if !self.connected {
             return Err(CommitError::Idle("not connected".to_owned()));
         }
@@ -170,28 +190,19 @@ impl Ledger for FakeLedger {
             return Err(OpenError::Transient("planned".to_owned()));
         }
         self.connected = true;
-        let (batch, total) = self
-            .world
-            .lock()
-            .batches
-            .get(&self.lane)
-            .copied()
-            .unwrap_or_default();
+        let last = self.world.lock().batches.get(&self.lane).cloned();
+        let (batch, sums) = last.unwrap_or_default();
         let before = std::mem::replace(&mut self.batch, batch);
         Ok(
             match (std::mem::take(&mut self.forgotten), batch > before) {
                 (true, _) => LastBatch::Unknown,
-                (false, true) => LastBatch::Committed(Totals { total, pruned: 0 }),
+                (false, true) => LastBatch::Committed(sums),
                 (false, false) => LastBatch::NotCommitted,
             },
         )
     }
 
-    fn commit(
-        &mut self,
-        arrivals: &[SystemTime],
-        meanwhile: Meanwhile<'_>,
-    ) -> Result<Totals, CommitError> {
+    fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError> {
         // A store may call it before, after, or never.
         let (mut before, mut after) = (None, None);
         match self.batch % 3 {
@@ -200,19 +211,34 @@ impl Ledger for FakeLedger {
             _ => {}
         }
         before.iter_mut().for_each(|meanwhile| meanwhile());
-        let total = self.call(|ledger| ledger.carry_out(arrivals));
+        let sums = self.call(|ledger| ledger.carry_out(visits));
         after.iter_mut().for_each(|meanwhile| meanwhile());
-        let total = total?;
+        let sums = sums?;
         self.batch += 1;
-        Ok(Totals { total, pruned: 0 })
+        Ok(sums)
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
-        let total = self.call(|ledger| ledger.world.lock().rows.len() as u64)?;
-        Ok(Totals { total, pruned: 0 })
+        self.call(|ledger| totals(ledger.world.lock().rows.len() as u64))
     }
 
     fn history(&mut self, _now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
+        Ok(Vec::new())
+    }
+
+    fn names(
+        &mut self,
+        names: &[Name],
+        _history: Option<SystemTime>,
+    ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError> {
+        self.call(|ledger| {
+            let of = |name: &Name| (totals(ledger.world.rows_of(name.as_str())), Vec::new());
+            names.iter().map(of).collect()
+        })
+    }
+
+    /// Not asked for at the start: it is no planned call.
+    fn list(&mut self, _after: &str, _most: usize) -> Result<Vec<(String, Totals)>, CommitError> {
         Ok(Vec::new())
     }
 
@@ -223,9 +249,13 @@ impl Ledger for FakeLedger {
     }
 }
 
+fn totals(total: u64) -> Totals {
+    Totals { total, pruned: 0 }
+}
+
 pub(super) struct FakeCounter {
     shared: Shared,
-    answer: Option<i64>,
+    answer: Option<Counted>,
 }
 
 impl FakeCounter {
@@ -249,29 +279,43 @@ impl Counter for FakeCounter {
         }
     }
 
-    fn add(&mut self, visits: u64) -> Result<(), CountError> {
+    fn add(&mut self, visits: u64, names: &[NamedVisits]) -> Result<(), CountError> {
         let mut world = self.shared.lock();
         world.counter_calls += 1;
         let call = world.counter_calls;
         let fault = world.counter_plan.get(&call).copied();
         if fault.unwrap_or(true) {
             world.counted += visits;
+            for NamedVisits { name, visits } in names {
+                *world.counted_names.entry(name.to_string()).or_insert(0) += visits;
+            }
         }
         if world.counted > world.rows.len() as u64 {
             let wrong = format!("{} counted of {} rows", world.counted, world.rows.len());
             world.wrong.push(wrong);
         }
-        self.answer = fault.is_none().then_some(world.counted.cast_signed());
+        let of_name = |named: &NamedVisits| {
+            let counted = world.counted_names.get(named.name.as_str());
+            counted.map(|counted| counted.cast_signed())
+        };
+        self.answer = fault.is_none().then(|| {
+            let names = names.iter().map(of_name);
+            (world.counted.cast_signed(), names.collect())
+        });
         Ok(())
     }
 
-    fn answer(&mut self) -> Result<i64, CountError> {
+    fn answer(&mut self) -> Result<Counted, CountError> {
         let unknown = CountError::Unknown("planned".to_owned());
         self.answer.take().ok_or(unknown)
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
         Ok(self.shared.lock().counted.cast_signed())
+    }
+
+    fn read_names(&mut self, names: &[Name]) -> Result<Vec<Option<i64>>, CountError> {
+        Ok(vec![None; names.len()])
     }
 }
 

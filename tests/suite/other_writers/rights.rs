@@ -76,6 +76,7 @@ fn traps(stranger: &str) -> String {
         "visitas_log",
         "visitas_history",
         "visitas_writers",
+        "visitas_named",
         "acessos",
     ] {
         sql += &format!(
@@ -157,7 +158,15 @@ fn the_worker_gets_no_foreign_rights(
         .expect("operators of the worker's");
     let visitas = settings().start();
     (0..3).for_each(|_| assert_eq!(visitas.try_visit().status, 200, "{}", visitas.output()));
-    for path in ["/history?by=minute", "/history?by=day", "/stats"] {
+    for path in [
+        "/history?by=minute",
+        "/history?by=day",
+        "/stats",
+        "/c/a",
+        "/c/a/stats",
+        "/c/a/history",
+        "/counters",
+    ] {
         assert_eq!(
             visitas.get(path).status,
             200,
@@ -185,7 +194,10 @@ fn the_worker_gets_no_foreign_rights(
 #[test]
 fn nobody_gets_rights_through_a_trigger_or_a_visit() {
     let database = Cluster::shared().database();
-    let visitas = Settings::new().postgres(&database).start();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("COUNTERS", "*")
+        .start();
     visitas.visit();
     let stranger = format!("stranger_{}", database.name);
     let mut sql = database.superuser();
@@ -202,10 +214,11 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
         "INSERT INTO public.acessos (momento) SELECT now() FROM generate_series(1, 9)",
         "UPDATE public.acessos \
          SET momento = pg_catalog.now() OPERATOR(pg_catalog.-) interval '90 minutes'",
+        "UPDATE public.acessos SET contador = 'a'",
         "DELETE FROM public.acessos WHERE id OPERATOR(pg_catalog.=) 3::bigint",
         "RESET SESSION AUTHORIZATION",
         "TRUNCATE public.acessos",
-        "INSERT INTO public.acessos (momento) SELECT now() FROM generate_series(1, 4)",
+        "INSERT INTO public.acessos (momento, contador) SELECT now(), 'a' FROM generate_series(1, 4)",
     ] {
         sql.batch_execute(statement).expect(statement);
     }
@@ -238,6 +251,10 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
         "/stats",
         "/readyz?verbose",
         "/",
+        "/c/a",
+        "/c/a/stats",
+        "/c/a/history",
+        "/counters",
     ] {
         assert_eq!(
             visitas.get(path).status,
@@ -255,7 +272,7 @@ fn nobody_gets_rights_through_a_trigger_or_a_visit() {
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
     }
     nothing_was_spied();
-    assert_eq!(total_is_rows(&visitas, &database), 7);
+    assert_eq!(total_is_rows(&visitas, &database), 8);
 }
 
 /// One role owns the schema. Another one works with only the rights that docs/operations.md names.
@@ -274,7 +291,8 @@ fn the_role_that_works_needs_no_right_on_a_table() {
         database.name
     ))
     .expect("roles and a schema");
-    Settings::new().postgres(&database).start().stop();
+    let owner = Settings::new().postgres(&database).set("COUNTERS", "*");
+    owner.start().stop();
     let mut sql = database.superuser();
     let grants = format!(
         "SELECT coalesce(string_agg(format('GRANT EXECUTE ON FUNCTION %s TO {worker}', \
@@ -290,7 +308,11 @@ fn the_role_that_works_needs_no_right_on_a_table() {
     let url = database
         .url()
         .replace("user_app:app_password", &format!("{worker}:p"));
-    let settings = || Settings::new().set("DATABASE_URL", &url);
+    let settings = || {
+        Settings::new()
+            .set("DATABASE_URL", &url)
+            .set("COUNTERS", "*")
+    };
     let checked = settings().argument("check").run();
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let visitas = settings().start();
