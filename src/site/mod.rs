@@ -10,6 +10,7 @@ mod measures;
 mod metrics;
 mod negotiation;
 mod ops;
+mod outage;
 mod page;
 mod process;
 mod query;
@@ -17,6 +18,7 @@ mod rate_limit;
 mod refusal;
 mod routes;
 mod text;
+mod words;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -36,10 +38,16 @@ use process::Process;
 use rate_limit::RateLimit;
 use refusal::{refuse, too_many};
 use routes::{Fixed, Task};
+use words::Words;
 
 /// How long a page waits for a new reading of the history where the last one is old. Then it shows
 /// the old one.
 const CHART_WAIT: Duration = Duration::from_millis(200);
+
+/// Seconds after which the page of an outage tries again.
+const TRY_AGAIN_S: u64 = 5;
+/// The path before every route, in links.
+const BASE: &str = "";
 
 /// Everything that answers a request.
 #[derive(Debug)]
@@ -86,6 +94,20 @@ pub struct StoreNames {
     pub ledger: &'static str,
     /// Such as `Redis`; `None` when the counter is in this process.
     pub counter: Option<&'static str>,
+}
+
+impl StoreNames {
+    fn has_database(self) -> bool {
+        self.ledger == "PostgreSQL"
+    }
+
+    fn ledger_shown(self, words: &Words) -> &'static str {
+        if self.has_database() {
+            self.ledger
+        } else {
+            words.file
+        }
+    }
 }
 
 impl Site {
@@ -153,14 +175,14 @@ impl Site {
             && let Err(time) = limit.take(client, clock::monotonic_ms())
         {
             self.measures.refused(Reason::Rate);
-            return too_many(time, format, answer);
+            return self.limit_visit(time, (format, language), answer);
         }
         let arrived = Instant::now();
         let count = match self.visits.visit(&session.waiter) {
             Ok(count) => count,
             Err(reason) => {
                 self.measures.refused(Reason::Visits(reason));
-                return refuse(reason, format, answer);
+                return self.refuse_visit(reason, (format, language), answer);
             }
         };
         let took = arrived.elapsed();
@@ -173,17 +195,50 @@ impl Site {
                 body.push('}');
                 answer.send(Status::Ok, fields::VISIT_JSON, body.as_bytes())
             }
-            Format::Html => {
+            Format::Html | Format::Text => {
                 let reading = self.recent_reading(&session.waiter);
                 let header = self.page.fields(language);
                 self.page.render(
-                    language,
+                    (language, BASE),
                     count,
                     reading,
                     || self.visits.last_history(),
-                    |body| answer.send(Status::Ok, header, body),
+                    |parts| answer.send_parts(Status::Ok, header, parts),
                 )
             }
+        }
+    }
+
+    /// Answers a visit, or a look ahead of one, that gets no numbers. A process that stops says so,
+    /// whatever else is amiss: another one is about to take its place.
+    fn refuse_visit(
+        &self,
+        reason: Refused,
+        (format, language): (Format, Language),
+        answer: Answer<'_>,
+    ) -> Answered {
+        let reason = if self.is_draining() {
+            Refused::Closing
+        } else {
+            reason
+        };
+        match format {
+            Format::Html => self.outage(Reason::Visits(reason), TRY_AGAIN_S, language, answer),
+            Format::Json | Format::Text => refuse(reason, format, answer),
+        }
+    }
+
+    /// Answers a visit from an address that has made too many.
+    fn limit_visit(
+        &self,
+        time: Duration,
+        (format, language): (Format, Language),
+        answer: Answer<'_>,
+    ) -> Answered {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        match format {
+            Format::Html => self.outage(Reason::Rate, seconds, language, answer),
+            Format::Json | Format::Text => too_many(seconds, format, answer),
         }
     }
 
@@ -202,11 +257,16 @@ impl Site {
     /// What `GET /` would answer, without its numbers.
     fn head(&self, format: Format, language: Language, answer: Answer<'_>) -> Answered {
         if !self.is_ready() {
-            return refuse(Refused::LedgerDown, format, answer);
+            let reason = if self.visits.has_begun() {
+                Refused::LedgerDown
+            } else {
+                Refused::Starting
+            };
+            return self.refuse_visit(reason, (format, language), answer);
         }
         let header = match format {
             Format::Json => fields::VISIT_JSON,
-            Format::Html => self.page.fields(language),
+            Format::Html | Format::Text => self.page.fields(language),
         };
         answer.send_head(Status::Ok, header)
     }
@@ -292,7 +352,7 @@ impl Service for Site {
                 let body = self.metrics();
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
-            Task::History { step, csv } => self.history(&session.waiter, step, csv, answer),
+            Task::History(request) => self.history(&session.waiter, request, answer),
             Task::Events => self.follow_events(session, answer),
             Task::Badge(request) => self.badge(session, &request, answer),
             Task::Preflight => answer.send_head(Status::NoContent, fields::PREFLIGHT),

@@ -1,7 +1,5 @@
 //! Answers to requests that get no numbers.
 
-use std::time::Duration;
-
 use super::fields;
 use super::negotiation::Format;
 use crate::http::{Answer, Answered, Status};
@@ -22,11 +20,10 @@ pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Ans
     decline(status, sentence, RETRY_AFTER_S, format, answer)
 }
 
-/// The address has made too many visits; it may visit again after `time`.
+/// The address has made too many visits; it may visit again after so many seconds.
 #[cold]
-pub(super) fn too_many(time: Duration, format: Format, answer: Answer<'_>) -> Answered {
+pub(super) fn too_many(seconds: u64, format: Format, answer: Answer<'_>) -> Answered {
     let sentence = "Too many visits came from this address, so this one was not counted.";
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     decline(Status::TooManyRequests, sentence, seconds, format, answer)
 }
 
@@ -38,7 +35,7 @@ fn decline(
     answer: Answer<'_>,
 ) -> Answered {
     let (kind, body) = match format {
-        Format::Html => (
+        Format::Html | Format::Text => (
             "text/plain; charset=utf-8",
             format!("{sentence} Please try again.\n"),
         ),

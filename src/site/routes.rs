@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use super::badge::{Badge, BadgeRequest};
+use super::history::HistoryRequest;
 use super::negotiation::{Format, Language, format, language, prefers_csv};
 use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
-use crate::visits::history::Step;
 
 /// What a request asks for.
 #[derive(Debug, Clone)]
@@ -24,10 +24,7 @@ pub enum Task {
         verbose: bool,
     },
     Metrics,
-    History {
-        step: Step,
-        csv: bool,
-    },
+    History(HistoryRequest),
     Events,
     Badge(Box<BadgeRequest>),
     /// A browser asks whether another page's script may read an answer (the Fetch standard's
@@ -46,7 +43,7 @@ impl Task {
         };
         let waits = matches!(
             self,
-            Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_)
+            Task::Visit(..) | Task::Stats | Task::History(_) | Task::Events | Task::Badge(_)
         );
         Plan {
             task: self,
@@ -71,11 +68,11 @@ const NOT_FOUND: Fixed = Fixed {
     fields: fields::REFUSAL,
     body: b"There is nothing here.\n",
 };
-const BAD_STEP: Fixed = Fixed {
+const BAD_HISTORY: Fixed = Fixed {
     status: Status::BadRequest,
     fields: fields::HISTORY_JSON,
-    body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
-        ask for ?by= one of these.\"}",
+    body: b"{\"error\":\"The history is kept by minute, hour, day and month: \
+        ask for ?by= one of these, and for ?format= csv or json.\"}",
 };
 const NOT_ALLOWED: Fixed = Fixed {
     status: Status::MethodNotAllowed,
@@ -163,12 +160,19 @@ pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
 }
 
 fn read_history(request: &Request<'_>) -> Task {
-    match history::step(query::value(request.target, "by").as_deref()) {
-        Some(step) => Task::History {
-            step,
-            csv: prefers_csv(request),
-        },
-        None => Task::Fixed(BAD_STEP),
+    let value = |name| query::value(request.target, name);
+    let format = value("format");
+    let csv = match &format {
+        Some(format) => history::is_csv(format),
+        None => Some(prefers_csv(request)),
+    };
+    match (history::by(value("by").as_deref()), csv) {
+        (Some(by), Some(csv)) => Task::History(HistoryRequest {
+            by,
+            csv,
+            download: format.is_some(),
+        }),
+        _ => Task::Fixed(BAD_HISTORY),
     }
 }
 

@@ -1,0 +1,117 @@
+//! The page of a visit that got no numbers: why, the last numbers known, and when it tries again.
+
+use std::fmt::Write as _;
+
+use super::measures::Reason;
+use super::negotiation::Language;
+use super::page::{PageFiles, header_fields};
+use super::text::{grouped_text, size};
+use super::words::{Words, words};
+use super::{Site, StoreNames};
+use crate::http::{Answer, Answered, Status};
+use crate::visits::{Refused, StoreState};
+
+const TEMPLATE: &str = include_str!("outage.html");
+
+impl Site {
+    /// Answers a visit with the page that says why it got no numbers. After so many seconds the
+    /// page tries again.
+    #[cold]
+    pub(super) fn outage(
+        &self,
+        reason: Reason,
+        seconds: u64,
+        language: Language,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let words = words(language);
+        let status = match reason {
+            Reason::Rate => Status::TooManyRequests,
+            Reason::Visits(_) => Status::ServiceUnavailable,
+        };
+        let fields = header_fields(words) + &format!("Retry-After: {seconds}\r\n");
+        let body = self.outage_page(reason, seconds, words);
+        answer.send(status, &fields, body.as_bytes())
+    }
+
+    fn outage_page(&self, reason: Reason, seconds: u64, words: &Words) -> String {
+        let text = &words.outage;
+        let [what, why] = sentences(reason, words);
+        let ledger = text.ledger[usize::from(!self.names.has_database())];
+        let seconds_shown = format!("<b id=\"retry\">{seconds}</b>");
+        let last = self.measures.newest();
+        let number = |id, number: Option<i64>| match number {
+            Some(number) => number_element(id, number, words),
+            None => format!("<span class=\"unknown\">{}</span>", text.unknown),
+        };
+        let files = PageFiles::get();
+        let filled = [
+            ("{lang}", words.lang),
+            ("{base}", super::BASE),
+            ("{style-version}", &files.style),
+            ("{script-version}", &files.script),
+            ("{heading}", words.heading),
+            ("{what}", what),
+            ("{why}", &why.replace("{}", ledger)),
+            ("{again}", &text.again.replace("{}", &seconds_shown)),
+            ("{seconds}", &seconds.to_string()),
+            ("{now}", text.now),
+            ("{last-total}", text.last_total),
+            ("{last-cache}", text.last_cache),
+            (
+                "{total}",
+                &number("total", last.map(|count| count.total.cast_signed())),
+            ),
+            (
+                "{cache}",
+                &number("cache", last.and_then(|count| count.cache)),
+            ),
+            ("{stores}", words.stores),
+            ("{states}", &self.states(words)),
+        ];
+        let page = TEMPLATE.to_owned();
+        filled
+            .iter()
+            .fold(page, |page, (place, value)| page.replace(place, value))
+    }
+
+    /// An item for each store, with its state.
+    fn states(&self, words: &Words) -> String {
+        let StoreNames { counter, .. } = self.names;
+        let names = [Some(self.names.ledger_shown(words)), counter];
+        let states = self.visits.store_states();
+        let mut items = String::new();
+        for (name, (_, state)) in names.into_iter().zip(states) {
+            let Some(name) = name else { continue };
+            let (class, state) = match state {
+                StoreState::Up => ("", words.up),
+                StoreState::Down => (" class=\"down\"", words.down),
+                StoreState::Starting => (" class=\"down\"", words.starting),
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(items, "<li{class}>{name} <b>{state}</b></li>");
+        }
+        items
+    }
+}
+
+fn number_element(id: &str, number: i64, words: &Words) -> String {
+    let shown = grouped_text(number, words.language);
+    format!(
+        "<data id=\"{id}\" class=\"{}\" value=\"{number}\">{shown}</data>",
+        size(number)
+    )
+}
+
+/// The headline and the sentence of a reason.
+fn sentences(reason: Reason, words: &Words) -> [&'static str; 2] {
+    let text = &words.outage;
+    match reason {
+        Reason::Visits(Refused::Starting) => text.is_starting,
+        Reason::Visits(Refused::LedgerDown) => text.ledger_down,
+        Reason::Visits(Refused::Overloaded) => text.overloaded,
+        Reason::Visits(Refused::Late) => text.late,
+        Reason::Visits(Refused::Closing) => text.closing,
+        Reason::Rate => text.rate,
+    }
+}
