@@ -14,7 +14,7 @@ const chart = (() => {
     minute: form({ hour: '2-digit', minute: '2-digit' }),
     hour: form({ day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }),
     day: form({ day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' }),
-    month: form({ month: 'long', year: 'numeric', timeZone: 'UTC' }),
+    month: form({ month: 'short', year: 'numeric', timeZone: 'UTC' }),
   };
 
   const top = most => {
@@ -90,7 +90,8 @@ const chart = (() => {
     const mark = make('span', { className: 'mark', hidden: true });
     const tip = make('p', { className: 'tip', hidden: true });
     tip.setAttribute('aria-hidden', 'true');
-    bars.append(mark, tip);
+    bars.append(mark);
+    bars.after(tip);
     bars.tabIndex = 0;
     bars.setAttribute('role', 'slider');
     bars.setAttribute('aria-label', byId(name + '-caption').firstChild.data.trim());
@@ -110,9 +111,13 @@ const chart = (() => {
       bars.setAttribute('aria-valuenow', bar);
       bars.setAttribute('aria-valuetext', text);
       say(tip, text);
-      const left = ((bar + 0.5) / visits.length) * 100;
-      mark.style.left = tip.style.left = `${left}%`;
+      const middle = (bar + 0.5) / visits.length;
+      mark.style.left = `${middle * 100}%`;
       mark.style.width = `${100 / visits.length}%`;
+      // Of the plot's width, so that a long text fits on a narrow page.
+      const { offsetLeft, offsetWidth, parentElement } = bars;
+      const left = ((offsetLeft + middle * offsetWidth) / parentElement.offsetWidth) * 100;
+      tip.style.left = `${left}%`;
       tip.style.transform = `translateX(-${left}%)`;
     };
     const under = event => {

@@ -81,12 +81,12 @@ fn figure(series: &Series, words: &Words, html: &mut String) {
     let now = path(&[*now], past.len(), top);
     let _ = write!(
         html,
-        "<path class=\"now\" d=\"{now}\"/></svg></div></div><p class=\"axis\">"
+        "<path class=\"now\" d=\"{now}\"/></svg></div><p class=\"axis\">"
     );
     time(series, 0, words.language, html);
     let _ = write!(html, "<span> {} </span>", words.to);
     time(series, past.len(), words.language, html);
-    html.push_str("</p></figure>");
+    html.push_str("</p></div></figure>");
 }
 
 /// The highest point, of equals the newest: its index and its visits.

@@ -3,7 +3,6 @@
   const size = n => n < 1e6 ? 'n6' : n < 1e9 ? 'n9' : n < 1e12 ? 'n12' : 'n19';
   const number = (element, value) => {
     element.value = value;
-    element.className = size(Math.abs(value));
     say(element, shown(value));
   };
 
@@ -16,14 +15,15 @@
     say(word, up ? word.dataset.up : word.dataset.down);
   };
 
-  /** The second number, or that there is none. */
-  const cache = value => {
-    const note = byId('cache-note'), none = value === null;
+  const numbers = (total, cache) => {
+    number(byId('total'), total);
+    byId('total').closest('dl').className = size(Math.max(total, Math.abs(cache)));
+    const note = byId('cache-note'), none = cache === null;
     note.hidden = none;
     byId('cache-down').hidden = !none;
-    if (none) byId('cache')?.remove();
-    else number(byId('cache') ?? note.previousElementSibling.appendChild(make('data', { id: 'cache' })),
-      value);
+    if (none) { byId('cache')?.remove(); return; }
+    const place = note.previousElementSibling;
+    number(byId('cache') ?? place.appendChild(make('data', { id: 'cache' })), cache);
   };
 
   let live = false;
@@ -39,8 +39,7 @@
     state('ledger-state', event.ledger);
     state('counter-state', event.counter);
     if (event.total === undefined) return;
-    number(byId('total'), event.total);
-    cache(event.cache);
+    numbers(event.total, event.cache);
     if (event.day) say(byId('today'), shown(event.day[2]));
     if (event.week !== undefined) say(byId('week'), shown(event.week));
     for (const name of chart.PERIODS) if (event[name]) chart.follow(name, event[name]);

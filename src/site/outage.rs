@@ -38,12 +38,17 @@ impl Site {
         let text = &words.outage;
         let [what, why] = sentences(reason, words);
         let ledger = text.ledger[usize::from(!self.names.has_database())];
+        let in_process = usize::from(self.names.counter.is_none());
         let seconds_shown = format!("<b id=\"retry\">{seconds}</b>");
         let last = self.measures.newest();
-        let number = |id, number: Option<i64>| match number {
-            Some(number) => number_element(id, number, words),
-            None => format!("<span class=\"unknown\">{}</span>", text.unknown),
-        };
+        let (total, cache) = (
+            last.map(|last| last.total),
+            last.and_then(|last| last.cache),
+        );
+        let size = size(total.unwrap_or(0), cache.unwrap_or(0));
+        let total = total.map(|total| number("total", total, words));
+        let cache = cache.map(|cache| number("cache", cache, words));
+        let unknown = || format!("<b class=\"unknown\">{}</b>", text.unknown);
         let files = PageFiles::get();
         let filled = [
             ("{lang}", words.lang),
@@ -57,15 +62,10 @@ impl Site {
             ("{seconds}", &seconds.to_string()),
             ("{now}", text.now),
             ("{last-total}", text.last_total),
-            ("{last-cache}", text.last_cache),
-            (
-                "{total}",
-                &number("total", last.map(|count| count.total.cast_signed())),
-            ),
-            (
-                "{cache}",
-                &number("cache", last.and_then(|count| count.cache)),
-            ),
+            ("{last-cache}", text.last_cache[in_process]),
+            ("{size}", size),
+            ("{total}", &total.unwrap_or_else(unknown)),
+            ("{cache}", &cache.unwrap_or_else(unknown)),
             ("{stores}", words.stores),
             ("{states}", &self.states(words)),
         ];
@@ -95,12 +95,11 @@ impl Site {
     }
 }
 
-fn number_element(id: &str, number: i64, words: &Words) -> String {
+fn number(id: &str, number: impl itoa::Integer + Copy, words: &Words) -> String {
     let shown = grouped_text(number, words.language);
-    format!(
-        "<data id=\"{id}\" class=\"{}\" value=\"{number}\">{shown}</data>",
-        size(number)
-    )
+    let mut digits = itoa::Buffer::new();
+    let value = digits.format(number);
+    format!("<data id=\"{id}\" value=\"{value}\">{shown}</data>")
 }
 
 /// The headline and the sentence of a reason.

@@ -69,24 +69,23 @@ enum Part {
     Here,
     Total,
     TotalShown,
-    TotalSize,
     Cache,
     CacheShown,
-    CacheSize,
+    /// The class of both numbers, by their digits.
+    Size,
     Charts,
 }
 
 type Placeholder = (&'static str, fn() -> Part);
 
 /// The placeholders of the parts that change.
-const PLACEHOLDERS: [Placeholder; 8] = [
+const PLACEHOLDERS: [Placeholder; 7] = [
     ("{here}", || Part::Here),
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
-    ("{total-size}", || Part::TotalSize),
     ("{cache}", || Part::Cache),
     ("{cache-shown}", || Part::CacheShown),
-    ("{cache-size}", || Part::CacheSize),
+    ("{size}", || Part::Size),
     ("{charts}", || Part::Charts),
 ];
 
@@ -209,10 +208,9 @@ impl Edition {
                 Part::Here => here.as_bytes(),
                 Part::Total => total_digits.as_bytes(),
                 Part::TotalShown => &numbers.total,
-                Part::TotalSize => size(count.total.cast_signed()).as_bytes(),
                 Part::Cache => cache_digits.as_bytes(),
                 Part::CacheShown => &numbers.cache,
-                Part::CacheSize => size(cache).as_bytes(),
+                Part::Size => size(count.total, cache).as_bytes(),
                 Part::Charts => charts,
             };
         }
@@ -235,7 +233,7 @@ fn parts(words: &Words, names: StoreNames, counter_up: bool) -> Vec<Part> {
         None => (words.memory, words.memory_note),
     };
     let cache_block = if counter_up {
-        "<data id=\"cache\" class=\"{cache-size}\" value=\"{cache}\">{cache-shown}</data>"
+        "<data id=\"cache\" value=\"{cache}\">{cache-shown}</data>"
     } else {
         ""
     };
@@ -258,6 +256,7 @@ fn parts(words: &Words, names: StoreNames, counter_up: bool) -> Vec<Part> {
         ("{cache-hidden}", hidden(!counter_up)),
         ("{cache-note}", cache_note),
         ("{down-hidden}", hidden(counter_up)),
+        ("{unavailable}", words.unavailable),
         ("{cache-down}", words.cache_down),
         ("{history}", words.history),
         ("{choose}", words.choose),

@@ -30,9 +30,10 @@ pub(super) fn grouped_text(number: impl itoa::Integer, language: Language) -> St
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// The class of a number by its digits: the style makes long ones smaller, so that none is broken.
-pub(super) fn size(number: i64) -> &'static str {
-    match number.unsigned_abs() {
+/// The class of both numbers, by the digits of the longer one: the style makes long ones smaller,
+/// so that none is broken.
+pub(super) fn size(total: u64, cache: i64) -> &'static str {
+    match total.max(cache.unsigned_abs()) {
         0..1_000_000 => "n6",
         1_000_000..1_000_000_000 => "n9",
         1_000_000_000..1_000_000_000_000 => "n12",

@@ -18,6 +18,7 @@ pub(super) struct Words {
     /// With the counter in Redis.
     pub(super) cache: &'static str,
     pub(super) cache_note: &'static str,
+    pub(super) unavailable: &'static str,
     pub(super) cache_down: &'static str,
     /// With the counter in this process.
     pub(super) memory: &'static str,
@@ -63,7 +64,8 @@ pub(super) struct Outage {
     pub(super) again: &'static str,
     pub(super) now: &'static str,
     pub(super) last_total: &'static str,
-    pub(super) last_cache: &'static str,
+    /// In Redis, or in this process.
+    pub(super) last_cache: [&'static str; 2],
     pub(super) unknown: &'static str,
 }
 
@@ -86,12 +88,13 @@ static PORTUGUESE: Words = Words {
     rows_in_file: "Cada visita é uma linha em um arquivo no servidor.",
     cache: "Desde que o cache iniciou",
     cache_note: "Contadas na memória do Redis.",
-    cache_down: "Indisponível no momento. A sua visita já está no total.",
+    unavailable: "Indisponível",
+    cache_down: "A sua visita já está no total; este número volta sozinho.",
     memory: "Desde que o servidor iniciou",
     memory_note: "Contadas na memória; recomeçam do zero quando ele reinicia.",
     history: "Histórico",
     choose: "Período",
-    links: ["última hora", "dois dias", "90 dias", "dois anos"],
+    links: ["1 hora", "2 dias", "90 dias", "2 anos"],
     captions: [
         "Visitas por minuto",
         "Visitas por hora",
@@ -113,7 +116,7 @@ static PORTUGUESE: Words = Words {
     file: "Arquivo local",
     up: "no ar",
     down: "fora do ar",
-    starting: "iniciando",
+    starting: "conectando",
     outage: Outage {
         ledger: ["o PostgreSQL", "o arquivo local"],
         is_starting: [
@@ -140,10 +143,10 @@ static PORTUGUESE: Words = Words {
             "Visitas demais do seu endereço",
             "Esta não foi contada; a próxima pode ser.",
         ],
-        again: "Nova tentativa, automática, em {} s.",
+        again: "Nova tentativa automática em {} s.",
         now: "Tentar agora",
         last_total: "Último total conhecido",
-        last_cache: "Último valor do cache",
+        last_cache: ["Último valor do cache", "Desde que o servidor iniciou"],
         unknown: "ainda desconhecido",
     },
 };
@@ -160,12 +163,13 @@ static ENGLISH: Words = Words {
     rows_in_file: "Each visit is a row in a file on the server.",
     cache: "Since the cache started",
     cache_note: "Counted in Redis, in memory.",
-    cache_down: "Unavailable at the moment. Your visit is in the total.",
+    unavailable: "Unavailable",
+    cache_down: "Your visit is in the total; this number will be back.",
     memory: "Since the server started",
     memory_note: "Counted in memory; a restart sets it back to zero.",
     history: "History",
     choose: "Period",
-    links: ["last hour", "two days", "90 days", "two years"],
+    links: ["1 hour", "2 days", "90 days", "2 years"],
     captions: [
         "Visits per minute",
         "Visits per hour",
@@ -187,7 +191,7 @@ static ENGLISH: Words = Words {
     file: "Local file",
     up: "up",
     down: "down",
-    starting: "starting",
+    starting: "connecting",
     outage: Outage {
         ledger: ["PostgreSQL", "the local file"],
         is_starting: [
@@ -217,7 +221,7 @@ static ENGLISH: Words = Words {
         again: "Trying again by itself in {} s.",
         now: "Try now",
         last_total: "Last known total",
-        last_cache: "Last value of the cache",
+        last_cache: ["Last value of the cache", "Since the server started"],
         unknown: "not known yet",
     },
 };

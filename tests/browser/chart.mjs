@@ -150,6 +150,7 @@ export default {
     const context = { viewport: { width: 700, height: 400 } };
     const { page } = await open(context);
     await ready(page);
+    // The links are in view, so that a click needs no scrolling.
     await page.evaluate(() => scrollTo(0, 150));
     const steps = await page.evaluate(() => history.length);
     const before = await total(page);

@@ -106,7 +106,7 @@ export default {
     line.cut();
     await visit(server.url);
     await until('both say that it is down', async () => String(await says()) === String(down));
-    assert.match(await page.locator('#cache-down').textContent(), /Indisponível/);
+    assert.match(await page.locator('#cache-down').textContent(), /Indisponível.*total/);
     await screenshot(page, 'no-redis');
     // As the server makes it.
     await page.reload();

@@ -87,7 +87,7 @@ export default {
     const { page } = await open({ at: server.url });
     const said = await text(page);
     for (const part of [/O contador está iniciando/, /que o PostgreSQL responda/,
-      /PostgreSQL iniciando/, /ainda desconhecido/])
+      /PostgreSQL conectando/, /ainda desconhecido/])
       assert.match(said, part);
     assert.deepEqual(await violations(page), []);
     await screenshot(page, 'starting');
