@@ -96,6 +96,7 @@ const chart = (() => {
     bars.setAttribute('role', 'slider');
     bars.setAttribute('aria-label', byId(name + '-caption').firstChild.data.trim());
     bars.setAttribute('aria-valuemin', 0);
+    bars.setAttribute('aria-valuenow', 0);
     let at = null;
     const tell = index => {
       const { starts, visits } = series[name] ?? { visits: [] };
@@ -149,7 +150,7 @@ const chart = (() => {
   const caption = make('caption');
   const table = make('details', { className: 'table' },
     make('summary', { textContent: words?.table }),
-    make('div', { className: 'rows', tabIndex: 0 },
+    make('div', { className: 'rows', tabIndex: 0, role: 'region', ariaLabel: words?.table },
       make('table', {}, caption, make('thead', {}, head), body)));
   table.ontoggle = () => fill();
 
@@ -170,8 +171,10 @@ const chart = (() => {
   const choose = name => {
     chosen = name;
     section.dataset.by = name;
-    for (const link of section.querySelectorAll('nav a'))
-      link.hash === '#' + name ? link.ariaCurrent = 'true' : link.removeAttribute('aria-current');
+    for (const link of section.querySelectorAll('nav a')) {
+      if (link.hash === '#' + name) link.setAttribute('aria-current', 'true');
+      else link.removeAttribute('aria-current');
+    }
     for (const link of section.querySelectorAll('.get a'))
       link.href = link.href.replace(/by=\w+/, 'by=' + name);
     body.replaceChildren();

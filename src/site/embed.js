@@ -10,9 +10,11 @@
       [text.beacon, `<script>navigator.sendBeacon("${at}/visit")</script>`],
       [text.json, `<b id="visits"></b>
 <script>
-fetch("${here ? at : at + '/'}", { headers: { Accept: "application/json" } })
-  .then(answer => answer.json())
-  .then(({ total }) => { document.getElementById("visits").textContent = total });
+  fetch("${here ? at : at + '/'}", { headers: { Accept: "application/json" } })
+    .then(answer => answer.json())
+    .then(({ total }) => {
+      document.getElementById("visits").textContent = total;
+    });
 </script>`],
       [text.badge, image(at + '/badge.svg')],
       [text.shields, image('https://img.shields.io/endpoint?url=' +
@@ -29,7 +31,7 @@ fetch("${here ? at : at + '/'}", { headers: { Accept: "application/json" } })
     };
     part.querySelector('p').replaceWith(make('dl', {}, ...snippets.map(([name, code]) =>
       make('div', {}, make('dt', { textContent: name }),
-        make('dd', {}, make('code', { textContent: code, tabIndex: 0 }),
+        make('dd', {}, make('code', { textContent: code }),
           ...(navigator.clipboard ? [copy(code)] : []))))));
   }
 }

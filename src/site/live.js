@@ -128,8 +128,9 @@
       if (left > 0) return;
       left = -1;
       const answer = await fetch(location.href, { method: 'HEAD', cache: 'no-store' }).catch(() => null);
-      if (answer?.ok) location.reload();
-      else left = seconds;
+      if (answer?.ok) { location.reload(); return; }
+      left = seconds;
+      say(counter, String(left));
     }, 1000);
   }
 }

@@ -46,10 +46,10 @@ export default {
       for (const [size, viewport] of Object.entries({
         desktop: DESKTOP, phone: PHONE, narrow: { width: 280, height: 600 },
       })) {
-        for (const family of ['', 'DejaVu Sans', 'DejaVu Serif', 'monospace']) {
-          for (const javaScriptEnabled of [false, true]) {
-            const { page } = await open({ at: server.url, viewport, javaScriptEnabled });
-            if (javaScriptEnabled) await ready(page);
+        for (const javaScriptEnabled of [false, true]) {
+          const { page } = await open({ at: server.url, viewport, javaScriptEnabled });
+          if (javaScriptEnabled) await ready(page);
+          for (const family of ['DejaVu Sans', 'DejaVu Serif', 'monospace', '']) {
             await page.evaluate(family => { document.body.style.fontFamily = family; }, family);
             const [boxes, out] = await page.locator('#total').evaluate(element => {
               const range = document.createRange();
@@ -62,10 +62,10 @@ export default {
             assert.equal(boxes, 1, `${what}: broken`);
             assert.ok(out <= 0.5, `${what}: ${out} px too wide`);
             assert.equal(await overflow(page), 0, `${what}: scrolls sideways`);
-            if (wanted === 98_765_432_105 && family === '' && javaScriptEnabled && size !== 'narrow')
-              await screenshot(page, `long-number-${size}`);
-            await page.context().close();
           }
+          if (wanted === 98_765_432_105 && javaScriptEnabled && size !== 'narrow')
+            await screenshot(page, `long-number-${size}`);
+          await page.context().close();
         }
       }
     }

@@ -59,6 +59,7 @@ mod memory;
 mod metrics;
 mod ops_port;
 mod other_writers;
+mod outage_page;
 mod outages;
 mod page;
 mod pooler;

@@ -16,7 +16,7 @@ fn page(visitas: &Visitas, accept_language: Option<&str>) -> Page {
 }
 
 #[test]
-fn it_is_portuguese_unless_english_is_preferred() {
+fn it_is_portuguese_by_default_and_english_for_other_languages() {
     let visitas = Settings::new().start();
     for accepted in [
         None,
@@ -24,13 +24,14 @@ fn it_is_portuguese_unless_english_is_preferred() {
         Some("pt-BR"),
         Some("pt"),
         Some("*"),
-        Some("fr"),
         Some("pt-BR,pt;q=0.9,en;q=0.8"),
         Some("en;q=0.4, pt;q=0.5"),
         Some("en;q=0"),
         Some("en;q=0, *"),
         Some("*;q=0.9, en;q=0.1"),
-        Some("english"),
+        Some("fr, pt;q=0.1"),
+        Some("fr, en;q=0"),
+        Some("fr;q=0"),
         Some(";;q=,,"),
     ] {
         assert_eq!(
@@ -50,6 +51,10 @@ fn it_is_portuguese_unless_english_is_preferred() {
         "fr, en;q=0.5",
         "en;q=1.0,*;q=0.1",
         "en ; q=0.8",
+        "fr",
+        "de-DE,de;q=0.9",
+        "es, *;q=0.5",
+        "ja, pt;q=0",
     ] {
         assert_eq!(
             page(&visitas, Some(accepted)).language(),
@@ -229,7 +234,7 @@ fn it_says_that_the_counter_is_unavailable() {
     within(LIMIT, "a visit without the cache", || {
         visitas.visit().cache.is_none()
     });
-    for (accepted, word) in [(None, "indispon"), (Some("en"), "unavailable")] {
+    for (accepted, word) in [(None, "indisponível"), (Some("en"), "unavailable")] {
         let before = visitas.stats().total;
         let page = page(&visitas, accepted);
         assert_eq!(page.number("cache"), None);
@@ -239,5 +244,60 @@ fn it_says_that_the_counter_is_unavailable() {
             "no {word:?} in {:?}",
             page.text
         );
+        let hidden = |id: &str| {
+            let mut elements = page.elements.iter();
+            let element = elements.find(|element| element.attribute("id") == Some(id));
+            element.expect(id).attribute("hidden").is_some()
+        };
+        assert!(hidden("cache-note") && !hidden("cache-down"));
     }
+}
+
+#[test]
+fn without_redis_the_second_number_says_what_it_counts() {
+    let visitas = Settings::new().start();
+    for (accepted, words) in [
+        (
+            None,
+            ["Desde que o servidor iniciou", "linha em um arquivo"],
+        ),
+        (Some("en"), ["Since the server started", "row in a file"]),
+    ] {
+        let page = page(&visitas, accepted);
+        for words in words {
+            assert!(page.text.contains(words), "no {words:?} in {:?}", page.text);
+        }
+    }
+}
+
+/// The chart's values and times are read without a script, too.
+#[test]
+fn its_charts_have_axes_peaks_today_and_the_week() {
+    let visitas = Settings::new().start();
+    (0..3).for_each(|_| _ = visitas.visit());
+    within(LIMIT, "the visits in the charts", || {
+        page(&visitas, Some("en")).text.contains("peak of")
+            && visitas.get("/").text().contains("id=\"today\">3<")
+    });
+    let html = visitas.get("/").text();
+    let page = Page::read(&html);
+    for name in ["minute", "hour", "day", "month"] {
+        assert!(
+            page.all("figure")
+                .any(|figure| figure.attribute("id") == Some(name)),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        html.matches("<span>4</span><span>2</span><span>0</span>")
+            .count(),
+        4
+    );
+    assert!(html.contains("id=\"week\">3<"), "{html}");
+    let current: Vec<_> = page
+        .all("a")
+        .filter(|link| link.attribute("aria-current").is_some())
+        .map(|link| link.attribute("href"))
+        .collect();
+    assert_eq!(current, [Some("#minute")]);
 }
