@@ -69,7 +69,7 @@ const chart = (() => {
     draw(name);
   };
 
-  /** The newest two points of a period, as an event has them. */
+  // The newest two points of a period, as an event has them.
   const follow = (name, [start, before, now]) => {
     if (!series[name]) return;
     const { starts, visits } = series[name];
@@ -84,7 +84,7 @@ const chart = (() => {
     draw(name);
   };
 
-  /** Tells the value and the time of a bar: under the pointer or a finger, or by arrow keys. */
+  // Tells the value and the time of a bar: under the pointer or a finger, or by arrow keys.
   const reader = name => {
     const bars = byId(name).querySelector('.bars');
     const mark = make('span', { className: 'mark', hidden: true });
@@ -154,7 +154,7 @@ const chart = (() => {
       make('table', {}, caption, make('thead', {}, head), body)));
   table.ontoggle = () => fill();
 
-  /** The chosen period as a table, the newest first. */
+  // The chosen period as a table, the newest first.
   const fill = () => {
     const { starts, visits } = series[chosen] ?? { starts: [], visits: [] };
     say(caption, byId(chosen + '-caption').firstChild.data.trim());

@@ -10,11 +10,11 @@
       [text.beacon, `<script>navigator.sendBeacon("${at}/visit")</script>`],
       [text.json, `<b id="visits"></b>
 <script>
-  fetch("${here ? at : at + '/'}", { headers: { Accept: "application/json" } })
-    .then(answer => answer.json())
-    .then(({ total }) => {
-      document.getElementById("visits").textContent = total;
-    });
+\x20 fetch("${here ? at : at + '/'}", { headers: { Accept: "application/json" } })
+\x20   .then(answer => answer.json())
+\x20   .then(({ total }) => {
+\x20     document.getElementById("visits").textContent = total;
+\x20   });
 </script>`],
       [text.badge, image(at + '/badge.svg')],
       [text.shields, image('https://img.shields.io/endpoint?url=' +

@@ -82,7 +82,7 @@
     leads = false;
   };
   const lead = () => { leads = true; tries = 0; connect(); };
-  /** Leads unless another tab is heard within that time. */
+  // Leads unless another tab is heard within that time.
   const wait = ms => {
     clearTimeout(silence);
     if (!document.hidden) silence = setTimeout(lead, ms * (1 + Math.random() / 2));

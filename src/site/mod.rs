@@ -1,6 +1,7 @@
 //! What a visitor gets: routes, the page, JSON, badges, events, health, metrics. It joins `http`
 //! and `visits`.
 
+mod assets;
 mod badge;
 mod chart;
 mod events;

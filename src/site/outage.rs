@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::assets::Versions;
 use super::measures::Reason;
 use super::negotiation::Language;
-use super::page::{PageFiles, header_fields};
+use super::page::header_fields;
 use super::text::{grouped_text, size};
 use super::words::{Words, words};
 use super::{Site, StoreNames};
@@ -49,12 +50,12 @@ impl Site {
         let total = total.map(|total| number("total", total, words));
         let cache = cache.map(|cache| number("cache", cache, words));
         let unknown = || format!("<b class=\"unknown\">{}</b>", text.unknown);
-        let files = PageFiles::get();
+        let versions = Versions::get();
         let filled = [
             ("{lang}", words.lang),
             ("{base}", super::BASE),
-            ("{style-version}", &files.style),
-            ("{script-version}", &files.script),
+            ("{style-version}", &versions.style),
+            ("{script-version}", &versions.script),
             ("{heading}", words.heading),
             ("{what}", what),
             ("{why}", &why.replace("{}", ledger)),

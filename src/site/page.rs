@@ -3,8 +3,9 @@
 //! start.
 
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use super::assets::Versions;
 use super::negotiation::Language;
 use super::text::{grouped, size};
 use super::words::{Words, words};
@@ -13,40 +14,6 @@ use crate::visits::Count;
 use crate::visits::history::History;
 
 const TEMPLATE: &str = include_str!("page.html");
-/// Served beside the page: a browser loads it once, so a visit is smaller.
-pub(super) const STYLE: &str = include_str!("page.css");
-/// Served beside the page.
-pub(super) const SCRIPT: &str = concat!(
-    include_str!("words.js"),
-    include_str!("chart.js"),
-    include_str!("embed.js"),
-    include_str!("live.js")
-);
-
-/// The versions of the page's files. They are in their addresses, so a browser may keep them.
-#[derive(Debug)]
-pub(super) struct PageFiles {
-    pub(super) style: String,
-    pub(super) script: String,
-}
-
-impl PageFiles {
-    pub(super) fn get() -> &'static PageFiles {
-        static FILES: OnceLock<PageFiles> = OnceLock::new();
-        FILES.get_or_init(|| PageFiles {
-            style: version(STYLE),
-            script: version(SCRIPT),
-        })
-    }
-}
-
-/// A file's version: FNV-1a, 32 bits.
-fn version(text: &str) -> String {
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("{hash:08x}")
-}
 
 /// The header fields of a page in that language.
 pub(super) fn header_fields(words: &Words) -> String {
@@ -238,15 +205,15 @@ fn parts(words: &Words, names: StoreNames, counter_up: bool) -> Vec<Part> {
         ""
     };
     let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
-    let files = PageFiles::get();
+    let versions = Versions::get();
     let [minutes, hours, days, months] = words.links;
     let filled = [
         ("{lang}", words.lang),
         ("{title}", words.title),
         ("{description}", words.description),
         ("{base}", BASE),
-        ("{style-version}", &files.style),
-        ("{script-version}", &files.script),
+        ("{style-version}", &versions.style),
+        ("{script-version}", &versions.script),
         ("{heading}", words.heading),
         ("{live}", words.live),
         ("{total-name}", words.total),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::badge::{Badge, BadgeRequest};
 use super::history::HistoryRequest;
 use super::negotiation::{Format, Language, format, language, prefers_csv};
-use super::{fields, history, page, query};
+use super::{assets, fields, history, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 
 /// What a request asks for.
@@ -104,12 +104,12 @@ const ROBOTS: Fixed = Fixed {
 const STYLE: Fixed = Fixed {
     status: Status::Ok,
     fields: fields::STYLE,
-    body: page::STYLE.as_bytes(),
+    body: assets::STYLE,
 };
 const SCRIPT: Fixed = Fixed {
     status: Status::Ok,
     fields: fields::SCRIPT,
-    body: page::SCRIPT.as_bytes(),
+    body: assets::SCRIPT,
 };
 
 /// Whether the path is one for those who operate the process.

@@ -2,7 +2,7 @@
 'use strict';
 const root = document.documentElement;
 const byId = id => document.getElementById(id);
-/** The path before the counter's routes; a page without numbers has none. */
+// The path before the counter's routes; a page without numbers has none.
 const here = document.body.dataset.here;
 const words = {
   en: {
@@ -46,7 +46,7 @@ const words = {
 }[root.lang];
 const shown = number => number.toLocaleString(root.lang);
 
-/** Sets a text where it differs, so that a reader keeps its place. */
+// Sets a text where it differs, so that a reader keeps its place.
 const say = (element, text) => {
   if (element && element.textContent !== text) element.textContent = text;
 };
