@@ -101,7 +101,8 @@ const chart = (() => {
     const tell = index => {
       const { starts, visits } = series[name] ?? { visits: [] };
       const last = visits.length - 1;
-      if (last < 0) return;
+      // Told once there are numbers.
+      if (last < 0) { at = index; return; }
       const open = index !== null;
       at = open ? Math.min(Math.max(index, 0), last) : null;
       mark.hidden = tip.hidden = !open;
@@ -122,8 +123,9 @@ const chart = (() => {
       tip.style.transform = `translateX(-${left}%)`;
     };
     const under = event => {
+      if (!series[name]) return;
       const { left, width } = bars.getBoundingClientRect();
-      tell(Math.floor(((event.clientX - left) / width) * (series[name]?.visits.length ?? 0)));
+      tell(Math.floor(((event.clientX - left) / width) * series[name].visits.length));
     };
     bars.onpointermove = bars.onpointerdown = under;
     bars.onpointerleave = event => {
