@@ -55,6 +55,19 @@ impl Answer<'_> {
         answered
     }
 
+    /// As [`Answer::send`]; the parts make the body.
+    pub fn send_parts(mut self, status: Status, fields: &str, parts: &[&[u8]]) -> Answered {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let answered = self.write_head(status, fields, Some(length));
+        if !self.envelope.head_only {
+            self.out.reserve(length);
+            parts
+                .iter()
+                .for_each(|part| self.out.extend_from_slice(part));
+        }
+        answered
+    }
+
     /// Answers with `first` and then with every message of `feed`. The end of the connection ends
     /// the body (RFC 9112, section 6.3).
     pub fn follow(mut self, fields: &str, first: &[u8], feed: &Arc<Feed>) -> Answered {

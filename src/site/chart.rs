@@ -1,132 +1,158 @@
-//! The history as charts: three figures with one path each. The style shows the one that the
-//! address names.
+//! The history as charts: a figure for each period, with one path for the bars that are over and
+//! one for the last. The style shows the figure that was chosen. chart.js draws the same.
 
 use std::fmt::Write as _;
 
 use super::negotiation::Language;
-use super::text::{grouped, utc};
-use crate::visits::history::{History, Series, Step};
+use super::text::{grouped_text, utc};
+use super::words::{Words, words};
+use crate::visits::history::{History, Period, Series};
 
-/// From one bar to the next, in units of the drawing; live.js has the same numbers.
+/// From one bar to the next, in units of the drawing.
 const PITCH: usize = 10;
 const HEIGHT: u64 = 100;
-/// The highest bar, with room above it.
-const HIGHEST: u64 = 96;
 /// The lowest bar above zero, so that it is visible.
 const LOWEST: u64 = 2;
 
-/// The charts' texts in one language.
-struct Words {
-    /// For each of [`Step::ALL`].
-    captions: [&'static str; 3],
-    sum: &'static str,
-    most: &'static str,
-    to: &'static str,
-    unavailable: &'static str,
-}
-
-const PORTUGUESE: Words = Words {
-    captions: ["Visitas por minuto", "Visitas por hora", "Visitas por dia"],
-    sum: "ao todo",
-    most: "no máximo",
-    to: "a",
-    unavailable: "O histórico está indisponível agora.",
-};
-
-const ENGLISH: Words = Words {
-    captions: ["Visits per minute", "Visits per hour", "Visits per day"],
-    sum: "in all",
-    most: "at most",
-    to: "to",
-    unavailable: "The history is unavailable now.",
-};
-
-/// The figure's identifier, and the step's name in `?by=`.
-pub(super) fn name(step: Step) -> &'static str {
-    match step {
-        Step::Minute => "minute",
-        Step::Hour => "hour",
-        Step::Day => "day",
+/// The figure's identifier, and the period's name in `?by=`.
+pub(super) fn name(period: Period) -> &'static str {
+    match period {
+        Period::Minute => "minute",
+        Period::Hour => "hour",
+        Period::Day => "day",
+        Period::Month => "month",
     }
 }
 
-/// The three figures. The minutes come last, so the style can show them by default.
+/// The figures. The minutes come last, so the style can show them by default.
 #[cold]
 pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let words = words(language);
     let Some(history) = history else {
-        return format!("<p class=\"note\">{}</p>", words.unavailable);
+        return format!("<p class=\"note\">{}</p>", words.no_history);
     };
-    let mut html = String::with_capacity(4096);
-    for step in [Step::Hour, Step::Day, Step::Minute] {
-        figure(history.of(step), words, language, &mut html);
+    let mut html = String::with_capacity(6 * 1024);
+    let (today, week) = history.today_and_week();
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(
+        html,
+        "<p class=\"facts\">{} <b id=\"today\">{}</b> {} <b id=\"week\">{}</b></p>",
+        words.today,
+        grouped_text(today, language),
+        words.week,
+        grouped_text(week, language),
+    );
+    for period in [Period::Hour, Period::Day, Period::Month, Period::Minute] {
+        figure(history.of(period), words, &mut html);
     }
     html
 }
 
-fn words(language: Language) -> &'static Words {
-    match language {
-        Language::Portuguese => &PORTUGUESE,
-        Language::English => &ENGLISH,
-    }
-}
-
-fn figure(series: &Series, words: &Words, language: Language, html: &mut String) {
-    let name = name(series.step);
-    let most = series.visits.iter().copied().max().unwrap_or(0);
-    let shown = |number: u64| {
-        let mut text = Vec::new();
-        grouped(number, language, &mut text);
-        String::from_utf8(text).unwrap_or_default()
-    };
-    let points = series.visits.len();
+fn figure(series: &Series, words: &Words, html: &mut String) {
+    let name = name(series.period);
+    let shown = |number: u64| grouped_text(number, words.language);
+    let (peak, most) = peak(&series.visits);
+    let top = top(most);
     let _ = write!(
         html,
         "<figure id=\"{name}\"><figcaption id=\"{name}-caption\">{} \
-         <small><b class=\"sum\">{}</b> {}, <b class=\"most\">{}</b> {}</small></figcaption>\
-         <svg viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-labelledby=\"{name}-caption\">\
-         <path d=\"{}\"/></svg><p class=\"axis\">",
-        words.captions[series.step as usize],
+         <small><b class=\"sum\">{}</b> {}<span class=\"peak\"{}>, {} <b class=\"most\">{}</b> {} ",
+        words.captions[series.period as usize],
         shown(series.visits.iter().sum()),
         words.sum,
+        if most == 0 { " hidden" } else { "" },
+        words.peak,
         shown(most),
-        words.most,
-        points * PITCH,
-        path(&series.visits, most),
+        words.at[series.period as usize],
     );
-    time(series, 0, language, "", html);
-    let _ = write!(html, " <span>{}</span> ", words.to);
-    time(series, points.saturating_sub(1), language, " UTC", html);
-    html.push_str("</p></figure>");
+    time(series, peak, words.language, html);
+    let _ = write!(
+        html,
+        "</span></small></figcaption><div class=\"plot\"><p class=\"y\" aria-hidden=\"true\">\
+         <span>{}</span><span>{}</span><span>0</span></p>\
+         <div class=\"bars\"><svg viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-labelledby=\"{name}-caption\">",
+        short(top, words),
+        short(top / 2, words),
+        series.visits.len() * PITCH,
+    );
+    let (now, past) = series.visits.split_last().unwrap_or((&0, &[]));
+    let _ = write!(html, "<path d=\"{}\"/>", path(past, 0, top));
+    let now = path(&[*now], past.len(), top);
+    let _ = write!(
+        html,
+        "<path class=\"now\" d=\"{now}\"/></svg></div><p class=\"axis\">"
+    );
+    time(series, 0, words.language, html);
+    let _ = write!(html, "<span> {} </span>", words.to);
+    time(series, past.len(), words.language, html);
+    html.push_str("</p></div></figure>");
+}
+
+/// The highest point, of equals the newest: its index and its visits.
+fn peak(visits: &[u64]) -> (usize, u64) {
+    let points = visits.iter().copied().enumerate();
+    points.max_by_key(|(_, visits)| *visits).unwrap_or_default()
+}
+
+/// The value at the top of the axis: a digit, or 10, times a power of ten. Its half can be written
+/// by [`short`], too.
+fn top(most: u64) -> u64 {
+    let mut unit = 1_u64;
+    while most > unit.saturating_mul(10) {
+        unit = unit.saturating_mul(10);
+    }
+    let steps = most.div_ceil(unit).max(1);
+    let odd = if unit == 1 || unit >= 1_000_000 {
+        steps % 2
+    } else {
+        0
+    };
+    (steps + odd).saturating_mul(unit)
+}
+
+/// A value on the axis. From a million on it has few digits that are not zero.
+fn short(number: u64, words: &Words) -> String {
+    let [million, billion] = words.units;
+    match number {
+        0..1_000_000 => grouped_text(number, words.language),
+        1_000_000..1_000_000_000 => grouped_text(number / 1_000_000, words.language) + million,
+        _ => grouped_text(number / 1_000_000_000, words.language) + billion,
+    }
 }
 
 /// A vertical line for each point above zero.
-fn path(visits: &[u64], most: u64) -> String {
+fn path(visits: &[u64], first: usize, top: u64) -> String {
     let mut path = String::with_capacity(visits.len() * 10);
     for (index, count) in visits.iter().enumerate().filter(|(_, count)| **count > 0) {
         // A product of two counts needs 128 bits.
-        let height = (u128::from(*count) * u128::from(HIGHEST) / u128::from(most.max(1))) as u64;
-        let top = HEIGHT - height.max(LOWEST);
-        let _ = write!(path, "M{} {top}V{HEIGHT}", index * PITCH + PITCH / 2);
+        let height = (u128::from(*count) * u128::from(HEIGHT) / u128::from(top)) as u64;
+        let above = HEIGHT - height.max(LOWEST);
+        let _ = write!(
+            path,
+            "M{} {above}V{HEIGHT}",
+            (first + index) * PITCH + PITCH / 2
+        );
     }
     path
 }
 
 /// A point's start as a person of that language writes it.
-fn time(series: &Series, index: usize, language: Language, zone: &str, html: &mut String) {
+fn time(series: &Series, index: usize, language: Language, html: &mut String) {
     let full = utc(series.start_of(index));
-    let (year, month, day) = (&full[..4], &full[5..7], &full[8..10]);
-    let date = match language {
-        Language::Portuguese => format!("{day}/{month}/{year}"),
-        Language::English => format!("{year}-{month}-{day}"),
+    let (year, month, day, minute) = (&full[..4], &full[5..7], &full[8..10], &full[11..16]);
+    let date = match (language, series.period) {
+        (Language::Portuguese, Period::Month) => format!("{month}/{year}"),
+        (Language::Portuguese, _) => format!("{day}/{month}/{year}"),
+        (Language::English, Period::Month) => format!("{year}-{month}"),
+        (Language::English, _) => format!("{year}-{month}-{day}"),
     };
-    let shown = match series.step {
-        Step::Minute => full[11..16].to_owned(),
-        Step::Hour => format!("{date} {}", &full[11..16]),
-        Step::Day => date,
+    let shown = match series.period {
+        Period::Minute => minute.to_owned(),
+        Period::Hour => format!("{date} {minute}"),
+        Period::Day | Period::Month => date,
     };
-    let _ = write!(html, "<time datetime=\"{full}\">{shown}{zone}</time>");
+    let _ = write!(html, "<time datetime=\"{full}\">{shown}</time>");
 }
 
 #[cfg(test)]
@@ -134,9 +160,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_bar_is_the_most_and_none_is_lost() {
-        assert_eq!(path(&[0, 1, 0, 1000], 1000), "M15 98V100M35 4V100");
-        assert_eq!(path(&[0, 0], 0), "");
-        assert_eq!(path(&[u64::MAX], u64::MAX), "M5 4V100");
+    fn bars_are_as_high_as_the_axis_says_and_none_is_lost() {
+        assert_eq!(path(&[0, 1, 0, 1000], 0, 1000), "M15 98V100M35 0V100");
+        assert_eq!(path(&[5], 59, 10), "M595 50V100");
+        assert_eq!(path(&[0, 0], 0, 2), "");
+        assert_eq!(path(&[u64::MAX], 0, u64::MAX), "M5 0V100");
+    }
+
+    #[test]
+    fn the_axis_ends_at_a_round_value_and_so_does_its_half() {
+        for (most, expected) in [
+            (0, 2),
+            (1, 2),
+            (2, 2),
+            (3, 4),
+            (10, 10),
+            (11, 20),
+            (22, 30),
+            (99, 100),
+            (101, 200),
+            (6_000_001, 8_000_000),
+        ] {
+            assert_eq!(top(most), expected, "{most}");
+        }
+        assert_eq!(top(u64::MAX), u64::MAX);
+        assert_eq!(short(500_000, words(Language::English)), "500,000");
+        assert_eq!(short(20_000_000, words(Language::Portuguese)), "20 mi");
+        assert_eq!(short(4_000_000_000, words(Language::English)), "4B");
+    }
+
+    #[test]
+    fn of_equal_peaks_the_newest_counts() {
+        assert_eq!(peak(&[3, 7, 7, 1]), (2, 7));
+        assert_eq!(peak(&[]), (0, 0));
     }
 }

@@ -12,7 +12,7 @@ use super::refusal::refuse;
 use super::routes::Scope;
 use super::{Session, Site, fields, write_count};
 use crate::http::{Answer, Answered, Feed, Service};
-use crate::visits::history::{History, Step};
+use crate::visits::history::{History, Period};
 use crate::visits::{Count, Refused, StoreState};
 use crate::{clock, workers};
 
@@ -135,12 +135,16 @@ impl Site {
 }
 
 /// `data: {"total":N,"cache":M,"ledger":true,"counter":true,"minute":[start,before,now],...}`
+///
+/// The counter is up where its number is known, so that the page never says one thing beside the
+/// number and another at its foot.
 pub(super) fn render(
     count: Option<Count>,
     history: Option<&History>,
     [ledger, counter]: [bool; 2],
 ) -> String {
     let mut message = String::from("data: ");
+    let counter = counter && count.is_none_or(|count| count.cache.is_some());
     match count {
         Some(count) => {
             write_count(&mut message, count);
@@ -152,16 +156,20 @@ pub(super) fn render(
     let _ = write!(message, "\"ledger\":{ledger},\"counter\":{counter}");
     for series in history
         .iter()
-        .flat_map(|history| Step::ALL.map(|step| history.of(step)))
+        .flat_map(|history| Period::ALL.map(|period| history.of(period)))
     {
         if let [.., before, now] = series.visits[..] {
             let start = series.start_of(series.visits.len() - 1);
             let _ = write!(
                 message,
                 ",\"{}\":[{start},{before},{now}]",
-                name(series.step)
+                name(series.period)
             );
         }
+    }
+    if let Some(history) = history {
+        let (_, week) = history.today_and_week();
+        let _ = write!(message, ",\"week\":{week}");
     }
     message.push_str("}\n\n");
     message
@@ -180,7 +188,7 @@ mod tests {
                 cache: None,
             }),
             None,
-            [true, false],
+            [true, true],
         );
         assert_eq!(
             told,

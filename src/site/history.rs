@@ -1,4 +1,4 @@
-//! `/history`: the history as JSON or as CSV.
+//! `/history`: the history as JSON or as CSV, to read or to download.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,18 +12,26 @@ use super::text::utc;
 use super::{Site, fields};
 use crate::http::{Answer, Answered, Status};
 use crate::visits::Waiter;
-use crate::visits::history::{History, Step};
+use crate::visits::history::{History, Period};
 
 /// How long a request waits for the history.
 const HISTORY_WAIT: Duration = Duration::from_secs(4);
+
+/// What a request for the history asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryRequest {
+    pub(super) by: Period,
+    pub(super) csv: bool,
+    /// The answer is for a file, not for a script.
+    pub(super) download: bool,
+}
 
 impl Site {
     pub(super) fn history(
         &self,
         waiter: &Arc<Waiter>,
         scope: &Scope,
-        step: Step,
-        csv: bool,
+        request: HistoryRequest,
         answer: Answer<'_>,
     ) -> Answered {
         let read = match scope {
@@ -34,35 +42,54 @@ impl Site {
             Ok(history) => history,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
-        let (header, body) = if csv {
-            (fields::HISTORY_CSV, self::csv(&history, step))
+        let HistoryRequest { by, csv, download } = request;
+        let (header, body, kind) = if csv {
+            (fields::HISTORY_CSV, self::csv(&history, by), "csv")
         } else {
-            (fields::HISTORY_JSON, json(&history, step))
+            (fields::HISTORY_JSON, json(&history, by), "json")
         };
-        answer.send(Status::Ok, header, body.as_bytes())
+        if !download {
+            return answer.send(Status::Ok, header, body.as_bytes());
+        }
+        // RFC 6266.
+        let header = format!(
+            "{header}Content-Disposition: attachment; filename=\"visitas-{}.{kind}\"\r\n",
+            name(by)
+        );
+        answer.send(Status::Ok, &header, body.as_bytes())
     }
 }
 
-/// The step that `?by=` names, by default the minute; `None` for an unknown word.
-pub(super) fn step(by: Option<&str>) -> Option<Step> {
-    let Some(by) = by else {
-        return Some(Step::Minute);
+/// The period that `?by=` names, by default the minute; `None` for an unknown word.
+pub(super) fn by(name_given: Option<&str>) -> Option<Period> {
+    let Some(given) = name_given else {
+        return Some(Period::Minute);
     };
-    Step::ALL.into_iter().find(|step| name(*step) == by)
+    Period::ALL.into_iter().find(|by| name(*by) == given)
 }
 
-/// `{"by":"minute","step_seconds":60,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`
+/// Whether `?format=` names CSV; `None` for an unknown word.
+pub(super) fn is_csv(format: &str) -> Option<bool> {
+    match format {
+        "csv" => Some(true),
+        "json" => Some(false),
+        _ => None,
+    }
+}
+
+/// `{"by":"minute","step_seconds":60,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`;
+/// months differ, so their `step_seconds` is null.
 #[cold]
-fn json(history: &History, step: Step) -> String {
-    let series = history.of(step);
+fn json(history: &History, by: Period) -> String {
+    let series = history.of(by);
     let mut json = String::with_capacity(6 * 1024);
     // Writing to a String cannot fail, here and below.
-    let _ = write!(
-        json,
-        "{{\"by\":\"{}\",\"step_seconds\":{},\"points\":[",
-        name(step),
-        step.seconds(),
-    );
+    let _ = write!(json, "{{\"by\":\"{}\",\"step_seconds\":", name(by));
+    let _ = match by.seconds() {
+        Some(seconds) => write!(json, "{seconds}"),
+        None => write!(json, "null"),
+    };
+    json.push_str(",\"points\":[");
     for (index, visits) in series.visits.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(
@@ -77,8 +104,8 @@ fn json(history: &History, step: Step) -> String {
 
 /// One line per point under `start,visits` (RFC 4180).
 #[cold]
-fn csv(history: &History, step: Step) -> String {
-    let series = history.of(step);
+fn csv(history: &History, by: Period) -> String {
+    let series = history.of(by);
     let mut csv = String::from("start,visits\r\n");
     for (index, visits) in series.visits.iter().enumerate() {
         let _ = write!(csv, "{},{visits}\r\n", utc(series.start_of(index)));

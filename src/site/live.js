@@ -1,60 +1,9 @@
-// Follows the numbers and the charts over /events. The page works without it.
-'use strict';
-(() => {
-  const PITCH = 10, HEIGHT = 100, HIGHEST = 96, LOWEST = 2; // as chart.rs draws
-  const root = document.documentElement, byId = id => document.getElementById(id);
-  const base = root.dataset.base;
-  const shown = number => number.toLocaleString(root.lang);
-  const charts = {};
-
-  const load = async name => {
-    const answer = await fetch(base + '/history?by=' + name);
-    if (!answer.ok) return;
-    const { step_seconds, points } = await answer.json();
-    const start = Date.parse(points[0].start) / 1000;
-    charts[name] = { step: step_seconds, start, visits: points.map(p => p.visits) };
-    draw(name);
-  };
-
-  const time = (element, start, name, zone) => {
-    const full = new Date(start * 1000).toISOString();
-    const [year, month, day] = full.slice(0, 10).split('-');
-    const date = root.lang === 'en' ? full.slice(0, 10) : `${day}/${month}/${year}`;
-    element.dateTime = full.slice(0, 19) + 'Z';
-    const words = [name !== 'minute' && date, name !== 'day' && full.slice(11, 16)];
-    element.textContent = words.filter(Boolean).join(' ') + zone;
-  };
-
-  const draw = name => {
-    const { step, start, visits } = charts[name], figure = byId(name);
-    if (!figure) return;
-    const most = Math.max(...visits);
-    const height = n => Math.max(LOWEST, Math.floor(n * HIGHEST / most));
-    const bar = (n, i) => n && `M${i * PITCH + PITCH / 2} ${HEIGHT - height(n)}V${HEIGHT}`;
-    figure.querySelector('path').setAttribute('d', visits.map(bar).filter(Boolean).join(''));
-    figure.querySelector('.sum').textContent = shown(visits.reduce((sum, n) => sum + n, 0));
-    figure.querySelector('.most').textContent = shown(most);
-    const [first, last] = figure.querySelectorAll('time');
-    time(first, start, name, '');
-    time(last, start + step * (visits.length - 1), name, ' UTC');
-  };
-
-  const follow = (name, [start, before, now]) => {
-    const chart = charts[name];
-    if (!chart) return;
-    const { step, visits } = chart;
-    const ahead = (start - chart.start) / step - visits.length + 1;
-    if (ahead < 0 || ahead > 1) { load(name); return; }
-    if (ahead === 1) { visits.shift(); visits.push(0); chart.start += step; }
-    visits.splice(-2, 2, before, now);
-    draw(name);
-  };
-
-  const number = (id, value) => {
-    const element = byId(id);
-    if (!element || value === null) return;
+// Follows the numbers and the charts over /events, or waits until there are any.
+{
+  const size = n => n < 1e6 ? 'n6' : n < 1e9 ? 'n9' : n < 1e12 ? 'n12' : 'n19';
+  const number = (element, value) => {
     element.value = value;
-    element.textContent = shown(value);
+    say(element, shown(value));
   };
 
   const state = (id, up) => {
@@ -63,54 +12,125 @@
     const word = item.querySelector('b');
     word.dataset.up ??= item.classList.contains('down') ? word.dataset.down : word.textContent;
     item.classList.toggle('down', !up);
-    word.textContent = up ? word.dataset.up : word.dataset.down;
+    say(word, up ? word.dataset.up : word.dataset.down);
+  };
+
+  const numbers = (total, cache) => {
+    number(byId('total'), total);
+    byId('total').closest('dl').className = size(Math.max(total, Math.abs(cache)));
+    const note = byId('cache-note'), none = cache === null;
+    note.hidden = none;
+    byId('cache-down').hidden = !none;
+    if (none) { byId('cache')?.remove(); return; }
+    const place = note.previousElementSibling;
+    number(byId('cache') ?? place.appendChild(make('data', { id: 'cache' })), cache);
   };
 
   let live = false;
   const show = ({ up, data }) => {
-    if (up !== live) {
-      live = up;
-      byId('live').hidden = !up;
-      if (up) Object.keys({ minute: 0, hour: 0, day: 0 }).forEach(load);
-    }
+    const mark = byId('live');
+    say(mark, up ? words.live : words.lost);
+    mark.classList.toggle('lost', !up);
+    mark.hidden = false;
+    if (up && !live) chart.renew();
+    live = up;
     if (!data) return;
     const event = JSON.parse(data);
     state('ledger-state', event.ledger);
     state('counter-state', event.counter);
     if (event.total === undefined) return;
-    number('total', event.total);
-    number('cache', event.cache);
-    for (const name of ['minute', 'hour', 'day']) if (event[name]) follow(name, event[name]);
+    numbers(event.total, event.cache);
+    if (event.day) say(byId('today'), shown(event.day[2]));
+    if (event.week !== undefined) say(byId('week'), shown(event.week));
+    for (const name of chart.PERIODS) if (event[name]) chart.follow(name, event[name]);
   };
 
-  const listen = tell => {
-    const events = new EventSource(base + '/events');
-    events.onopen = () => tell({ up: true });
-    events.onerror = () => tell({ up: false });
+  // A browser has six connections to a server, and each stream takes one. So one tab that is seen
+  // listens for all, and a hidden one lets go.
+  const BEAT_MS = 2000, FIRST_MS = 300, LONGEST_MS = 30_000;
+  const me = Math.random();
+  const tabs = new BroadcastChannel('visitas ' + here);
+  let leads = false, events = null, tries = 0, retry, silence, last = null;
+
+  const tell = event => {
+    last = { ...last, ...event };
+    show(event);
+    tabs.postMessage({ me, event });
+  };
+
+  // An EventSource gives up at any status but 200, as of a proxy whose server restarts.
+  const connect = () => {
+    clearTimeout(retry);
+    events?.close();
+    events = new EventSource(here + '/events');
+    events.onopen = () => { tries = 0; tell({ up: true }); };
     events.onmessage = ({ data }) => tell({ up: true, data });
-    return events;
+    events.onerror = () => {
+      events.close();
+      tell({ up: false });
+      const wait = Math.min(LONGEST_MS, 1000 * 2 ** tries++);
+      retry = setTimeout(connect, wait * (0.5 + Math.random() / 2));
+    };
   };
 
-  // A browser has six connections to a server, and each stream takes one: the tab with the lock
-  // listens for all.
-  if (navigator.locks) {
-    const tabs = new BroadcastChannel('visitas' + base);
-    let last = null;
-    tabs.onmessage = ({ data }) => data !== 'hello' && show(data);
-    tabs.postMessage('hello');
-    navigator.locks.request('visitas' + base, () => {
-      tabs.onmessage = ({ data }) => data === 'hello' && last && tabs.postMessage(last);
-      listen(event => { last = { ...last, ...event }; show(event); tabs.postMessage(event); });
-      return new Promise(() => {});
-    });
-  } else {
-    // Without locks (a page without TLS) only a visible tab listens.
-    let events = null;
-    const seen = () => {
-      events?.close();
-      events = document.hidden ? null : listen(show);
-    };
-    document.addEventListener('visibilitychange', seen);
-    seen();
+  const stop = () => {
+    clearTimeout(silence);
+    clearTimeout(retry);
+    events?.close();
+    events = null;
+    if (leads) tabs.postMessage({ me, bye: true });
+    leads = false;
+  };
+  const lead = () => { leads = true; tries = 0; connect(); };
+  // Leads unless another tab is heard within that time.
+  const wait = ms => {
+    clearTimeout(silence);
+    if (!document.hidden) silence = setTimeout(lead, ms * (1 + Math.random() / 2));
+  };
+  const begin = () => {
+    if (document.hidden || leads) return;
+    tabs.postMessage({ me, hello: true });
+    wait(FIRST_MS);
+  };
+
+  tabs.onmessage = ({ data }) => {
+    if (data.hello) {
+      if (leads) tabs.postMessage({ me, event: last ?? undefined });
+    } else if (data.bye) {
+      wait(FIRST_MS);
+    } else if (leads) {
+      // Of two that lead, one goes on.
+      if (data.me < me) { leads = false; stop(); wait(3 * BEAT_MS); }
+    } else {
+      wait(3 * BEAT_MS);
+      if (data.event) show(data.event);
+    }
+  };
+
+  if (here !== undefined) {
+    setInterval(() => leads && tabs.postMessage({ me }), BEAT_MS);
+    document.addEventListener('visibilitychange', () => document.hidden ? stop() : begin());
+    addEventListener('pagehide', stop);
+    addEventListener('pageshow', ({ persisted }) => persisted && begin());
+    addEventListener('online', () => leads && connect());
+    begin();
   }
-})();
+
+  // On a page without numbers: asks now and then whether there are some, which is no visit, and
+  // comes back with one.
+  const counter = byId('retry');
+  if (counter) {
+    const seconds = Number(counter.textContent);
+    let left = seconds;
+    setInterval(async () => {
+      if (document.hidden || left < 0) return;
+      say(counter, String(Math.max(--left, 0)));
+      if (left > 0) return;
+      left = -1;
+      const answer = await fetch(location.href, { method: 'HEAD', cache: 'no-store' }).catch(() => null);
+      if (answer?.ok) { location.reload(); return; }
+      left = seconds;
+      say(counter, String(left));
+    }, 1000);
+  }
+}

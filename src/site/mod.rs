@@ -1,6 +1,7 @@
 //! What a visitor gets: routes, the page, JSON, badges, events, health, metrics. It joins `http`
 //! and `visits`.
 
+mod assets;
 mod badge;
 mod chart;
 mod cors;
@@ -13,6 +14,7 @@ mod metrics;
 mod named;
 mod negotiation;
 mod ops;
+mod outage;
 mod page;
 mod picture;
 mod process;
@@ -22,6 +24,7 @@ mod refusal;
 mod routes;
 mod text;
 mod visit;
+mod words;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -43,6 +46,7 @@ use rate_limit::RateLimit;
 use refusal::refuse;
 use routes::{Fixed, Routes, Scope, Task};
 use visit::Form;
+use words::Words;
 
 /// Everything that answers a request.
 #[derive(Debug)]
@@ -93,6 +97,20 @@ pub struct StoreNames {
     pub ledger: &'static str,
     /// Such as `Redis`; `None` when the counter is in this process.
     pub counter: Option<&'static str>,
+}
+
+impl StoreNames {
+    fn has_database(self) -> bool {
+        self.ledger == "PostgreSQL"
+    }
+
+    fn ledger_shown(self, words: &Words) -> &'static str {
+        if self.has_database() {
+            self.ledger
+        } else {
+            words.file
+        }
+    }
 }
 
 impl Site {
@@ -240,9 +258,7 @@ impl Service for Site {
                 let body = self.metrics();
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
-            Task::History { scope, step, csv } => {
-                self.history(&session.waiter, &scope, step, csv, answer)
-            }
+            Task::History(scope, request) => self.history(&session.waiter, &scope, request, answer),
             Task::Events(scope) => self.follow_events(session, &scope, answer),
             Task::Badge(scope, request) => self.badge(session, &scope, &request, answer),
             Task::Counters(request) => self.counters(session, &request, answer),

@@ -8,6 +8,8 @@ pub(super) enum Format {
     Html,
     /// `{"total":N,"cache":M}`
     Json,
+    /// The page; where there is none, a sentence instead of the page that says so.
+    Text,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Language {
 pub(super) fn format(request: &Request<'_>) -> Format {
     if prefers(request, "application/json", "text/html") {
         Format::Json
+    } else if prefers(request, "text/plain", "text/html") {
+        Format::Text
     } else {
         Format::Html
     }
@@ -59,9 +63,11 @@ fn matches(range: &str, media_type: &str) -> Option<u8> {
     }
 }
 
-/// English where it is preferred to Portuguese, otherwise Portuguese.
+/// Portuguese where it is asked for and English is not preferred, or where no language is; English
+/// also where only other languages are asked for.
 pub(super) fn language(request: &Request<'_>) -> Language {
     let (mut english, mut portuguese) = (Preference::default(), Preference::default());
+    let mut other = false;
     for (range, quality) in request.fields("accept-language").flat_map(weighted) {
         let range = range.to_ascii_lowercase();
         match range.split('-').next() {
@@ -72,10 +78,14 @@ pub(super) fn language(request: &Request<'_>) -> Language {
                 english.offer(0, quality);
                 portuguese.offer(0, quality);
             }
-            _ => {}
+            _ => other |= quality > 0,
         }
     }
-    if english.quality > portuguese.quality {
+    let wants_portuguese = portuguese.is_named() && portuguese.quality > 0;
+    let refuses_english = english.is_named() && english.quality == 0;
+    // A reader of another language more often reads English.
+    let instead = other && !wants_portuguese && !refuses_english;
+    if english.quality > portuguese.quality || instead {
         Language::English
     } else {
         Language::Portuguese
@@ -90,6 +100,11 @@ struct Preference {
 }
 
 impl Preference {
+    /// A range matched that is not `*`.
+    fn is_named(&self) -> bool {
+        self.specificity > Some(0)
+    }
+
     /// A range matches: it counts unless a more specific one did.
     fn offer(&mut self, specificity: u8, quality: u16) {
         if self.specificity.is_none_or(|before| before <= specificity) {

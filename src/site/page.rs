@@ -5,101 +5,28 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::assets::Versions;
 use super::negotiation::Language;
-use super::text::grouped;
+use super::text::{grouped, size};
+use super::words::{Words, words};
 use super::{StoreNames, chart};
 use crate::visits::Count;
 use crate::visits::history::History;
 
 const TEMPLATE: &str = include_str!("page.html");
-/// Served beside the page: a browser loads it once, so a visit is smaller.
-pub(super) const STYLE: &str = include_str!("page.css");
-/// Served beside the page.
-pub(super) const SCRIPT: &str = include_str!("live.js");
 
-/// The page's texts in one language.
-struct Words {
-    language: Language,
-    lang: &'static str,
-    title: &'static str,
-    description: &'static str,
-    heading: &'static str,
-    live: &'static str,
-    total_name: &'static str,
-    /// `{}` is the ledger's name.
-    total_note: &'static str,
-    cache_name: &'static str,
-    /// `{}` is the counter's name.
-    cache_note: &'static str,
-    cache_note_in_process: &'static str,
-    cache_down: &'static str,
-    embedded: &'static str,
-    embedded_name: &'static str,
-    history: &'static str,
-    period: &'static str,
-    last_hour: &'static str,
-    last_days: &'static str,
-    last_months: &'static str,
-    stores: &'static str,
-    up: &'static str,
-    down: &'static str,
-    times: &'static str,
-    history_json: &'static str,
+/// The header fields of a page in that language.
+pub(super) fn header_fields(words: &Words) -> String {
+    format!(
+        "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\n\
+         Cache-Control: no-store\r\nVary: Accept, Accept-Language\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         Content-Security-Policy: default-src 'none'; style-src 'self'; script-src 'self'; \
+         connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'\r\n",
+        words.lang
+    )
 }
-
-const PORTUGUESE: Words = Words {
-    language: Language::Portuguese,
-    lang: "pt-BR",
-    title: "Visitas",
-    description: "Quantas visitas esta página já teve.",
-    heading: "Contador de visitas",
-    live: "ao vivo",
-    total_name: "Total de visitas",
-    total_note: "Uma linha por visita, guardada em {}.",
-    cache_name: "Visitas no cache",
-    cache_note: "Contadas em {} desde que ele começou.",
-    cache_note_in_process: "Contadas na memória desde que este processo começou.",
-    cache_down: "O cache está indisponível; a visita foi contada no total.",
-    embedded: "um arquivo local",
-    embedded_name: "Arquivo local",
-    history: "Histórico",
-    period: "Período",
-    last_hour: "última hora",
-    last_days: "dois dias",
-    last_months: "90 dias",
-    stores: "Onde as visitas são guardadas",
-    up: "funcionando",
-    down: "fora do ar",
-    times: "Horários em UTC.",
-    history_json: "histórico em JSON",
-};
-
-const ENGLISH: Words = Words {
-    language: Language::English,
-    lang: "en",
-    title: "Visits",
-    description: "How many visits this page has had.",
-    heading: "Visit counter",
-    live: "live",
-    total_name: "All visits",
-    total_note: "One row per visit, kept in {}.",
-    cache_name: "Visits in the cache",
-    cache_note: "Counted in {} since it started.",
-    cache_note_in_process: "Counted in memory since this process started.",
-    cache_down: "The cache is unavailable; the visit is counted in the total.",
-    embedded: "a local file",
-    embedded_name: "Local file",
-    history: "History",
-    period: "Period",
-    last_hour: "last hour",
-    last_days: "two days",
-    last_months: "90 days",
-    stores: "Where visits are kept",
-    up: "working",
-    down: "down",
-    times: "Times in UTC.",
-    history_json: "history as JSON",
-};
 
 /// A part of the page.
 #[derive(Debug)]
@@ -111,18 +38,21 @@ enum Part {
     TotalShown,
     Cache,
     CacheShown,
+    /// The class of both numbers, by their digits.
+    Size,
     Charts,
 }
 
 type Placeholder = (&'static str, fn() -> Part);
 
 /// The placeholders of the parts that change.
-const PLACEHOLDERS: [Placeholder; 6] = [
+const PLACEHOLDERS: [Placeholder; 7] = [
     ("{here}", || Part::Here),
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
     ("{cache}", || Part::Cache),
     ("{cache-shown}", || Part::CacheShown),
+    ("{size}", || Part::Size),
     ("{charts}", || Part::Charts),
 ];
 
@@ -149,12 +79,19 @@ pub(super) struct Page {
     english: Edition,
 }
 
+/// Both numbers as people write them.
+#[derive(Debug, Default)]
+struct Numbers {
+    total: Vec<u8>,
+    cache: Vec<u8>,
+}
+
 impl Page {
     /// `base` is what every path begins with.
     pub(super) fn new(names: StoreNames, base: &str) -> Page {
         Page {
-            portuguese: Edition::new(&PORTUGUESE, names, base),
-            english: Edition::new(&ENGLISH, names, base),
+            portuguese: Edition::new(words(Language::Portuguese), names, base),
+            english: Edition::new(words(Language::English), names, base),
         }
     }
 
@@ -162,44 +99,21 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page of the counter whose routes are below `here`, and lends it to `take`. Its
-    /// charts show that reading of the history; each worker draws them once per reading and
-    /// language.
+    /// Renders the page of the counter whose routes are below `here`, and lends its parts to
+    /// `take`. Its charts show that reading of the history; each worker draws them once per
+    /// reading and language.
     pub(super) fn render<R>(
         &self,
         (language, here): (Language, &str),
         count: Count,
         reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
-        take: impl FnOnce(&[u8]) -> R,
+        take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
         thread_local! {
-            static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static NUMBERS: RefCell<Numbers> = RefCell::default();
             static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
         }
-        let edition = self.edition(language);
-        let parts = if count.cache.is_some() {
-            &edition.with_cache
-        } else {
-            &edition.without_cache
-        };
-        let cache = count.cache.unwrap_or_default();
-        let mut digits = itoa::Buffer::new();
-        let fill = |body: &mut Vec<u8>, charts: &[u8]| {
-            body.clear();
-            for part in parts {
-                match part {
-                    Part::Text(text) => body.extend_from_slice(text.as_bytes()),
-                    Part::Here => body.extend_from_slice(here.as_bytes()),
-                    Part::Total => body.extend_from_slice(digits.format(count.total).as_bytes()),
-                    Part::TotalShown => grouped(count.total, edition.language, body),
-                    Part::Cache => body.extend_from_slice(digits.format(cache).as_bytes()),
-                    Part::CacheShown => grouped(cache, edition.language, body),
-                    Part::Charts => body.extend_from_slice(charts),
-                }
-            }
-            take(body)
-        };
         CHARTS.with_borrow_mut(|all| {
             let charts = &mut all[language as usize];
             if charts
@@ -209,8 +123,9 @@ impl Page {
                 let html = chart::render(history().as_deref(), language).into_bytes();
                 *charts = Some(Charts { reading, html });
             }
-            let html = charts.as_ref().map_or(&[][..], |charts| &charts.html);
-            BODY.with_borrow_mut(|body| fill(body, html))
+            let charts = charts.as_ref().map_or(&[][..], |charts| &charts.html);
+            let edition = self.edition(language);
+            NUMBERS.with_borrow_mut(|numbers| edition.join(here, count, charts, numbers, take))
         })
     }
 
@@ -224,98 +139,135 @@ impl Page {
 
 impl Edition {
     fn new(words: &Words, names: StoreNames, base: &str) -> Edition {
-        let fields = format!(
-            "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\n\
-             Cache-Control: no-store\r\nVary: Accept, Accept-Language\r\n\
-             Referrer-Policy: no-referrer\r\n\
-             Content-Security-Policy: default-src 'none'; style-src 'self'; script-src 'self'; \
-             connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'none'\r\n",
-            words.lang
-        );
-        let note = match names.counter {
-            Some(name) => words.cache_note.replace("{}", name),
-            None => words.cache_note_in_process.to_owned(),
-        };
-        let up = format!(
-            "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd>\
-             <dd class=\"note\">{note}</dd>"
-        );
-        let down = format!("<dd class=\"note\">{}</dd>", words.cache_down);
-        let (with_cache, without_cache) = (
-            parts(words, names, base, &up, true),
-            parts(words, names, base, &down, false),
-        );
         Edition {
             language: words.language,
-            fields,
-            with_cache,
-            without_cache,
+            fields: header_fields(words),
+            with_cache: parts(words, names, base, true),
+            without_cache: parts(words, names, base, false),
         }
+    }
+
+    /// Fills the numbers in, and lends all parts to `take`.
+    fn join<R>(
+        &self,
+        here: &str,
+        count: Count,
+        charts: &[u8],
+        numbers: &mut Numbers,
+        take: impl FnOnce(&[&[u8]]) -> R,
+    ) -> R {
+        let parts = match count.cache {
+            Some(_) => &self.with_cache,
+            None => &self.without_cache,
+        };
+        let cache = count.cache.unwrap_or_default();
+        numbers.total.clear();
+        grouped(count.total, self.language, &mut numbers.total);
+        numbers.cache.clear();
+        grouped(cache, self.language, &mut numbers.cache);
+        let mut digits = [itoa::Buffer::new(), itoa::Buffer::new()];
+        let [total_digits, cache_digits] = &mut digits;
+        let (total_digits, cache_digits) =
+            (total_digits.format(count.total), cache_digits.format(cache));
+        let mut pieces: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
+        for (piece, part) in pieces.iter_mut().zip(parts) {
+            *piece = match part {
+                Part::Text(text) => text.as_bytes(),
+                Part::Here => here.as_bytes(),
+                Part::Total => total_digits.as_bytes(),
+                Part::TotalShown => &numbers.total,
+                Part::Cache => cache_digits.as_bytes(),
+                Part::CacheShown => &numbers.cache,
+                Part::Size => size(count.total, cache).as_bytes(),
+                Part::Charts => charts,
+            };
+        }
+        take(&pieces)
     }
 }
 
+/// More than a page has; a test counts them.
+const MAX_PARTS: usize = 32;
+
 /// The template with all placeholders filled but those of [`PLACEHOLDERS`].
-fn parts(
-    words: &Words,
-    names: StoreNames,
-    base: &str,
-    cache_block: &str,
-    counter_up: bool,
-) -> Vec<Part> {
-    let postgres = names.ledger == "PostgreSQL";
-    let (ledger, ledger_name) = if postgres {
-        (names.ledger, names.ledger)
+fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<Part> {
+    let rows = if names.has_database() {
+        words.rows
     } else {
-        (words.embedded, words.embedded_name)
+        words.rows_in_file
     };
-    let counter_state = names.counter.map_or(String::new(), |name| {
-        let (class, state) = if counter_up {
-            ("", words.up)
-        } else {
-            (" class=\"down\"", words.down)
-        };
-        format!(
-            "<li id=\"counter-state\"{class}>{name} \
-             <b data-up=\"{}\" data-down=\"{}\">{state}</b></li>",
-            words.up, words.down
-        )
-    });
-    let total_note = words.total_note.replace("{}", ledger);
-    let (style_version, script_version) = (version(STYLE), version(SCRIPT));
+    let (cache_name, cache_note) = match names.counter {
+        Some(_) => (words.cache, words.cache_note),
+        None => (words.memory, words.memory_note),
+    };
+    let cache_block = if counter_up {
+        "<data id=\"cache\" value=\"{cache}\">{cache-shown}</data>"
+    } else {
+        ""
+    };
+    let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
+    let versions = Versions::get();
+    let [minutes, hours, days, months] = words.links;
     let filled = [
         ("{lang}", words.lang),
-        ("{base}", base),
         ("{title}", words.title),
         ("{description}", words.description),
-        ("{style-version}", &style_version),
-        ("{script-version}", &script_version),
+        ("{base}", base),
+        ("{style-version}", &versions.style),
+        ("{script-version}", &versions.script),
         ("{heading}", words.heading),
         ("{live}", words.live),
-        ("{total-name}", words.total_name),
-        ("{total-note}", &total_note),
-        ("{cache-name}", words.cache_name),
+        ("{total-name}", words.total),
+        ("{total-note}", rows),
+        ("{cache-name}", cache_name),
         ("{cache-block}", cache_block),
+        ("{cache-hidden}", hidden(!counter_up)),
+        ("{cache-note}", cache_note),
+        ("{down-hidden}", hidden(counter_up)),
+        ("{unavailable}", words.unavailable),
+        ("{cache-down}", words.cache_down),
         ("{history}", words.history),
-        ("{period}", words.period),
-        ("{last-hour}", words.last_hour),
-        ("{last-days}", words.last_days),
-        ("{last-months}", words.last_months),
+        ("{choose}", words.choose),
+        ("{minutes}", minutes),
+        ("{hours}", hours),
+        ("{days}", days),
+        ("{months}", months),
+        ("{download}", words.download),
+        ("{embed}", words.embed),
         ("{stores}", words.stores),
-        ("{ledger-name}", ledger_name),
+        ("{ledger-name}", names.ledger_shown(words)),
         ("{up}", words.up),
         ("{down}", words.down),
-        ("{counter-state}", &counter_state),
-        ("{times}", words.times),
-        ("{history-json}", words.history_json),
+        ("{counter-state}", &counter_state(words, names, counter_up)),
+        ("{utc}", words.utc),
     ];
+    let page = TEMPLATE.to_owned();
     let text = filled
         .iter()
-        .fold(TEMPLATE.to_owned(), |text, (placeholder, value)| {
-            text.replace(placeholder, value)
-        });
+        .fold(page, |page, (place, value)| page.replace(place, value));
+    split(&text)
+}
+
+fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {
+    let Some(name) = names.counter else {
+        return String::new();
+    };
+    let (class, state) = if up {
+        ("", words.up)
+    } else {
+        (" class=\"down\"", words.down)
+    };
+    format!(
+        "<li id=\"counter-state\"{class}>{name} \
+         <b data-up=\"{}\" data-down=\"{}\">{state}</b></li>",
+        words.up, words.down
+    )
+}
+
+/// Cuts a text at the placeholders of the parts that change.
+fn split(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
-    let mut rest = text.as_str();
+    let mut rest = text;
     let next = |rest: &str| {
         let found = PLACEHOLDERS
             .iter()
@@ -331,14 +283,6 @@ fn parts(
     parts
 }
 
-/// A file's version, so that a browser may keep the file for ever: FNV-1a, 32 bits.
-fn version(text: &str) -> String {
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("{hash:08x}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -346,30 +290,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_placeholder_is_left() {
+    fn no_placeholder_and_no_part_is_left() {
         let names = StoreNames {
             ledger: "PostgreSQL",
             counter: Some("Redis"),
         };
-        let page = Page::new(names, "/visits");
+        let page = Page::new(names, "/base");
         let history = Arc::new(History::new(SystemTime::now(), &[]));
         for language in [Language::Portuguese, Language::English] {
             for (reading, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {
+                let count = Count {
+                    total: 1234,
+                    pruned: 0,
+                    cache,
+                };
                 page.render(
                     (language, "/here"),
-                    Count {
-                        total: 1234,
-                        pruned: 0,
-                        cache,
-                    },
+                    count,
                     reading,
                     || history.cloned(),
-                    |body| {
-                        let text = String::from_utf8_lossy(body);
+                    |parts| {
+                        let text = parts.concat();
+                        let text = String::from_utf8_lossy(&text);
                         assert!(
                             !text.contains('{') && text.contains("value=\"1234\""),
                             "{text}"
                         );
+                        assert!(text.ends_with("</html>\n"), "{text}");
+                        assert!(text.contains("href=\"/here/stats\""), "{text}");
                         assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
                         assert_eq!(history.is_some(), text.contains("<figure"), "{text}");
                     },

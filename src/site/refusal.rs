@@ -28,17 +28,16 @@ pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Ans
 fn no_room(format: Format, answer: Answer<'_>) -> Answered {
     let sentence = "No more counters may be in use, so this visit was not counted.";
     let (header, body) = match format {
-        Format::Html => (fields::REFUSAL, format!("{sentence}\n")),
+        Format::Html | Format::Text => (fields::REFUSAL, format!("{sentence}\n")),
         Format::Json => (fields::JSON, format!("{{\"error\":\"{sentence}\"}}")),
     };
     answer.send(Status::NotFound, header, body.as_bytes())
 }
 
-/// The address has made too many visits; it may visit again after `time`.
+/// The address has made too many visits; it may visit again after so many seconds.
 #[cold]
-pub(super) fn too_many(time: Duration, format: Format, answer: Answer<'_>) -> Answered {
+pub(super) fn too_many(seconds: u64, format: Format, answer: Answer<'_>) -> Answered {
     let sentence = "Too many visits came from this address, so this one was not counted.";
-    let seconds = retry_after_s(time);
     decline(Status::TooManyRequests, sentence, seconds, format, answer)
 }
 
@@ -55,7 +54,7 @@ fn decline(
     answer: Answer<'_>,
 ) -> Answered {
     let (kind, body) = match format {
-        Format::Html => (
+        Format::Html | Format::Text => (
             "text/plain; charset=utf-8",
             format!("{sentence} Please try again.\n"),
         ),

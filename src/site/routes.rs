@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use super::badge::{Badge, BadgeRequest};
 use super::cors::Origin;
+use super::history::HistoryRequest;
 use super::named::ListRequest;
 use super::negotiation::{Format, format, language, prefers_csv};
 use super::visit::Form;
-use super::{fields, history, page, query};
+use super::{assets, fields, history, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::Name;
-use crate::visits::history::Step;
 
 /// Which visits a part of the site is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +90,7 @@ pub enum Task {
         verbose: bool,
     },
     Metrics,
-    History {
-        scope: Scope,
-        step: Step,
-        csv: bool,
-    },
+    History(Scope, HistoryRequest),
     Events(Scope),
     Badge(Scope, Box<BadgeRequest>),
     /// The list of names.
@@ -119,7 +115,7 @@ impl Task {
             self,
             Task::Visit(..)
                 | Task::Stats(_)
-                | Task::History { .. }
+                | Task::History(..)
                 | Task::Events(_)
                 | Task::Badge(..)
                 | Task::Counters(_)
@@ -147,11 +143,11 @@ const NOT_FOUND: Fixed = Fixed {
     fields: fields::REFUSAL,
     body: b"There is nothing here.\n",
 };
-const BAD_STEP: Fixed = Fixed {
+const BAD_HISTORY: Fixed = Fixed {
     status: Status::BadRequest,
     fields: fields::HISTORY_JSON,
-    body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
-        ask for ?by= one of these.\"}",
+    body: b"{\"error\":\"The history is kept by minute, hour, day and month: \
+        ask for ?by= one of these, and for ?format= csv or json.\"}",
 };
 const BAD_LIST: Fixed = Fixed {
     status: Status::BadRequest,
@@ -193,12 +189,12 @@ const ROBOTS: Fixed = Fixed {
 const STYLE: Fixed = Fixed {
     status: Status::Ok,
     fields: fields::STYLE,
-    body: page::STYLE.as_bytes(),
+    body: assets::STYLE,
 };
 const SCRIPT: Fixed = Fixed {
     status: Status::Ok,
     fields: fields::SCRIPT,
-    body: page::SCRIPT.as_bytes(),
+    body: assets::SCRIPT,
 };
 
 /// The routes as they are placed on the server.
@@ -330,13 +326,18 @@ fn is_preflight(request: &Request<'_>) -> bool {
 }
 
 fn read_history(scope: Scope, request: &Request<'_>) -> Task {
-    match history::step(query::value(request.target, "by").as_deref()) {
-        Some(step) => Task::History {
-            scope,
-            step,
-            csv: prefers_csv(request),
-        },
-        None => Task::Fixed(BAD_STEP),
+    let value = |name| query::value(request.target, name);
+    let format = value("format");
+    let csv = match &format {
+        Some(format) => history::is_csv(format),
+        None => Some(prefers_csv(request)),
+    };
+    match (history::by(value("by").as_deref()), csv) {
+        (Some(by), Some(csv)) => {
+            let download = format.is_some();
+            Task::History(scope, HistoryRequest { by, csv, download })
+        }
+        _ => Task::Fixed(BAD_HISTORY),
     }
 }
 
@@ -378,6 +379,7 @@ fn visit(
 fn page_or_json(request: &Request<'_>) -> Form {
     match format(request) {
         Format::Html => Form::Page(language(request)),
+        Format::Text => Form::Text(language(request)),
         Format::Json => Form::Json,
     }
 }

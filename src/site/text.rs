@@ -24,6 +24,24 @@ pub(super) fn grouped(number: impl itoa::Integer, language: Language, into: &mut
     }
 }
 
+/// As [`grouped`], on its own.
+pub(super) fn grouped_text(number: impl itoa::Integer, language: Language) -> String {
+    let mut text = Vec::with_capacity(27);
+    grouped(number, language, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// The class of both numbers, by the digits of the longer one: the style makes long ones smaller,
+/// so that none is broken.
+pub(super) fn size(total: u64, cache: i64) -> &'static str {
+    match total.max(cache.unsigned_abs()) {
+        0..1_000_000 => "n6",
+        1_000_000..1_000_000_000 => "n9",
+        1_000_000_000..1_000_000_000_000 => "n12",
+        _ => "n19",
+    }
+}
+
 /// `2026-01-31T12:00:00Z`
 pub(super) fn utc(unix_s: i64) -> String {
     let mut time = logging::rfc3339(UNIX_EPOCH + Duration::from_secs(unix_s.unsigned_abs()));

@@ -19,10 +19,15 @@ use crate::visits::{Count, Refused, Waiter};
 /// the old one.
 const CHART_WAIT: Duration = Duration::from_millis(200);
 
+/// Seconds after which the page of an outage tries again.
+const TRY_AGAIN_S: u64 = 5;
+
 /// What a visit is answered with.
 #[derive(Debug, Clone)]
 pub enum Form {
     Page(Language),
+    /// The page; where there is none, a sentence instead of the page that says so.
+    Text(Language),
     /// `{"total":N,"cache":M}`
     Json,
     /// The total as a badge.
@@ -75,7 +80,9 @@ impl Site {
                 body.push('}');
                 answer.send(Status::Ok, fields::VISIT_JSON, body.as_bytes())
             }
-            Form::Page(language) => self.visited_page(session, scope, *language, count, answer),
+            Form::Page(language) | Form::Text(language) => {
+                self.visited_page(session, scope, *language, count, answer)
+            }
             Form::Picture(badge) => {
                 let svg = badge.svg(count.total);
                 answer.send(Status::Ok, fields::VISIT_PICTURE, svg.as_bytes())
@@ -93,7 +100,7 @@ impl Site {
         answer: Answer<'_>,
     ) -> Answered {
         let header = self.page.fields(language);
-        let take = |body: &[u8]| answer.send(Status::Ok, header, body);
+        let take = |parts: &[&[u8]]| answer.send_parts(Status::Ok, header, parts);
         match scope {
             Scope::All => {
                 let reading = self.recent_reading(&session.waiter);
@@ -127,22 +134,33 @@ impl Site {
     /// What a visit of that form would be answered with, without its numbers.
     pub(super) fn head(&self, scope: &Scope, form: &Form, answer: Answer<'_>) -> Answered {
         if !self.is_ready() {
-            return self.deny(Denied::Refused(Refused::LedgerDown), scope, form, answer);
+            let reason = if self.visits.has_begun() {
+                Refused::LedgerDown
+            } else {
+                Refused::Starting
+            };
+            return self.deny(Denied::Refused(reason), scope, form, answer);
         }
         let header = match form {
             Form::Json => fields::VISIT_JSON,
-            Form::Page(language) => self.page.fields(*language),
+            Form::Page(language) | Form::Text(language) => self.page.fields(*language),
             Form::Picture(_) => fields::VISIT_PICTURE,
             Form::Beacon(origin) => return answer.send_head(Status::NoContent, &origin.fields()),
         };
         answer.send_head(Status::Ok, header)
     }
 
+    /// Answers a visit, or a look ahead of one, that gets no numbers. A process that stops says so,
+    /// whatever else is amiss: another one is about to take its place.
     fn deny(&self, denied: Denied, scope: &Scope, form: &Form, answer: Answer<'_>) -> Answered {
-        let format = match form {
-            Form::Page(_) => Format::Html,
-            Form::Json | Form::Beacon(_) => Format::Json,
-            Form::Picture(badge) => {
+        let denied = match denied {
+            Denied::Refused(reason) if self.is_draining() && reason != Refused::NamesFull => {
+                Denied::Refused(Refused::Closing)
+            }
+            denied => denied,
+        };
+        let format = match (form, &denied) {
+            (Form::Picture(badge), _) => {
                 let status = match denied {
                     Denied::Refused(Refused::NamesFull) => (Status::NotFound, None),
                     Denied::Refused(_) => (Status::ServiceUnavailable, Some(RETRY_AFTER_S)),
@@ -150,10 +168,24 @@ impl Site {
                 };
                 return self.last_known(scope, badge, status, answer);
             }
+            (Form::Page(language), Denied::Limited(time)) => {
+                return self.outage(
+                    Reason::Rate,
+                    retry_after_s(*time),
+                    (scope, *language),
+                    answer,
+                );
+            }
+            (Form::Page(language), Denied::Refused(reason)) if *reason != Refused::NamesFull => {
+                let reason = Reason::Visits(*reason);
+                return self.outage(reason, TRY_AGAIN_S, (scope, *language), answer);
+            }
+            (Form::Page(_) | Form::Text(_), _) => Format::Text,
+            (Form::Json | Form::Beacon(_), _) => Format::Json,
         };
         match denied {
             Denied::Refused(reason) => refuse(reason, format, answer),
-            Denied::Limited(time) => too_many(time, format, answer),
+            Denied::Limited(time) => too_many(retry_after_s(time), format, answer),
         }
     }
 }
@@ -165,7 +197,7 @@ impl Form {
     /// The index of its name.
     fn label(&self) -> usize {
         match self {
-            Form::Page(_) => 0,
+            Form::Page(_) | Form::Text(_) => 0,
             Form::Json => 1,
             Form::Picture(_) => 2,
             Form::Beacon(_) => 3,

@@ -1,4 +1,4 @@
--- Ninety days of visits of a small site: more by day than by night, more from week to week.
+-- Two years of visits of a small site: more by day than by night, more from week to week.
 CREATE TABLE acessos (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     momento timestamptz NOT NULL DEFAULT now()
@@ -18,4 +18,10 @@ SELECT minute + random() * interval '59 seconds'
   FROM generate_series(
            now() - interval '58 minutes', now() - interval '1 minute', interval '1 minute'
        ) AS minute,
-       generate_series(1, (1 + 9 * random() * (1 + sin(extract(minute FROM minute) / 9)))::int);
+       generate_series(1, (1 + 9 * random() * (1 + sin(extract(minute FROM minute) / 9)))::int)
+UNION ALL
+SELECT day + random() * interval '1 day'
+  FROM generate_series(
+           now() - interval '640 days', now() - interval '91 days', interval '1 day') AS day,
+       generate_series(1, (
+           20 + 200 * extract(epoch FROM day - now() + interval '640 days') / 86400 / 640)::int);

@@ -99,7 +99,8 @@ fn listeners_receive_visits_and_make_none() {
         (last["cache"].as_i64(), last["ledger"].as_bool()),
         (Some(10), Some(true))
     );
-    for step in ["minute", "hour", "day"] {
+    assert_eq!(last["week"].as_u64(), Some(10));
+    for step in ["minute", "hour", "day", "month"] {
         let newest = last[step].as_array().expect(step);
         assert_eq!(
             newest[1].as_u64().expect("before") + newest[2].as_u64().expect("now"),

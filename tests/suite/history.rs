@@ -360,10 +360,46 @@ fn it_is_json_or_csv_and_names_valid_steps() {
         visitas.get("/history").text(),
         visitas.get("/history?by=minute").text()
     );
-    for by in ["week", "", "minute%20", "MINUTE"] {
-        let refused = visitas.get(&format!("/history?by={by}"));
-        assert_eq!(refused.status, 400, "{by}");
+    let months = visitas.get("/history?by=month").text();
+    assert!(
+        months.starts_with("{\"by\":\"month\",\"step_seconds\":null,"),
+        "{months}"
+    );
+    for query in [
+        "by=week",
+        "by=",
+        "by=minute%20",
+        "by=MINUTE",
+        "format=xml",
+        "by=day&format=",
+    ] {
+        let refused = visitas.get(&format!("/history?{query}"));
+        assert_eq!(refused.status, 400, "{query}");
         assert!(refused.sentence().contains("minute"), "{refused:?}");
+    }
+}
+
+#[test]
+fn it_can_be_downloaded() {
+    let visitas = Settings::new().start();
+    visitas.visit();
+    for (format, accept) in [("csv", "application/json"), ("json", "text/csv")] {
+        let path = format!("/history?by=month&format={format}");
+        // What the address says counts, not what a browser accepts.
+        let file = visitas.request("GET", &path, &[("Accept", accept)]);
+        assert_eq!(
+            file.header("Content-Disposition"),
+            Some(format!("attachment; filename=\"visitas-month.{format}\"").as_str())
+        );
+        let kind = file.header("Content-Type").expect("a type");
+        assert!(kind.contains(format), "{kind}");
+        let read = visitas.request(
+            "GET",
+            "/history?by=month",
+            &[("Accept", if format == "csv" { "text/csv" } else { "*/*" })],
+        );
+        assert_eq!(file.text(), read.text());
+        assert_eq!(read.header("Content-Disposition"), None);
     }
 }
 

@@ -62,6 +62,7 @@ mod metrics;
 mod names;
 mod ops_port;
 mod other_writers;
+mod outage_page;
 mod outages;
 mod page;
 mod pooler;

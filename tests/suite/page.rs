@@ -2,6 +2,7 @@
 //! without Redis.
 
 use crate::support::html::Page;
+use crate::support::wait::within_value;
 use crate::support::{LIMIT, Redis, Settings, Visitas, within};
 
 #[track_caller]
@@ -16,7 +17,7 @@ fn page(visitas: &Visitas, accept_language: Option<&str>) -> Page {
 }
 
 #[test]
-fn it_is_portuguese_unless_english_is_preferred() {
+fn it_is_portuguese_by_default_and_english_for_other_languages() {
     let visitas = Settings::new().start();
     for accepted in [
         None,
@@ -24,13 +25,14 @@ fn it_is_portuguese_unless_english_is_preferred() {
         Some("pt-BR"),
         Some("pt"),
         Some("*"),
-        Some("fr"),
         Some("pt-BR,pt;q=0.9,en;q=0.8"),
         Some("en;q=0.4, pt;q=0.5"),
         Some("en;q=0"),
         Some("en;q=0, *"),
         Some("*;q=0.9, en;q=0.1"),
-        Some("english"),
+        Some("fr, pt;q=0.1"),
+        Some("fr, en;q=0"),
+        Some("fr;q=0"),
         Some(";;q=,,"),
     ] {
         assert_eq!(
@@ -50,6 +52,10 @@ fn it_is_portuguese_unless_english_is_preferred() {
         "fr, en;q=0.5",
         "en;q=1.0,*;q=0.1",
         "en ; q=0.8",
+        "fr",
+        "de-DE,de;q=0.9",
+        "es, *;q=0.5",
+        "ja, pt;q=0",
     ] {
         assert_eq!(
             page(&visitas, Some(accepted)).language(),
@@ -229,7 +235,7 @@ fn it_says_that_the_counter_is_unavailable() {
     within(LIMIT, "a visit without the cache", || {
         visitas.visit().cache.is_none()
     });
-    for (accepted, word) in [(None, "indispon"), (Some("en"), "unavailable")] {
+    for (accepted, word) in [(None, "indisponível"), (Some("en"), "unavailable")] {
         let before = visitas.stats().total;
         let page = page(&visitas, accepted);
         assert_eq!(page.number("cache"), None);
@@ -239,5 +245,81 @@ fn it_says_that_the_counter_is_unavailable() {
             "no {word:?} in {:?}",
             page.text
         );
+        let hidden = |id: &str| {
+            let mut elements = page.elements.iter();
+            let element = elements.find(|element| element.attribute("id") == Some(id));
+            element.expect(id).attribute("hidden").is_some()
+        };
+        assert!(hidden("cache-note") && !hidden("cache-down"));
     }
+}
+
+#[test]
+fn without_redis_the_second_number_says_what_it_counts() {
+    let visitas = Settings::new().start();
+    for (accepted, words) in [
+        (
+            None,
+            ["Desde que o servidor iniciou", "linha em um arquivo"],
+        ),
+        (Some("en"), ["Since the server started", "row in a file"]),
+    ] {
+        let page = page(&visitas, accepted);
+        for words in words {
+            assert!(page.text.contains(words), "no {words:?} in {:?}", page.text);
+        }
+    }
+}
+
+/// The chart's values and times are there without a script, too.
+#[test]
+fn its_charts_have_axes_peaks_today_and_the_week() {
+    let visitas = Settings::new().start();
+    (0..3).for_each(|_| _ = visitas.visit());
+    // Each look is a visit, which the next charts show.
+    let html = within_value(LIMIT, "the visits in the charts", || {
+        let html = visitas
+            .request("GET", "/", &[("Accept-Language", "en")])
+            .text();
+        let today = after(&html, "id=\"today\">").and_then(number);
+        if today >= Some(3) {
+            Ok(html)
+        } else {
+            Err(html)
+        }
+    });
+    let today = after(&html, "id=\"today\">").and_then(number);
+    assert!(after(&html, "id=\"week\">").and_then(number) >= today);
+    let axes: Vec<_> = html
+        .split("class=\"y\" aria-hidden=\"true\">")
+        .skip(1)
+        .collect();
+    assert_eq!(axes.len(), 4);
+    for (axis, figure) in axes.iter().zip(html.split("<figure").skip(1)) {
+        let mut values = axis.split("<span>").skip(1).map(number);
+        let [high, half, zero] = [(); 3].map(|()| values.next().flatten());
+        let most = after(figure, "class=\"most\">").and_then(number);
+        assert!(most >= Some(1) && high >= most, "{figure}");
+        assert_eq!((half.map(|half| 2 * half), zero), (high, Some(0)), "{axis}");
+        assert!(
+            figure.contains("peak of") && figure.contains("class=\"now\" d=\"M"),
+            "{figure}"
+        );
+    }
+    let page = Page::read(&html);
+    let current: Vec<_> = page
+        .all("a")
+        .filter(|link| link.attribute("aria-current").is_some())
+        .map(|link| link.attribute("href"))
+        .collect();
+    assert_eq!(current, [Some("#minute")]);
+}
+
+fn after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
+    text.split_once(mark).map(|(_, after)| after)
+}
+
+/// The number that the text begins with.
+fn number(text: &str) -> Option<u64> {
+    text.split('<').next()?.replace(',', "").parse().ok()
 }

@@ -219,7 +219,8 @@ fn a_refusal_during_the_start_is_a_sentence() {
     let visitas = settings.launch();
     visitas.wait_listening();
     let response = visitas.get("/");
-    check_refusal(&response, 503);
+    check(&response, 503, HTML);
+    response.sentence();
     assert!(
         response
             .header("Retry-After")

@@ -68,7 +68,7 @@ impl Response {
         String::from_utf8(self.body.clone()).expect("a body of UTF-8")
     }
 
-    /// The sentence of a refusal: the body, or the field `error` of JSON.
+    /// The sentence of a refusal: the body, the field `error` of JSON, or the page's reason.
     ///
     /// # Panics
     /// When it is not one plain sentence.
@@ -81,6 +81,11 @@ impl Response {
                 json["error"].as_str().unwrap_or_default().to_owned()
             }
             Some("text/plain; charset=utf-8") => self.text().trim_end().to_owned(),
+            Some("text/html; charset=utf-8") => {
+                let text = self.text();
+                let reason = text.split_once("<p id=\"reason\">").unwrap_or_default().1;
+                reason.split_once("</p>").unwrap_or_default().0.to_owned()
+            }
             _ => String::new(),
         };
         let plain = sentence.ends_with('.')

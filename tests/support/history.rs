@@ -7,10 +7,11 @@ use super::database::Database;
 use super::server::{Settings, Visitas};
 
 /// The name of each step, its SQL interval, and the number of its points.
-pub const STEPS: [(&str, &str, usize); 3] = [
+pub const STEPS: [(&str, &str, usize); 4] = [
     ("minute", "1 minute", 60),
     ("hour", "1 hour", 48),
     ("day", "1 day", 90),
+    ("month", "1 month", 24),
 ];
 
 /// The points of a series: start and visits.
