@@ -32,6 +32,8 @@ pub(super) fn header_fields(words: &Words) -> String {
 #[derive(Debug)]
 enum Part {
     Text(String),
+    /// The counter's name with a separator behind it; empty for all visits.
+    Name,
     /// The path before the counter's routes.
     Here,
     Total,
@@ -46,7 +48,8 @@ enum Part {
 type Placeholder = (&'static str, fn() -> Part);
 
 /// The placeholders of the parts that change.
-const PLACEHOLDERS: [Placeholder; 7] = [
+const PLACEHOLDERS: [Placeholder; 8] = [
+    ("{name}", || Part::Name),
     ("{here}", || Part::Here),
     ("{total}", || Part::Total),
     ("{total-shown}", || Part::TotalShown),
@@ -99,12 +102,12 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page of the counter whose routes are below `here`, and lends its parts to
+    /// Renders the page of the counter `name`, whose routes are below `here`, and lends its parts to
     /// `take`. Its charts show that reading of the history; each worker draws them once per
     /// reading and language.
     pub(super) fn render<R>(
         &self,
-        (language, here): (Language, &str),
+        (language, name, here): (Language, &str, &str),
         count: Count,
         reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
@@ -125,7 +128,8 @@ impl Page {
             }
             let charts = charts.as_ref().map_or(&[][..], |charts| &charts.html);
             let edition = self.edition(language);
-            NUMBERS.with_borrow_mut(|numbers| edition.join(here, count, charts, numbers, take))
+            NUMBERS
+                .with_borrow_mut(|numbers| edition.join([name, here], count, charts, numbers, take))
         })
     }
 
@@ -150,7 +154,7 @@ impl Edition {
     /// Fills the numbers in, and lends all parts to `take`.
     fn join<R>(
         &self,
-        here: &str,
+        [name, here]: [&str; 2],
         count: Count,
         charts: &[u8],
         numbers: &mut Numbers,
@@ -173,6 +177,7 @@ impl Edition {
         for (piece, part) in pieces.iter_mut().zip(parts) {
             *piece = match part {
                 Part::Text(text) => text.as_bytes(),
+                Part::Name => name.as_bytes(),
                 Part::Here => here.as_bytes(),
                 Part::Total => total_digits.as_bytes(),
                 Part::TotalShown => &numbers.total,
@@ -305,7 +310,7 @@ mod tests {
                     cache,
                 };
                 page.render(
-                    (language, "/here"),
+                    (language, "blog · ", "/here"),
                     count,
                     reading,
                     || history.cloned(),
@@ -318,6 +323,7 @@ mod tests {
                         );
                         assert!(text.ends_with("</html>\n"), "{text}");
                         assert!(text.contains("href=\"/here/stats\""), "{text}");
+                        assert!(text.contains("<title>blog · "), "{text}");
                         assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
                         assert_eq!(history.is_some(), text.contains("<figure"), "{text}");
                     },

@@ -105,7 +105,7 @@ impl Site {
             Scope::All => {
                 let reading = self.recent_reading(&session.waiter);
                 let history = || self.visits.last_history();
-                let here = (language, &*self.settings.base_path);
+                let here = (language, "", &*self.settings.base_path);
                 self.page.render(here, count, reading, history, take)
             }
             Scope::Name(name) => {
@@ -113,7 +113,8 @@ impl Site {
                 let reading = shown.as_ref().map_or(0, |shown| shown.reading);
                 let history = || shown.map(|shown| shown.history);
                 let here = format!("{}/c/{name}", self.settings.base_path);
-                let here = (language, &*here);
+                let title = format!("{name} · ");
+                let here = (language, &*title, &*here);
                 self.page.render(here, count, reading, history, take)
             }
         }
