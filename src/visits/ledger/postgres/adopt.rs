@@ -23,6 +23,8 @@ const LOCK_TIMEOUT: &str = "300ms";
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Tries of one opening; the next opening goes on.
 const LOCK_TRIES: u32 = 30;
+/// Tries of a dry run beside a process that starts for the first time.
+const DRY_RUNS: u32 = 3;
 /// Time between two log lines about the lock.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for one try, once it has the lock.
@@ -69,11 +71,7 @@ fn create_in_tries(session: &mut Session, names: bool) -> Result<(), Failure> {
         if session.roll_back().is_err() {
             return Err(failure);
         }
-        // Another process is creating the same, or holds the table.
-        let passes = matches!(
-            failure.code(),
-            "55P03" | "40P01" | "23505" | "42P07" | "42710" | "XX000"
-        );
+        let passes = failure.code() == "55P03" || creates_the_same(&failure);
         if !passes || tries >= LOCK_TRIES {
             return Err(unfit(failure));
         }
@@ -139,16 +137,31 @@ fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
     session.client.batch_execute(&script)
 }
 
+/// Whether another process is creating the same at this moment.
+fn creates_the_same(failure: &Failure) -> bool {
+    ["40P01", "23505", "42P07", "42710", "XX000"].contains(&failure.code())
+}
+
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
 pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result<(), Failure> {
-    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
-    let ready = match (&table, &state) {
-        (Some(table), Some(state)) => is_ready(table, state, names)?,
-        _ => false,
-    };
-    if !ready {
-        session.within(CREATE_TIMEOUT, |session| create(session, names))?;
+    for tries in 1.. {
+        let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
+        let ready = match (&table, &state) {
+            (Some(table), Some(state)) => is_ready(table, state, names)?,
+            _ => false,
+        };
+        if ready {
+            break;
+        }
+        match session.within(CREATE_TIMEOUT, |session| create(session, names)) {
+            Ok(()) => break,
+            Err(failure) if creates_the_same(&failure) && tries < DRY_RUNS => {
+                session.roll_back()?;
+                thread::sleep(LOCK_INTERVAL);
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     session
         .within(STEP_TIMEOUT, |session| session.dry_run(writer))
