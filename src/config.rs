@@ -1,6 +1,7 @@
 //! The environment, read and validated once.
 
 mod parameters;
+mod postgres;
 mod reader;
 mod stores;
 mod tls;

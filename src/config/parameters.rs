@@ -1,154 +1,210 @@
-//! The parameters of a PostgreSQL address that are read here, since the library does not know them,
-//! or not all of their words.
+//! A PostgreSQL address in either of its forms, as parameters with their values (PostgreSQL manual,
+//! "Connection Strings").
 
-use tokio_postgres::Config;
-
-/// An address without the parameters that were taken from it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) address: String,
-    pub(super) values: Vec<(&'static str, String)>,
-}
-
-/// Takes the parameters of these names from an address of either form (PostgreSQL manual,
-/// "Connection Strings"). What cannot be read stays, for the library to refuse.
-pub(super) fn take(address: &str, names: &[&'static str]) -> Taken {
-    if address.starts_with("postgres://") || address.starts_with("postgresql://") {
-        from_url(address, names)
-    } else {
-        from_pairs(address, names)
+/// The parameters of an address, in the order given; `None` where it is none. Several hosts and
+/// their ports are one value each, with commas between.
+pub(super) fn parse(address: &str) -> Option<Vec<(String, String)>> {
+    let url = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| address.strip_prefix(scheme));
+    match url {
+        Some(rest) => from_url(rest),
+        None => from_pairs(address),
     }
 }
 
-fn from_url(address: &str, names: &[&'static str]) -> Taken {
-    // A password may hold a question mark: the query begins after the host.
-    let host = address.find('@').map_or(0, |at| at + 1);
-    let begin = address[host..].find('?').map(|at| host + at);
-    let (rest, query) = begin.map_or((address, ""), |at| (&address[..at], &address[at + 1..]));
-    let (mut kept, mut values) = (Vec::new(), Vec::new());
+/// `user:password@host:port,host:port/database?name=value&name=value`, all of it optional.
+fn from_url(rest: &str) -> Option<Vec<(String, String)>> {
+    let mut parameters = Vec::new();
+    let mut add = |name: &str, value: &str| {
+        parameters.push((name.to_owned(), decoded(value)?));
+        Some(())
+    };
+    // As libpq: what is before an `@` is the login, unless a slash comes first. So a password may
+    // hold a question mark, and a value of the query an `@`.
+    let at = rest
+        .find(['@', '/'])
+        .filter(|at| rest[*at..].starts_with('@'));
+    let (login, rest) = at.map_or(("", rest), |at| (&rest[..at], &rest[at + 1..]));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    for (name, value) in [("user", user), ("password", password)] {
+        if !value.is_empty() {
+            add(name, value)?;
+        }
+    }
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (places, database) = rest.split_once('/').unwrap_or((rest, ""));
+    if !places.is_empty() {
+        let places: Option<Vec<(&str, &str)>> = places.split(',').map(host_and_port).collect();
+        let (hosts, ports): (Vec<&str>, Vec<&str>) = places?.into_iter().unzip();
+        add("host", &hosts.join(","))?;
+        if ports.iter().any(|port| !port.is_empty()) {
+            add("port", &ports.join(","))?;
+        }
+    }
+    if !database.is_empty() {
+        add("dbname", database)?;
+    }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        // The library decodes names too, so `ssl%6Dode` is one of these.
-        let known = pair.split_once('=').and_then(|(name, value)| {
-            let name = url_decoded(name)?;
-            let name = names.iter().find(|known| **known == name)?;
-            Some((*name, url_decoded(value)?))
+        let (name, value) = pair.split_once('=')?;
+        add(&decoded(name)?, value)?;
+    }
+    Some(parameters)
+}
+
+/// An address of IPv6 is written in brackets.
+fn host_and_port(place: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = place.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        return match port.strip_prefix(':') {
+            Some(port) => Some((host, port)),
+            None => port.is_empty().then_some((host, "")),
+        };
+    }
+    Some(place.split_once(':').unwrap_or((place, "")))
+}
+
+/// Text without its percent-encoding (RFC 3986, section 2.1).
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            u8::try_from(high * 16 + low).ok()?
+        } else {
+            byte
         });
-        match known {
-            Some(known) => values.push(known),
-            None => kept.push(pair),
+    }
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+}
+
+/// `name = value name = 'another value'`, with `\'` and `\\` for a quote and a backslash.
+fn from_pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let mut parameters = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=')?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return None;
         }
+        let after = after.trim_start();
+        let quoted = after.strip_prefix('\'');
+        let mut chars = quoted.unwrap_or(after).char_indices();
+        let mut value = String::new();
+        let end = loop {
+            match chars.next() {
+                Some((_, '\\')) => value.push(chars.next()?.1),
+                Some((at, '\'')) if quoted.is_some() => break at + 2,
+                Some((at, c)) if quoted.is_none() && c.is_whitespace() => break at,
+                Some((_, c)) => value.push(c),
+                None if quoted.is_none() => break after.len(),
+                None => return None,
+            }
+        };
+        parameters.push((name.to_owned(), value));
+        rest = after[end..].trim_start();
     }
-    let mark = if kept.is_empty() { "" } else { "?" };
-    Taken {
-        address: format!("{rest}{mark}{}", kept.join("&")),
-        values,
-    }
-}
-
-fn from_pairs(address: &str, names: &[&'static str]) -> Taken {
-    let (mut kept, mut values) = (String::new(), Vec::new());
-    let mut rest = address.trim_start();
-    while let Some((name, value, after)) = pair(rest) {
-        let known = names
-            .iter()
-            .find(|known| **known == name)
-            .and_then(|name| Some((*name, decoded(&format!("application_name={value}"))?)));
-        match known {
-            Some(known) => values.push(known),
-            None => kept += &rest[..rest.len() - after.len()],
-        }
-        rest = after;
-    }
-    Taken {
-        address: kept + rest,
-        values,
-    }
-}
-
-/// The first `name = value`, its value as it is written, and what follows it.
-fn pair(text: &str) -> Option<(&str, &str, &str)> {
-    let (name, after) = text.split_once('=')?;
-    let value = after.trim_start();
-    let is_quoted = value.starts_with('\'');
-    let (mut escaped, mut begun) = (false, false);
-    let end = value.find(|c: char| {
-        let ends = !escaped
-            && if is_quoted {
-                begun && c == '\''
-            } else {
-                c.is_whitespace()
-            };
-        escaped = !escaped && c == '\\';
-        begun = true;
-        ends
-    });
-    let end = end.map_or(value.len(), |end| end + usize::from(is_quoted));
-    let (value, after) = value.split_at(end);
-    Some((name.trim_end(), value, after.trim_start()))
-}
-
-/// A name or a value of a URL's query. The library would take what is before an `@` for a login.
-fn url_decoded(text: &str) -> Option<String> {
-    let text = text.replace('@', "%40");
-    decoded(&format!("postgres:///?application_name={text}"))
-}
-
-/// The value that the library reads in an address that has only this one.
-fn decoded(address: &str) -> Option<String> {
-    let config = address.parse::<Config>().ok()?;
-    config.get_application_name().map(str::to_owned)
+    Some(parameters)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NAMES: &[&str] = &["sslmode", "sslrootcert"];
-
     #[track_caller]
-    fn gives(address: &str, rest: &str, values: &[(&'static str, &str)]) {
-        let values = values
+    fn gives(address: &str, expected: &[(&str, &str)]) {
+        let found = parse(address);
+        let pairs = expected
             .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()));
-        let expected = Taken {
-            address: rest.to_owned(),
-            values: values.collect(),
-        };
-        assert_eq!(take(address, NAMES), expected, "{address}");
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        assert_eq!(found, Some(pairs.collect()), "{address}");
     }
 
     #[test]
-    fn parameters_of_a_url_are_taken_and_the_others_stay() {
-        gives("postgres://u@h/d", "postgres://u@h/d", &[]);
+    fn a_url_gives_its_login_its_hosts_and_its_parameters() {
+        gives("postgres://", &[]);
         gives(
-            "postgres://u:sslmode?x@h/d?a=b&sslmode=require&c=d",
-            "postgres://u:sslmode?x@h/d?a=b&c=d",
-            &[("sslmode", "require")],
+            "postgresql://u:p%20w@db:7/name?sslmode=require&options=-c%20a%3Db&x=",
+            &[
+                ("user", "u"),
+                ("password", "p w"),
+                ("host", "db"),
+                ("port", "7"),
+                ("dbname", "name"),
+                ("sslmode", "require"),
+                ("options", "-c a=b"),
+                ("x", ""),
+            ],
         );
         gives(
-            "postgresql://h?sslrootcert=%2Fa%20b&sslmode=",
-            "postgresql://h",
-            &[("sslrootcert", "/a b"), ("sslmode", "")],
+            "postgres://u:sslmode?x@h/d?ssl%6Dode=a@b",
+            &[
+                ("user", "u"),
+                ("password", "sslmode?x"),
+                ("host", "h"),
+                ("dbname", "d"),
+                ("sslmode", "a@b"),
+            ],
         );
         gives(
-            "postgres://u@h/d?ssl%6Dode=require&a%62=c&sslrootcert=/a@b",
-            "postgres://u@h/d?a%62=c",
-            &[("sslmode", "require"), ("sslrootcert", "/a@b")],
+            "postgres://db1:1,[::1]:2,%2Frun%2Fpg/d",
+            &[
+                ("host", "db1,::1,/run/pg"),
+                ("port", "1,2,"),
+                ("dbname", "d"),
+            ],
         );
-        // The library refuses what is left.
-        gives("postgres://h?sslmode", "postgres://h?sslmode", &[]);
-        gives("postgres://h?sslmode=%ff", "postgres://h?sslmode=%ff", &[]);
+        gives(
+            "postgres:///d?host=/run/pg",
+            &[("dbname", "d"), ("host", "/run/pg")],
+        );
+        gives(
+            "postgres://h?sslrootcert=/a@b",
+            &[("host", "h"), ("sslrootcert", "/a@b")],
+        );
     }
 
     #[test]
-    fn parameters_among_pairs_are_taken_whatever_their_quotes() {
+    fn pairs_are_read_whatever_their_quotes() {
+        gives("", &[]);
         gives(
-            "host = h  sslmode = 'verify-full' password='sslmode=x \\' y' sslrootcert=/a\\ b user=u",
-            "host = h  password='sslmode=x \\' y' user=u",
-            &[("sslmode", "verify-full"), ("sslrootcert", "/a b")],
+            " host = h  sslmode = 'verify-full' password='sslmode=x \\' \\\\y' sslrootcert=/a\\ b \
+             user=u empty='' last=ü",
+            &[
+                ("host", "h"),
+                ("sslmode", "verify-full"),
+                ("password", "sslmode=x ' \\y"),
+                ("sslrootcert", "/a b"),
+                ("user", "u"),
+                ("empty", ""),
+                ("last", "ü"),
+            ],
         );
-        gives("sslmode='open", "sslmode='open", &[]);
-        gives("host=h nonsense", "host=h nonsense", &[]);
-        gives("", "", &[]);
+    }
+
+    #[test]
+    fn what_is_no_address_is_told() {
+        for address in [
+            "postgres://h?sslmode",
+            "postgres://h?sslmode=%ff",
+            "postgres://h?a=%4",
+            "postgres://h?a=%00",
+            "postgres://[::1/d",
+            "postgres://[::1]7/d",
+            "mysql://h",
+            "host",
+            "host=h nonsense",
+            "ho st=h",
+            "=h",
+            "password='open",
+            "password=x\\",
+        ] {
+            assert_eq!(parse(address), None, "{address}");
+        }
     }
 }

@@ -240,6 +240,19 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
+/// The scheme and the length of an address that may hold a password.
+pub(super) fn hidden(url: &str) -> String {
+    let length = url.chars().count();
+    match url.split_once("://") {
+        Some((scheme, _))
+            if scheme.len() < 12 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
+        {
+            format!("\"{scheme}://…\", {length} characters")
+        }
+        _ => format!("{length} characters, hidden since they may hold a password"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

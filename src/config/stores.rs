@@ -4,14 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
-use tokio_postgres::config::Host;
 
 use super::ConfigError;
-use super::parameters::take;
-use super::reader::{Reader, error, printable, quoted};
+use super::postgres;
+use super::reader::{Reader, error, hidden, printable};
 use super::tls::{self, RedisTls};
 use crate::visits::counter::RedisAddress;
-use crate::visits::ledger::PostgresAddress;
+use crate::visits::ledger::{Host, PostgresAddress};
 
 /// Where the rows live. Its `Display` is safe to print: it has no password.
 #[derive(Debug, Clone)]
@@ -39,41 +38,12 @@ impl fmt::Display for LedgerPlace {
         f.write_str(&printable(&match self {
             LedgerPlace::Embedded { folder } => format!("embedded in {}", folder.display()),
             LedgerPlace::Postgres(address) => {
-                let config = &address.config;
-                format!(
-                    "postgres at {}/{}",
-                    hosts(config),
-                    config
-                        .get_dbname()
-                        .or(config.get_user())
-                        .unwrap_or_default()
-                )
+                let hosts: Vec<String> = address.hosts.iter().map(Host::to_string).collect();
+                let database = address.database.as_ref().unwrap_or(&address.user);
+                format!("postgres at {}/{database}", hosts.join(","))
             }
         }))
     }
-}
-
-fn hosts(config: &tokio_postgres::Config) -> String {
-    let host = |(index, host): (usize, &Host)| {
-        let port = config
-            .get_ports()
-            .get(index)
-            .or(config.get_ports().first())
-            .copied()
-            .unwrap_or(5432);
-        match host {
-            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
-            Host::Tcp(name) => format!("{name}:{port}"),
-            Host::Unix(folder) => format!("{}:{port}", folder.display()),
-        }
-    };
-    config
-        .get_hosts()
-        .iter()
-        .enumerate()
-        .map(host)
-        .collect::<Vec<String>>()
-        .join(",")
 }
 
 impl fmt::Display for CounterPlace {
@@ -89,18 +59,15 @@ impl fmt::Display for CounterPlace {
     }
 }
 
-/// What a PostgreSQL address looks like, said in every error about one.
-const POSTGRES_ADDRESS: &str = "postgres://user:password@host:port/name, or key=value pairs";
 /// What a Redis address looks like, said in every error about one.
 const REDIS_ADDRESS: &str = "redis://user:password@host:port/number";
 
 pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     if let Some(url) = env.secret("DATABASE_URL", "DATABASE_URL_FILE")? {
-        return postgres_from_url(env, &url);
+        let address = postgres::from_url(env, &url)?;
+        return Ok(LedgerPlace::Postgres(Box::new(address)));
     }
     let password = env.secret("DB_PASSWORD", "DB_PASSWORD_FILE")?;
-    let port = env.whole("DB_PORT", 1..=u16::MAX)?;
-    let (user, name) = (env.text("DB_USER")?, env.text("DB_NAME")?);
     let Some(host) = env.own_text("DB_HOST")? else {
         let parts = [
             "DB_PORT",
@@ -123,93 +90,8 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
             folder: PathBuf::from(env.text("DATA_DIR")?),
         });
     };
-    let mut config = tokio_postgres::Config::new();
-    config.host(host).port(port).user(user).dbname(name);
-    if let Some(password) = password {
-        config.password(password);
-    }
-    postgres_place(env, config, &[])
-}
-
-/// The place, with the encryption that its address and the variables beside it ask for.
-fn postgres_place(
-    env: &Reader<'_>,
-    mut config: tokio_postgres::Config,
-    taken: &[(&'static str, String)],
-) -> Result<LedgerPlace, ConfigError> {
-    let tls = tls::postgres(env, taken)?;
-    config.channel_binding(tls.channel_binding);
-    Ok(LedgerPlace::Postgres(Box::new(PostgresAddress {
-        config,
-        encryption: tls.encryption,
-        direct: tls.direct,
-    })))
-}
-
-/// Parameters that change nothing here, with the words that say so, or with none where any does;
-/// other words ask for something that visitas does not have. Visits go to a server that takes
-/// writes, whatever its address says, and a pooler is recognised without `pgbouncer`, which some
-/// providers put into theirs, as they do with the size of a pool that other programs keep.
-const NO_OTHERS: &[(&str, &[&str], &str)] = &[
-    (
-        "target_session_attrs",
-        &["any", "read-write", "primary"],
-        "any, read-write or primary: visits are written, so a standby is passed over anyway",
-    ),
-    (
-        "gssencmode",
-        &["disable", "prefer"],
-        "disable or prefer: there is no GSSAPI here",
-    ),
-    ("sslcompression", &["0"], "0: compressed TLS is not safe"),
-    ("sslsni", &["1"], "1: the name is always sent"),
-    ("pgbouncer", &["true", "false"], "true or false"),
-    ("connection_limit", &[], ""),
-    ("pool_timeout", &[], ""),
-    ("statement_cache_size", &[], ""),
-    ("supa", &[], ""),
-    ("workaround", &[], ""),
-];
-
-fn postgres_from_url(env: &Reader<'_>, url: &str) -> Result<LedgerPlace, ConfigError> {
-    let refuse = |why: &str, takes: &str| {
-        Err(error(
-            "DATABASE_URL",
-            format!("{} ({why})", hidden(url)),
-            takes,
-        ))
-    };
-    let names: Vec<&'static str> = NO_OTHERS
-        .iter()
-        .map(|(name, ..)| *name)
-        .chain(tls::PARAMETERS.iter().copied())
-        .collect();
-    let taken = take(url, &names);
-    for (name, text) in &taken.values {
-        let known = NO_OTHERS.iter().find(|(known, ..)| known == name);
-        if let Some((_, words, takes)) = known
-            && !words.is_empty()
-            && !words.contains(&text.as_str())
-        {
-            return refuse(&format!("{name}={}", quoted(text)), takes);
-        }
-    }
-    // The library's own reason may repeat a part of the value, so it is not shown.
-    let Ok(config) = taken.address.parse::<tokio_postgres::Config>() else {
-        return refuse("not such an address", POSTGRES_ADDRESS);
-    };
-    // What the library itself has read of these would not count: `postgres_place` sets them.
-    let none = tokio_postgres::Config::new();
-    if config.get_ssl_mode() != none.get_ssl_mode()
-        || config.get_ssl_negotiation() != none.get_ssl_negotiation()
-        || config.get_channel_binding() != none.get_channel_binding()
-    {
-        return refuse("its parameters of TLS cannot be read", POSTGRES_ADDRESS);
-    }
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return refuse("it names no host", POSTGRES_ADDRESS);
-    }
-    postgres_place(env, config, &taken.values)
+    let address = postgres::from_variables(env, host, password)?;
+    Ok(LedgerPlace::Postgres(Box::new(address)))
 }
 
 pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
@@ -322,18 +204,5 @@ fn redis_from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigErr
             format!("{} (not such an address)", hidden(url)),
             REDIS_ADDRESS,
         )),
-    }
-}
-
-/// The scheme and the length of an address that may hold a password.
-fn hidden(url: &str) -> String {
-    let length = url.chars().count();
-    match url.split_once("://") {
-        Some((scheme, _))
-            if scheme.len() < 12 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
-        {
-            format!("\"{scheme}://…\", {length} characters")
-        }
-        _ => format!("{length} characters, hidden since they may hold a password"),
     }
 }

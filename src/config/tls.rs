@@ -4,11 +4,10 @@
 use std::path::PathBuf;
 
 use redis::ConnectionAddr;
-use tokio_postgres::config::ChannelBinding;
 
 use super::ConfigError;
 use super::reader::{Reader, error, quoted};
-use crate::visits::ledger::Encryption;
+use crate::visits::ledger::{ChannelBinding, Encryption};
 use crate::visits::tls::{self, Identity, Roots, Tls, Verify};
 
 /// The parameters of a PostgreSQL address that are read here.

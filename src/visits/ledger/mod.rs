@@ -10,7 +10,7 @@ pub use embedded::{
     Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, recount as recount_file,
 };
 pub use postgres::{
-    Address as PostgresAddress, Encryption, Postgres, PostgresPruner,
+    Address as PostgresAddress, ChannelBinding, Encryption, Host, Postgres, PostgresPruner, Secret,
     diagnose as diagnose_postgres, recount as recount_postgres,
 };
 

@@ -3,6 +3,7 @@
 mod backoff;
 mod connection;
 mod resolver;
+mod wire;
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use connection::Connection;
 pub(super) use connection::{Disconnect, State};
 pub(super) use resolver::Resolver;
+pub(super) use wire::{Timed, Wire};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {

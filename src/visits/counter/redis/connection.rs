@@ -3,24 +3,17 @@
 //! The commands are the library's. The library's own connection only limits each read: a server
 //! that sends a byte now and then could hold a call without end.
 
-use std::io::{self, BufReader, Write};
-use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::time::{Duration, Instant};
+#[cfg(feature = "tls")]
+use std::io;
+use std::io::{BufReader, Write};
+use std::time::Instant;
 
 use redis::{Cmd, FromRedisValue, RedisResult};
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::reply;
-use super::wire::{Timed, Wire, left};
+use crate::visits::store::{Timed, Wire};
 #[cfg(feature = "tls")]
 use crate::visits::tls::Client;
-
-// How soon a server that vanished while nothing is in flight is noticed (tcp(7)).
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-const KEEPALIVE_COUNT: u32 = 3;
 
 /// An answer to a count fits into it.
 const BUFFER_BYTES: usize = 512;
@@ -32,55 +25,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects over TCP.
-    ///
-    /// # Errors
-    /// When it cannot by the deadline.
-    pub(super) fn over_tcp(
-        address: IpAddr,
-        port: u16,
-        deadline: Instant,
-    ) -> io::Result<Connection> {
-        let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.connect_timeout(&address.into(), left(deadline)?)?;
-        socket.set_tcp_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL);
-        socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_COUNT))?;
-        Ok(Connection::on(socket, deadline))
+    pub(super) fn plain(socket: Timed) -> Connection {
+        Connection::over(Wire::Plain(socket))
     }
 
-    /// Connects over a Unix socket.
+    /// Encrypts the connection.
     ///
     /// # Errors
-    /// When it cannot by the deadline.
-    pub(super) fn over_unix(path: &Path, deadline: Instant) -> io::Result<Connection> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.connect_timeout(&SockAddr::unix(path)?, left(deadline)?)?;
-        Ok(Connection::on(socket, deadline))
-    }
-
-    fn on(socket: Socket, deadline: Instant) -> Connection {
-        Connection::over(Wire::Plain(Timed { socket, deadline }))
+    /// A sentence about the handshake, or that it was not done by the deadline of the connection.
+    #[cfg(feature = "tls")]
+    pub(super) fn encrypted(socket: Timed, client: Client) -> io::Result<Connection> {
+        Ok(Connection::over(Wire::encrypted(socket, client)?))
     }
 
     fn over(wire: Wire) -> Connection {
         Connection {
             wire: BufReader::with_capacity(BUFFER_BYTES, wire),
-        }
-    }
-
-    /// The same connection, encrypted from now on.
-    ///
-    /// # Errors
-    /// A sentence about the handshake, or that it was not done by the deadline of the connection.
-    #[cfg(feature = "tls")]
-    pub(super) fn encrypted(self, client: Client) -> io::Result<Connection> {
-        match self.wire.into_inner() {
-            Wire::Plain(socket) => Ok(Connection::over(Wire::encrypted(socket, client)?)),
-            encrypted => Ok(Connection::over(encrypted)),
         }
     }
 
@@ -116,16 +76,10 @@ impl Connection {
         Ok(T::from_redis_value(reply::read(&mut self.wire)?)?)
     }
 
-    /// Whether the server has not closed it, as far as can be told without asking it.
+    /// Whether the server has not closed it, as far as can be told without asking it. Bytes that
+    /// nobody asked for are no good sign either.
     pub(super) fn is_alive(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        let socket = self.wire.get_ref().socket();
-        let peeked = socket
-            .set_nonblocking(true)
-            .and_then(|()| socket.peek(&mut byte));
-        // Bytes that nobody asked for are no good sign either.
-        let silent = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        silent && socket.set_nonblocking(false).is_ok()
+        self.wire.get_ref().is_silent()
     }
 }
 
@@ -134,6 +88,7 @@ mod tests {
     use std::io::Read;
     use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -155,12 +110,9 @@ mod tests {
                 }
             }
         });
-        Connection::over_tcp(
-            Ipv4Addr::LOCALHOST.into(),
-            port,
-            Instant::now() + LIMIT * 10,
-        )
-        .expect("a connection")
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let socket = Timed::over_tcp(address, Instant::now() + LIMIT * 10);
+        Connection::plain(socket.expect("a connection"))
     }
 
     fn increment(connection: &mut Connection) -> (RedisResult<i64>, Duration) {

@@ -2,7 +2,6 @@
 
 mod connection;
 mod reply;
-mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisError, Red
 use super::super::ledger::OpenError;
 use super::{CountError, Counter};
 use crate::visits::diagnose::Check;
-use crate::visits::store::Resolver;
+use crate::visits::store::{Resolver, Timed};
 #[cfg(feature = "tls")]
 use crate::visits::tls::Client;
 use crate::visits::tls::Tls;
@@ -109,7 +108,9 @@ impl Redis {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 (host, *port)
             }
-            ConnectionAddr::Unix(path) => return Ok(Connection::over_unix(path, deadline)?),
+            ConnectionAddr::Unix(path) => {
+                return Ok(Connection::plain(Timed::over_unix(path, deadline)?));
+            }
             other => {
                 return Err(RedisError::from((
                     redis::ErrorKind::InvalidClientConfig,
@@ -125,8 +126,8 @@ impl Redis {
             // Each address gets a share of the time: a silent one must not take all of it.
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
-            let connected = Connection::over_tcp(*address, port, now + share);
-            match connected.and_then(|connection| secure(connection, self.tls.as_ref(), host)) {
+            let connected = Timed::over_tcp((*address, port).into(), now + share);
+            match connected.and_then(|socket| secure(socket, self.tls.as_ref(), host)) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
@@ -161,20 +162,20 @@ impl Redis {
     }
 }
 
-/// Encrypts the connection, where the settings ask for it. Reads the files anew.
+/// The connection, encrypted where the settings ask for it. Reads the files anew.
 #[cfg(feature = "tls")]
-fn secure(connection: Connection, tls: Option<&Tls>, host: &str) -> std::io::Result<Connection> {
+fn secure(socket: Timed, tls: Option<&Tls>, host: &str) -> std::io::Result<Connection> {
     let Some(tls) = tls else {
-        return Ok(connection);
+        return Ok(Connection::plain(socket));
     };
     let client = Client::new(tls, host, &[]).map_err(std::io::Error::other)?;
-    connection.encrypted(client)
+    Connection::encrypted(socket, client)
 }
 
 /// Nothing is encrypted in a build without TLS; the configuration refuses to ask for it.
 #[cfg(not(feature = "tls"))]
-fn secure(connection: Connection, _: Option<&Tls>, _: &str) -> std::io::Result<Connection> {
-    Ok(connection)
+fn secure(socket: Timed, _: Option<&Tls>, _: &str) -> std::io::Result<Connection> {
+    Ok(Connection::plain(socket))
 }
 
 fn increment(visits: u64) -> Cmd {

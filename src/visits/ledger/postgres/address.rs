@@ -1,18 +1,64 @@
-//! Where the database is, and how the way there is encrypted.
+//! Where the database is, how to log in there, and how the way there is encrypted.
 
-use tokio_postgres::Config;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::visits::tls::Tls;
 
 /// What the environment says of a database.
 #[derive(Debug, Clone)]
 pub struct Address {
-    /// Everything but the encryption.
-    pub config: Config,
+    /// At least one.
+    pub hosts: Vec<Host>,
+    /// Whether to try the hosts, and the addresses of each, in another order each time
+    /// (`load_balance_hosts=random`).
+    pub balance: bool,
+    pub user: String,
+    pub password: Option<Secret>,
+    /// `None`: named as the user.
+    pub database: Option<String>,
+    pub application_name: String,
+    /// For the server's command line (`options`).
+    pub options: Option<String>,
+    /// Time for a TCP connection.
+    pub connect_timeout: Duration,
     /// The encryption of TCP connections. A Unix socket has none.
     pub encryption: Encryption,
     /// Whether TLS begins without asking the server (`sslnegotiation=direct`, PostgreSQL 17).
     pub direct: bool,
+    pub channel_binding: ChannelBinding,
+}
+
+/// A password, which is never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// One host of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// A name, or an address written out; perhaps the address of that name; the port.
+    Tcp(String, Option<IpAddr>, u16),
+    /// The folder of a Unix socket, and the port, which is part of the socket's name.
+    Unix(PathBuf, u16),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Tcp(_, Some(address), port) => write!(f, "{}", SocketAddr::new(*address, *port)),
+            Host::Tcp(host, None, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Host::Tcp(host, None, port) => write!(f, "{host}:{port}"),
+            Host::Unix(folder, port) => write!(f, "{}:{port}", folder.display()),
+        }
+    }
 }
 
 /// libpq's `sslmode` (PostgreSQL manual, "SSL Support", "SSL Mode Descriptions").
@@ -26,4 +72,12 @@ pub enum Encryption {
     IfOffered(Tls),
     /// `require` and what is above.
     Always(Tls),
+}
+
+/// libpq's `channel_binding`: whether the login proves that nobody stands between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    Disable,
+    Prefer,
+    Require,
 }

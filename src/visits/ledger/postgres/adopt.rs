@@ -4,14 +4,14 @@
 //! Other writers hardly wait: triggers are added under a lock that is requested in short tries, and
 //! rows are counted beside writers (`count`).
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use postgres_types::Type;
 
 use super::count;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session, limited};
+use super::session::{STEP_TIMEOUT, Session};
 use super::table::{Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
@@ -30,8 +30,8 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes sure that a batch can be committed. `opened`: this process has had the table. Then a
 /// missing table is being replaced by somebody, and is not made again.
-pub(super) async fn prepare(session: &mut Session, opened: bool) -> Result<(), Failure> {
-    let (table, state) = limited(STEP_TIMEOUT, inspect(session)).await?;
+pub(super) fn prepare(session: &mut Session, opened: bool) -> Result<(), Failure> {
+    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
     if table.is_none() && opened {
         return Err(Failure::Missing);
     }
@@ -40,32 +40,34 @@ pub(super) async fn prepare(session: &mut Session, opened: bool) -> Result<(), F
         _ => false,
     };
     if !ready {
-        create_in_tries(session).await?;
+        create_in_tries(session)?;
     }
-    let (Some(table), Some(state)) = limited(STEP_TIMEOUT, inspect(session)).await? else {
+    let (Some(table), Some(state)) = session.within(STEP_TIMEOUT, inspect)? else {
         return Err(Failure::Missing);
     };
     if state.counted != Some(table.oid) {
         log::info!("counting the rows of acessos");
-        let counted = count::correct(session, &table, &mut count::log_progress()).await?;
+        let counted = count::correct(session, &table, &mut count::log_progress())?;
         log::info!("{} rows of acessos are counted", counted.rows);
     }
     Ok(())
 }
 
 /// Creates what is missing, in short tries.
-async fn create_in_tries(session: &Session) -> Result<(), Failure> {
+fn create_in_tries(session: &mut Session) -> Result<(), Failure> {
     let mut logged: Option<Instant> = None;
     for tries in 1.. {
-        let made = async {
-            create(session).await?;
-            Ok(session.client.batch_execute("COMMIT").await?)
-        };
-        let failure = match limited(CREATE_TIMEOUT, made).await {
+        let made = session.within(CREATE_TIMEOUT, |session| {
+            create(session)?;
+            session.client.batch_execute("COMMIT")
+        });
+        let failure = match made {
             Ok(()) => break,
             Err(failure) => failure,
         };
-        session.client.batch_execute("ROLLBACK").await?;
+        if session.roll_back().is_err() {
+            return Err(failure);
+        }
         // Another process is creating the same, or holds the table.
         let passes = matches!(
             failure.code(),
@@ -80,48 +82,46 @@ async fn create_in_tries(session: &Session) -> Result<(), Failure> {
                 "waiting for other transactions to release the table acessos, to add triggers to it"
             );
         }
-        tokio::time::sleep(LOCK_INTERVAL).await;
+        thread::sleep(LOCK_INTERVAL);
     }
     Ok(())
 }
 
-async fn create(session: &Session) -> Result<(), Failure> {
-    let (client, schema) = (&session.client, &session.schema);
-    client
-        .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
+fn create(session: &mut Session) -> Result<(), Failure> {
+    let schema = session.schema.clone();
+    session.client.batch_execute(&format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
              SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL client_min_messages = warning; \
              CREATE TABLE IF NOT EXISTS {schema}.acessos ( \
                  id bigint GENERATED ALWAYS AS IDENTITY (CACHE 256) PRIMARY KEY, \
                  momento timestamptz NOT NULL DEFAULT now()); \
              LOCK TABLE {schema}.acessos IN SHARE ROW EXCLUSIVE MODE"
-        ))
-        .await?;
-    let mut table = inspect(session).await?.0.ok_or(Failure::Missing)?;
+    ))?;
+    let mut table = inspect(session)?.0.ok_or(Failure::Missing)?;
     if table.momento == 0 {
         // Old rows stay null, since nobody knows when they came. New rows get the default.
         let add = "ADD COLUMN momento timestamptz, ALTER COLUMN momento SET DEFAULT now()";
-        client
-            .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))
-            .await?;
+        session
+            .client
+            .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))?;
         table.momento = Type::TIMESTAMPTZ.oid();
     }
-    Ok(client.batch_execute(&script(schema, &table)).await?)
+    session.client.batch_execute(&script(&schema, &table))
 }
 
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
-pub(super) async fn dry_run(session: &mut Session, writer: i64) -> Result<(), Failure> {
-    let (table, state) = limited(STEP_TIMEOUT, inspect(session)).await?;
+pub(super) fn dry_run(session: &mut Session, writer: i64) -> Result<(), Failure> {
+    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
     let ready = match (&table, &state) {
         (Some(table), Some(state)) => is_ready(table, state)?,
         _ => false,
     };
     if !ready {
-        limited(CREATE_TIMEOUT, create(session)).await?;
+        session.within(CREATE_TIMEOUT, create)?;
     }
-    limited(STEP_TIMEOUT, session.dry_run(writer))
-        .await
+    session
+        .within(STEP_TIMEOUT, |session| session.dry_run(writer))
         .map_err(unfit)
 }
 
@@ -153,11 +153,8 @@ fn script(schema: &str, table: &Table) -> String {
 /// [`Failure::Unfit`].
 pub(super) fn unfit(failure: Failure) -> Failure {
     let never = [
-        SqlState::NOT_NULL_VIOLATION.code(),
-        SqlState::WRONG_OBJECT_TYPE.code(),
-        SqlState::DATATYPE_MISMATCH.code(),
-        "VI003",
-        "VI004",
+        // not_null_violation, wrong_object_type, datatype_mismatch (PostgreSQL manual, appendix A).
+        "23502", "42809", "42804", "VI003", "VI004",
     ];
     if never.contains(&failure.code()) {
         return Failure::Unfit(format!("the table acessos cannot take a visit: {failure}"));

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use postgres_types::Type;
 
 use super::address::Address;
+use super::client::{Param, Row};
 use super::endpoints::Endpoints;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session, limited};
+use super::session::{STEP_TIMEOUT, Session};
 use super::table::{self, Table};
 use crate::visits::ledger::Counted;
 
@@ -54,40 +54,34 @@ pub fn recount(
     correct: bool,
     progress: Progress<'_>,
 ) -> Result<Counted, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let work = async {
-        let mut session = Session::connect(&mut Endpoints::new(address, COUNT_TIMEOUT)).await?;
-        let Some(table) = table::counted(&session).await? else {
+    let mut work = || {
+        let mut session = Session::connect(&mut Endpoints::new(address, COUNT_TIMEOUT))?;
+        let Some(table) = table::counted(&mut session)? else {
             return Err(Failure::Unfit(
                 "no total is kept there yet: start visitas once".to_owned(),
             ));
         };
         if correct {
-            self::correct(&mut session, &table, progress).await
+            self::correct(&mut session, &table, progress)
         } else {
-            let counted = count(&session, &table, progress).await;
-            session.client.batch_execute("ROLLBACK").await?;
-            counted
+            let counted = count(&mut session, &table, progress);
+            let undone = session.roll_back();
+            counted.and_then(|counted| undone.map(|()| counted))
         }
     };
-    runtime
-        .block_on(work)
-        .map_err(|failure| failure.to_string())
+    work().map_err(|failure: Failure| failure.to_string())
 }
 
 /// Counts and appends what the totals lack.
-pub(super) async fn correct(
+pub(super) fn correct(
     session: &mut Session,
     table: &Table,
     progress: Progress<'_>,
 ) -> Result<Counted, Failure> {
     for tries in 1.. {
-        match try_correct(session, table, progress).await {
+        match try_correct(session, table, progress) {
             Err(failure) if failure.code() == "40001" && tries < TRIES => {
-                session.client.batch_execute("ROLLBACK").await?;
+                session.roll_back()?;
             }
             other => return other,
         }
@@ -95,12 +89,12 @@ pub(super) async fn correct(
     Err(Failure::NoRow)
 }
 
-async fn try_correct(
-    session: &Session,
+fn try_correct(
+    session: &mut Session,
     table: &Table,
     progress: Progress<'_>,
 ) -> Result<Counted, Failure> {
-    let counted = count(session, table, progress).await?;
+    let counted = count(session, table, progress)?;
     let (starts, visits): (Vec<i64>, Vec<i64>) = counted
         .differences
         .iter()
@@ -108,56 +102,46 @@ async fn try_correct(
         .unzip();
     let lacking = counted.rows - counted.total;
     let text = format!("SELECT {}.visitas_correct($1, $2, $3)", session.schema);
-    let params: [(&(dyn ToSql + Sync), Type); 3] = [
+    let params: [Param<'_>; 3] = [
         (&lacking, Type::INT8),
         (&starts, Type::INT8_ARRAY),
         (&visits, Type::INT8_ARRAY),
     ];
     // A serialization failure where another count was faster: its correction is not in this
     // snapshot.
-    limited(STEP_TIMEOUT, async {
-        Ok(session.client.query_typed(&text, &params).await?)
-    })
-    .await?;
-    limited(COUNT_TIMEOUT, async {
-        Ok(session.client.batch_execute("COMMIT").await?)
-    })
-    .await?;
+    session.within(STEP_TIMEOUT, |session| session.client.query(&text, &params))?;
+    session.within(COUNT_TIMEOUT, |session| {
+        session.client.batch_execute("COMMIT")
+    })?;
     Ok(counted)
 }
 
 /// Begins a transaction, counts in its snapshot, and leaves it open.
-pub(super) async fn count(
-    session: &Session,
+pub(super) fn count(
+    session: &mut Session,
     table: &Table,
     progress: Progress<'_>,
 ) -> Result<Counted, Failure> {
-    let (client, schema) = (&session.client, &session.schema);
+    let schema = session.schema.clone();
     // The lock comes before the snapshot: TRUNCATE removes rows from older snapshots.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp; \
          LOCK TABLE {schema}.acessos IN ACCESS SHARE MODE"
     );
-    limited(STEP_TIMEOUT, async {
-        Ok(client.batch_execute(&begin).await?)
-    })
-    .await?;
+    session.within(STEP_TIMEOUT, |session| session.client.batch_execute(&begin))?;
     let sums =
         format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
-    let row = query(session, &sums, &[])
-        .await?
-        .pop()
-        .ok_or(Failure::NoRow)?;
-    let (total, since): (i64, f64) = (row.try_get(0)?, row.try_get(1)?);
+    let row = query(session, &sums, &[])?.pop().ok_or(Failure::NoRow)?;
+    let (total, since): (i64, f64) = (row.get(0)?, row.get(1)?);
     let parts = format!(
         "SELECT {schema}.visitas_bucket(start, $1), sum(visits - pruned)::bigint \
            FROM {schema}.visitas_parts GROUP BY 1"
     );
     let mut kept = BTreeMap::new();
-    for row in query(session, &parts, &[(&since, Type::FLOAT8)]).await? {
-        kept.insert(row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?);
+    for row in query(session, &parts, &[(&since, Type::FLOAT8)])? {
+        kept.insert(row.get::<i64>(0)?, row.get::<i64>(1)?);
     }
-    let found = rows(session, table, since, progress).await?;
+    let found = rows(session, table, since, progress)?;
     let dated = || {
         found
             .iter()
@@ -180,22 +164,21 @@ pub(super) async fn count(
 }
 
 /// The rows of the table by their bucket of the history.
-async fn rows(
-    session: &Session,
+fn rows(
+    session: &mut Session,
     table: &Table,
     since: f64,
     progress: Progress<'_>,
 ) -> Result<BTreeMap<Option<i64>, i64>, Failure> {
-    let (schema, minute) = (&session.schema, table.minute());
+    let (schema, minute) = (session.schema.clone(), table.minute());
     let size = "WITH RECURSIVE t(oid) AS (SELECT $1::oid UNION ALL \
                 SELECT i.inhrelid FROM pg_inherits i JOIN t ON i.inhparent = t.oid) \
                 SELECT coalesce(max(pg_relation_size(oid)), 0) \
                      / current_setting('block_size')::bigint FROM t";
-    let pages: i64 = query(session, size, &[(&table.oid, Type::OID)])
-        .await?
+    let pages: i64 = query(session, size, &[(&table.oid, Type::OID)])?
         .pop()
         .ok_or(Failure::NoRow)?
-        .try_get(0)?;
+        .get(0)?;
     let mut found: BTreeMap<Option<i64>, i64> = BTreeMap::new();
     let mut from = 0;
     while from == 0 || from < pages {
@@ -211,8 +194,8 @@ async fn rows(
                FROM (SELECT {minute} AS minute FROM {schema}.acessos \
                       WHERE ctid >= '({from},0)' {end}) AS c GROUP BY 1"
         );
-        for row in query(session, &text, &[(&since, Type::FLOAT8)]).await? {
-            *found.entry(row.try_get(0)?).or_insert(0) += row.try_get::<_, i64>(1)?;
+        for row in query(session, &text, &[(&since, Type::FLOAT8)])? {
+            *found.entry(row.get(0)?).or_insert(0) += row.get::<i64>(1)?;
         }
         progress(to.min(pages), pages);
         from = to;
@@ -220,13 +203,6 @@ async fn rows(
     Ok(found)
 }
 
-async fn query(
-    session: &Session,
-    text: &str,
-    params: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Vec<Row>, Failure> {
-    limited(COUNT_TIMEOUT, async {
-        Ok(session.client.query_typed(text, params).await?)
-    })
-    .await
+fn query(session: &mut Session, text: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
+    session.within(COUNT_TIMEOUT, |session| session.client.query(text, params))
 }

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Row;
-
 use super::address::Address;
 use super::adopt;
+use super::client::Row;
 use super::count;
 use super::endpoints::Endpoints;
 use super::failure::Failure;
-use super::session::{Session, limited};
+use super::session::Session;
 use super::table;
 use crate::visits::diagnose::Check;
 
@@ -47,24 +46,9 @@ const TABLE: &str = "SELECT c.relpersistence = 'u', c.relkind = 'p', \
 #[cold]
 pub fn diagnose(address: &Address, connections: usize) -> Vec<Check> {
     let mut checks = Vec::new();
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return vec![Check::fails(
-                "PostgreSQL",
-                error.to_string(),
-                "free some memory and descriptors",
-            )];
-        }
-    };
-    let checked = runtime.block_on(async {
-        let began = Instant::now();
-        let mut session = Session::connect(&mut Endpoints::new(address, TIMEOUT)).await?;
-        check(&mut session, began, connections, &mut checks).await
-    });
+    let began = Instant::now();
+    let checked = Session::connect(&mut Endpoints::new(address, TIMEOUT))
+        .and_then(|mut session| check(&mut session, began, connections, &mut checks));
     if let Err(failure) = checked {
         let reason = failure.to_string();
         let advice = advice(&failure, &reason);
@@ -94,16 +78,16 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
 }
 
 #[cold]
-async fn check(
+fn check(
     session: &mut Session,
     began: Instant,
     connections: usize,
     checks: &mut Vec<Check>,
 ) -> Result<(), Failure> {
-    let facts = row(session, FACTS).await?.ok_or(Failure::NoRow)?;
+    let facts = row(session, FACTS)?.ok_or(Failure::NoRow)?;
     server(&facts, began.elapsed(), connections, checks)?;
     checks.push(match (session.encryption(), session.plain_since()) {
-        (Some(found), _) => Check::fine("its encryption", found.to_owned()),
+        (Some(found), _) => Check::fine("its encryption", found),
         (None, Some(why)) => Check::warns(
             "its encryption",
             format!("none, since TLS failed: {why}"),
@@ -120,9 +104,9 @@ async fn check(
             "through a pooler: no settings and no named statements are used",
         ));
     }
-    let dry_run = adopt::dry_run(session, super::random_number()).await;
-    session.client.batch_execute("ROLLBACK").await?;
-    checks.push(match dry_run {
+    let dry_run = adopt::dry_run(session, super::random_number());
+    let undone = session.roll_back();
+    checks.push(match dry_run.and(undone) {
         Ok(()) => Check::fine("a visit", "can be committed: one was, and taken back"),
         Err(failure) => {
             let advice = match failure.code() {
@@ -137,9 +121,9 @@ async fn check(
             Check::fails("a visit", failure.to_string(), advice)
         }
     });
-    if let Some(facts) = row(session, TABLE).await? {
+    if let Some(facts) = row(session, TABLE)? {
         let bytes = table(&facts, checks)?;
-        total(session, bytes, checks).await?;
+        total(session, bytes, checks)?;
     } else {
         checks.push(Check::fine(
             "table acessos",
@@ -149,16 +133,9 @@ async fn check(
     Ok(())
 }
 
-async fn row(session: &Session, text: &str) -> Result<Option<Row>, Failure> {
-    limited(TIMEOUT, async {
-        Ok(session
-            .client
-            .query_typed(text, &[])
-            .await?
-            .into_iter()
-            .next())
-    })
-    .await
+fn row(session: &mut Session, text: &str) -> Result<Option<Row>, Failure> {
+    let rows = session.within(TIMEOUT, |session| session.client.query(text, &[]));
+    Ok(rows?.into_iter().next())
 }
 
 #[cold]
@@ -168,14 +145,12 @@ fn server(
     connections: usize,
     checks: &mut Vec<Check>,
 ) -> Result<(), Failure> {
-    let (version, user, name): (&str, &str, &str) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (version, user, name): (&str, &str, &str) = (row.get(0)?, row.get(1)?, row.get(2)?);
     checks.push(Check::fine(
         "PostgreSQL",
         format!("{version}, {user} in {name}, answered in {took:.1?}"),
     ));
-    let (commit, fsync, standbys): (&str, bool, &str) =
-        (row.try_get(3)?, row.try_get(4)?, row.try_get(6)?);
+    let (commit, fsync, standbys): (&str, bool, &str) = (row.get(3)?, row.get(4)?, row.get(6)?);
     checks.push(if !fsync {
         Check::warns(
             "its commits",
@@ -199,7 +174,7 @@ fn server(
             format!("on disk and on standbys (synchronous_commit {commit}: {standbys})"),
         )
     });
-    let free: i64 = row.try_get(5)?;
+    let free: i64 = row.get(5)?;
     let found = format!("{free} free, a process takes {connections}");
     checks.push(
         if usize::try_from(free).is_ok_and(|free| free >= connections) {
@@ -216,18 +191,18 @@ fn server(
 fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
     const UNSEEN: &str =
         "run visitas check --count now and then, and visitas recount where it says so";
-    let bytes: i64 = row.try_get(4)?;
-    let owner: &str = row.try_get(5)?;
+    let bytes: i64 = row.get(4)?;
+    let owner: &str = row.get(5)?;
     checks.push(Check::fine(
         "table acessos",
         format!("there, {bytes} bytes, owned by {owner}"),
     ));
-    if row.try_get(0)? {
+    if row.get(0)? {
         let todo =
             "ALTER TABLE acessos SET LOGGED: a crash of the server empties it, and the total stays";
         checks.push(Check::warns("table acessos", "UNLOGGED", todo));
     }
-    if let Some(disabled) = row.try_get::<_, Option<&str>>(3)? {
+    if let Some(disabled) = row.get::<Option<&str>>(3)? {
         let todo = "start visitas anew: it enables them and counts the rows";
         checks.push(Check::warns(
             "table acessos",
@@ -235,20 +210,20 @@ fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
             todo,
         ));
     }
-    if row.try_get(1)? {
+    if row.get(1)? {
         let found =
             "partitioned: rows written to a partition by its own name are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
-    } else if row.try_get(2)? {
+    } else if row.get(2)? {
         let found = "inherited from: rows written to an inheriting table are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
     }
-    if row.try_get(6)? {
+    if row.get(6)? {
         let found =
             "replicated logically: rows that come in by a subscription are not seen by the total";
         checks.push(Check::warns("table acessos", found, UNSEEN));
     }
-    if let Some(left @ ..1_000_000) = row.try_get::<_, Option<i64>>(7)? {
+    if let Some(left @ ..1_000_000) = row.get::<Option<i64>>(7)? {
         let todo = "ALTER TABLE acessos ALTER COLUMN id TYPE bigint, and its sequence too \
                     (ALTER SEQUENCE ... AS bigint)";
         checks.push(Check::warns(
@@ -262,8 +237,8 @@ fn table(row: &Row, checks: &mut Vec<Check>) -> Result<i64, Failure> {
 
 /// Compares the total with the rows of a small table.
 #[cold]
-async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Result<(), Failure> {
-    let Some(table) = table::counted(session).await? else {
+fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Result<(), Failure> {
+    let Some(table) = table::counted(session)? else {
         checks.push(Check::fine(
             "the total",
             "not kept yet: the first start counts the rows that are there",
@@ -271,7 +246,7 @@ async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Re
         return Ok(());
     };
     if bytes > COUNTED_BYTES {
-        let totals = limited(TIMEOUT, session.peek()).await?;
+        let totals = session.within(TIMEOUT, Session::peek)?;
         let found = format!(
             "{}, not compared with the rows: visitas check --count does",
             totals.total
@@ -279,9 +254,9 @@ async fn total(session: &mut Session, bytes: i64, checks: &mut Vec<Check>) -> Re
         checks.push(Check::fine("the total", found));
         return Ok(());
     }
-    let counted = count::count(session, &table, &mut |_, _| {}).await;
-    session.client.batch_execute("ROLLBACK").await?;
-    match counted {
+    let counted = count::count(session, &table, &mut |_, _| {});
+    let undone = session.roll_back();
+    match counted.and_then(|counted| undone.map(|()| counted)) {
         Ok(counted) => checks.push(counted.check()),
         // The work role may not read the rows.
         Err(failure) if failure.code() == "42501" => {

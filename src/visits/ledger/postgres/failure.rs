@@ -1,17 +1,28 @@
 //! What goes wrong with PostgreSQL, in sentences for the log.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
-use tokio_postgres::Error;
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::message::backend::ErrorFields;
 
+use super::endpoints::Place;
 use crate::visits::tls::Refusal;
 
 /// What went wrong in a session.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The server's answer, or the library's own error.
-    Statement(Error),
+    /// The server's answer is an error.
+    Server(Box<ServerError>),
+    /// No connection could be made there.
+    Unreachable(Place, io::Error),
+    /// The connection broke.
+    Broken(io::Error),
+    /// What came is not the protocol, or not what was asked for.
+    Protocol(&'static str),
+    /// The login failed on this side.
+    Login(String),
     /// Not within this time.
     Slow(Duration),
     /// The connection is closed.
@@ -19,7 +30,7 @@ pub(super) enum Failure {
     /// The commit was answered with this warning: a wait for a standby that was cancelled.
     Unsettled(String),
     /// A name has no address.
-    NoAddress(std::io::Error),
+    NoAddress(io::Error),
     /// Not encrypted as the settings ask for.
     Encryption(Refusal),
     /// Neither with TLS nor without, first the one that was tried first.
@@ -34,22 +45,66 @@ pub(super) enum Failure {
     NoRow,
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        if error.is_closed() {
-            Failure::Closed
-        } else if let Some(refusal) = Refusal::among(&error) {
-            Failure::Encryption(refusal.clone())
-        } else {
-            Failure::Statement(error)
+/// An error as the server tells it (PostgreSQL manual, "Error and Notice Message Fields").
+#[derive(Debug, Default)]
+pub(super) struct ServerError {
+    /// In English, whatever the server's language: since PostgreSQL 9.6.
+    severity: String,
+    /// The SQLSTATE (PostgreSQL manual, appendix A).
+    pub(super) code: String,
+    pub(super) message: String,
+    hint: Option<String>,
+    pub(super) constraint: Option<String>,
+    /// The function of the server's source that reported it.
+    pub(super) routine: Option<String>,
+}
+
+impl ServerError {
+    pub(super) fn read(mut fields: ErrorFields<'_>) -> io::Result<ServerError> {
+        let mut error = ServerError::default();
+        while let Some(field) = fields.next()? {
+            let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'V' => error.severity = text,
+                b'S' if error.severity.is_empty() => error.severity = text,
+                b'C' => error.code = text,
+                b'M' => error.message = text,
+                b'H' => error.hint = Some(text),
+                b'n' => error.constraint = Some(text),
+                b'R' => error.routine = Some(text),
+                _ => {}
+            }
         }
+        Ok(error)
+    }
+
+    /// Whether the server ends the session with it.
+    pub(super) fn is_fatal(&self) -> bool {
+        ["FATAL", "PANIC"].contains(&self.severity.as_str())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::Encryption(refusal)
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Statement(error) => f.write_str(&describe(error)),
+            Failure::Server(error) => {
+                let setting = setting(&error.message);
+                write!(f, "{} (SQLSTATE {})", error.message, error.code)?;
+                if let Some(hint) = &error.hint {
+                    write!(f, "; {hint}")?;
+                }
+                f.write_str(setting)
+            }
+            Failure::Unreachable(place, error) => write!(f, "connecting to {place}: {error}"),
+            Failure::Broken(error) => write!(f, "the connection broke: {error}"),
+            Failure::Protocol(what) => write!(f, "this is no answer of PostgreSQL: {what}"),
+            Failure::Login(reason) => write!(f, "the login failed: {reason}"),
             Failure::Slow(limit) => write!(f, "no answer in {limit:?}"),
             Failure::Closed => f.write_str("the server closed the connection"),
             Failure::Unsettled(warning) => write!(
@@ -74,10 +129,23 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// The SQLSTATE of the server's answer (PostgreSQL manual, appendix A).
+    /// The failure of a wait, a read or a write that had `limit`.
+    pub(super) fn of_io(error: io::Error, limit: Duration) -> Failure {
+        if error.kind() == io::ErrorKind::TimedOut {
+            Failure::Slow(limit)
+        } else if let Some(refusal) = Refusal::among(&error) {
+            Failure::Encryption(refusal.clone())
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
+            Failure::Closed
+        } else {
+            Failure::Broken(error)
+        }
+    }
+
+    /// The SQLSTATE of the server's answer.
     pub(super) fn code(&self) -> &str {
         match self {
-            Failure::Statement(error) => error.code().map_or("", |code| code.code()),
+            Failure::Server(error) => &error.code,
             Failure::Neither(_, second) => second.code(),
             _ => "",
         }
@@ -98,23 +166,6 @@ impl Failure {
     /// refused the session. Class 28 is invalid authorization; class 08 is what a pooler says.
     pub(super) fn may_be_for_encryption(&self) -> bool {
         self.is_for_encryption() || self.code().starts_with("28") || self.code().starts_with("08")
-    }
-}
-
-/// The error with its cause and its SQLSTATE: the library's own text stops at "db error".
-fn describe(error: &Error) -> String {
-    if let Some(db) = error.as_db_error() {
-        let hint = db.hint().map_or(String::new(), |hint| format!("; {hint}"));
-        let setting = setting(db.message());
-        let code = db.code().code();
-        return format!("{} (SQLSTATE {code}){hint}{setting}", db.message());
-    }
-    match std::error::Error::source(error) {
-        Some(source) if source.to_string().contains("channel binding") => {
-            format!("{error}: {source}, which channel_binding=require asks for")
-        }
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

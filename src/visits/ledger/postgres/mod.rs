@@ -19,35 +19,30 @@
 
 mod address;
 mod adopt;
+mod client;
 mod count;
 mod diagnose;
-#[cfg_attr(not(feature = "tls"), path = "no_encryption.rs")]
 mod encryption;
 mod endpoints;
 mod failure;
+mod login;
 mod prune;
 mod session;
 mod table;
 mod writer;
 
-use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
-
-use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::error::Severity;
 
 use super::{CommitError, LastBatch, Ledger, Meanwhile, OpenError, Totals};
 use crate::visits::history::{Bucket, Step};
-pub use address::{Address, Encryption};
+pub use address::{Address, ChannelBinding, Encryption, Host, Secret};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
 use failure::Failure;
 pub use prune::PostgresPruner;
-use session::{Committed, STEP_TIMEOUT, Session, limited};
+use session::{Committed, STEP_TIMEOUT, Session};
 use writer::Writer;
 
 /// Entries that a lane leaves in the log, for a person who looks for a cause.
@@ -62,9 +57,6 @@ const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// One lane's client of a PostgreSQL database.
 pub struct Postgres {
     endpoints: Endpoints,
-    /// Drives the connection, only while a call waits: so every call has a deadline, which the
-    /// library's blocking client cannot give.
-    runtime: Option<Runtime>,
     session: Option<Session>,
     /// A session whose statement got no answer. It is cancelled, or sessions that wait for a lock
     /// or a standby would pile up in the server.
@@ -106,7 +98,6 @@ impl Postgres {
         };
         Postgres {
             endpoints: Endpoints::new(address, deadline),
-            runtime: None,
             session: None,
             unanswered: None,
             deadline,
@@ -123,19 +114,15 @@ impl Postgres {
     fn call<T>(
         &mut self,
         limit: Duration,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, CommitError> {
-        let (Some(runtime), Some(session)) = (&self.runtime, &mut self.session) else {
+        let Some(session) = &mut self.session else {
             return Err(CommitError::Idle("not connected".to_owned()));
         };
-        let result = runtime.block_on(async {
-            if !session.is_alive().await {
-                return Err(CommitError::Idle(
-                    "the server closed the connection".to_owned(),
-                ));
-            }
-            limited(limit, work(session)).await.map_err(classify)
-        });
+        let result = match session.is_alive() {
+            true => session.within(limit, work).map_err(classify),
+            false => Err(CommitError::Idle(Failure::Closed.to_string())),
+        };
         match result {
             Err(CommitError::TimedOut(_)) => self.unanswered = self.session.take(),
             Err(CommitError::Idle(_) | CommitError::InDoubt(_)) => self.session = None,
@@ -145,18 +132,18 @@ impl Postgres {
     }
 
     /// Connects, creates what is missing, and hands over to a new writer.
-    async fn open_session(&mut self) -> Result<LastBatch, Failure> {
+    fn open_session(&mut self) -> Result<LastBatch, Failure> {
         self.session = None;
         if let Some(unanswered) = self.unanswered.take() {
-            unanswered.cancel().await;
+            unanswered.cancel();
         }
-        let mut session = Session::connect(&mut self.endpoints).await?;
-        adopt::prepare(&mut session, self.opened).await?;
-        limited(STEP_TIMEOUT, session.prepare()).await?;
-        limited(STEP_TIMEOUT, session.dry_run(random_number()))
-            .await
+        let mut session = Session::connect(&mut self.endpoints)?;
+        adopt::prepare(&mut session, self.opened)?;
+        session.within(STEP_TIMEOUT, Session::prepare)?;
+        session
+            .within(STEP_TIMEOUT, |session| session.dry_run(random_number()))
             .map_err(adopt::unfit)?;
-        let last = match limited(STEP_TIMEOUT, self.hand_over(&mut session)).await {
+        let last = match session.within(STEP_TIMEOUT, |session| self.hand_over(session)) {
             Err(failure @ Failure::Slow(_)) => {
                 self.unanswered = Some(session);
                 return Err(failure);
@@ -169,7 +156,7 @@ impl Postgres {
     }
 
     /// Closes the lane's writer and registers a new one; returns what became of the batch in doubt.
-    async fn hand_over(&mut self, session: &mut Session) -> Result<LastBatch, Failure> {
+    fn hand_over(&mut self, session: &mut Session) -> Result<LastBatch, Failure> {
         if let Some(writer) = self.writer.take() {
             self.old = Some((writer.id, None));
         }
@@ -177,7 +164,7 @@ impl Postgres {
         let new = Writer::new(random_number());
         // In doubt itself until it succeeds: a later hand-over closes this writer too.
         self.stray = Some(new.id);
-        let (closed, totals) = session.hand_over(new.id, old, stray).await?;
+        let (closed, totals) = session.hand_over(new.id, old, stray)?;
         let last = match self.old.take() {
             Some((_, Some(number))) => match closed {
                 Some(closed) if closed > number => LastBatch::Committed(totals),
@@ -202,16 +189,7 @@ impl Postgres {
 
 impl Ledger for Postgres {
     fn open(&mut self) -> Result<LastBatch, OpenError> {
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => {
-                let runtime = Builder::new_current_thread().enable_all().build();
-                runtime.map_err(|error| OpenError::Transient(error.to_string()))?
-            }
-        };
-        let opened = runtime.block_on(self.open_session());
-        self.runtime = Some(runtime);
-        opened.map_err(|failure| match failure {
+        self.open_session().map_err(|failure| match failure {
             Failure::Unfit(reason) => OpenError::Permanent(reason),
             failure => OpenError::Transient(failure.to_string()),
         })
@@ -230,8 +208,8 @@ impl Ledger for Postgres {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
         let (entry, alone) = (writer.entry(arrivals), self.upkeep.alone);
-        let result = self.call(self.deadline, async |session| {
-            beside(session.commit(&entry, arrivals, alone), meanwhile).await
+        let result = self.call(self.deadline, |session| {
+            session.commit(&entry, arrivals, alone, meanwhile)
         });
         match &result {
             Ok(Committed {
@@ -251,12 +229,12 @@ impl Ledger for Postgres {
     }
 
     fn peek(&mut self) -> Result<Totals, CommitError> {
-        self.call(self.deadline, async |session| session.peek().await)
+        self.call(self.deadline, |session| session.peek())
     }
 
     fn history(&mut self, now: SystemTime) -> Result<Vec<Bucket>, CommitError> {
         let since = Step::ALL.map(|step| step.since(now));
-        self.call(self.deadline, async |session| session.history(since).await)
+        self.call(self.deadline, |session| session.history(since))
     }
 
     fn maintain(&mut self, meanwhile: Meanwhile<'_>) {
@@ -283,8 +261,8 @@ impl Ledger for Postgres {
             return;
         }
         let (from, to) = (kept_from, drop_to.max(kept_from));
-        match self.call(MAINTENANCE_TIMEOUT, async |session| {
-            beside(session.maintain(id, from, to), meanwhile).await
+        match self.call(MAINTENANCE_TIMEOUT, |session| {
+            session.maintain(id, from, to, meanwhile)
         }) {
             Ok(()) => {
                 self.upkeep = Upkeep {
@@ -306,7 +284,7 @@ impl Ledger for Postgres {
     fn close(&mut self) {
         if let (Some(Writer { id, .. }), true) = (self.writer.take(), self.session.is_some()) {
             // Otherwise another lane closes it after some minutes.
-            let _ = self.call(self.deadline, async |session| session.close(id).await);
+            let _ = self.call(self.deadline, |session| session.close(id));
         }
         self.session = None;
     }
@@ -318,48 +296,28 @@ fn random_number() -> i64 {
     (RandomState::new().hash_one("writer") >> 1).cast_signed()
 }
 
-/// Runs `meanwhile` while the server works on a statement.
-async fn beside<T>(statement: impl Future<Output = T>, meanwhile: Meanwhile<'_>) -> T {
-    let mut statement = pin!(statement);
-    if let Some(meanwhile) = meanwhile {
-        // The first poll hands the statement to the connection's task, which writes it when this
-        // one yields.
-        let first = poll_fn(|context| Poll::Ready(statement.as_mut().poll(context))).await;
-        if let Poll::Ready(result) = first {
-            return result;
-        }
-        tokio::task::yield_now().await;
-        meanwhile();
-    }
-    statement.await
-}
-
 /// What a failed statement means for its batch.
 fn classify(failure: Failure) -> CommitError {
     let text = failure.to_string();
     let error = match failure {
-        Failure::Statement(error) => error,
+        Failure::Server(error) => error,
         Failure::Slow(_) => return CommitError::TimedOut(text),
         _ => return CommitError::InDoubt(text),
     };
-    let Some(db) = error.as_db_error() else {
-        return CommitError::InDoubt(text);
-    };
     // FATAL and PANIC end the session, perhaps after the commit. A pooler that lost its server in
     // mid-commit sends its own error: of class 08, or without the routine that a server names.
-    let ends_session = matches!(
-        db.parsed_severity(),
-        Some(Severity::Fatal | Severity::Panic)
-    );
-    if ends_session || db.code().code().starts_with("08") || db.routine().is_none() {
+    let code = error.code.as_str();
+    if error.is_fatal() || code.starts_with("08") || error.routine.is_none() {
         return CommitError::InDoubt(text);
     }
-    match db.code().code() {
+    match code {
         // The writer was closed, or a failover lost its entries: the hand-over resolves it.
         "VI001" => CommitError::InDoubt(text),
         // Nothing was written; the next opening adopts the new table.
         "VI002" => CommitError::Idle(text),
-        "23505" if db.constraint() == Some("visitas_log_pkey") => CommitError::InDoubt(text),
+        "23505" if error.constraint.as_deref() == Some("visitas_log_pkey") => {
+            CommitError::InDoubt(text)
+        }
         // Class 40: transaction rollback; 55P03: a lock was not available in time; 57014: somebody
         // cancelled the statement (PostgreSQL manual, appendix A).
         code if code.starts_with("40") || ["55P03", "57014"].contains(&code) => {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::types::{ToSql, Type};
+use postgres_types::Type;
 
 use super::address::Address;
+use super::client::Param;
 use super::endpoints::Endpoints;
 use super::failure::Failure;
-use super::session::{Session, limited};
+use super::session::Session;
 use crate::visits::ledger::Pruner;
 
 /// Pages that one statement prunes: some 10,000 rows, about 30 ms.
@@ -19,7 +19,6 @@ const PRUNE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connected during a pass only.
 pub struct PostgresPruner {
     endpoints: Endpoints,
-    runtime: Option<Runtime>,
     session: Option<Session>,
     /// The next page of this pass.
     page: i64,
@@ -29,16 +28,15 @@ impl PostgresPruner {
     pub fn new(address: &Address) -> Self {
         PostgresPruner {
             endpoints: Endpoints::new(address, PRUNE_TIMEOUT),
-            runtime: None,
             session: None,
             page: 0,
         }
     }
 
-    async fn step(&mut self, keep: Duration) -> Result<bool, Failure> {
-        let session = match self.session.take() {
+    fn step(&mut self, keep: Duration) -> Result<bool, Failure> {
+        let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session::connect(&mut self.endpoints).await?,
+            None => Session::connect(&mut self.endpoints)?,
         };
         let schema = &session.schema;
         let (page, beyond) = (self.page, self.page + PAGES_A_STEP);
@@ -48,19 +46,15 @@ impl PostgresPruner {
                       / current_setting('block_size')::bigint"
         );
         let keep = keep.as_secs_f64();
-        let work = async {
-            let params: [(&(dyn ToSql + Sync), Type); 3] = [
-                (&page, Type::INT8),
-                (&beyond, Type::INT8),
-                (&keep, Type::FLOAT8),
-            ];
-            Ok(session
-                .client
-                .query_typed_one(&text, &params)
-                .await?
-                .try_get::<_, i64>(1)?)
-        };
-        let pages = limited(PRUNE_TIMEOUT, work).await?;
+        let params: [Param<'_>; 3] = [
+            (&page, Type::INT8),
+            (&beyond, Type::INT8),
+            (&keep, Type::FLOAT8),
+        ];
+        let pruned = session.within(PRUNE_TIMEOUT, |session| {
+            session.client.query_one(&text, &params)
+        })?;
+        let pages: i64 = pruned.get(1)?;
         let more = beyond < pages;
         self.page = if more { beyond } else { 0 };
         self.session = more.then_some(session);
@@ -70,15 +64,6 @@ impl PostgresPruner {
 
 impl Pruner for PostgresPruner {
     fn prune(&mut self, keep: Duration) -> Result<bool, String> {
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| error.to_string())?,
-        };
-        let result = runtime.block_on(self.step(keep));
-        self.runtime = Some(runtime);
-        result.map_err(|failure| failure.to_string())
+        self.step(keep).map_err(|failure| failure.to_string())
     }
 }

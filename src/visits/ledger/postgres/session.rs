@@ -1,19 +1,20 @@
 //! One connection to PostgreSQL, or to a pooler before it: how it is made, and a lane's statements.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncReadExt, duplex};
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Socket, Statement};
+use postgres_protocol::message::frontend;
+use postgres_types::{ToSql, Type};
 
-use super::encryption::{self, Connector};
-use super::endpoints::{Endpoints, Host};
+use super::address::Host;
+use super::client::{Client, Param, Row, Statement};
+use super::encryption::{self, Kind};
+use super::endpoints::{Endpoints, Place};
 use super::failure::Failure;
+use super::login;
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
-use crate::visits::ledger::Totals;
+use crate::visits::ledger::{Meanwhile, Totals};
+use crate::visits::store::Wire;
 
 /// A connection unused for this long is checked before the next statement.
 const STALE_AFTER: Duration = Duration::from_millis(500);
@@ -47,39 +48,15 @@ pub(super) struct Session {
     pub(super) schema: String,
     /// Another program stands between, and may give each transaction another session.
     pub(super) pooled: bool,
-    connector: Connector,
+    place: Place,
+    kind: Kind,
     /// Why it is plain, where it was to be encrypted.
     plain_since: Option<String>,
-    warning: Arc<Warning>,
-    commit: Call,
-    peek: Call,
+    /// What a lane runs for each batch. Where the session is ours alone it is parsed once: that
+    /// saves PostgreSQL some 25 us each time. Behind a pooler the same name may mean another
+    /// client's statement.
+    commit: Option<Statement>,
     used: Instant,
-}
-
-/// A statement that a lane runs often.
-struct Call {
-    text: String,
-    types: &'static [Type],
-    /// Where the session is ours alone it is parsed once: that saves PostgreSQL some 25 us each
-    /// time. Behind a pooler the same name may mean another client's statement.
-    prepared: Option<Statement>,
-}
-
-impl Call {
-    async fn run(&self, client: &Client, params: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
-        let row = match &self.prepared {
-            Some(statement) => client.query_one(statement, params).await?,
-            None => {
-                let typed: Vec<_> = params
-                    .iter()
-                    .copied()
-                    .zip(self.types.iter().cloned())
-                    .collect();
-                client.query_typed_one(&self.text, &typed).await?
-            }
-        };
-        Ok(row)
-    }
 }
 
 const COMMIT_TYPES: &[Type] = &[
@@ -105,75 +82,20 @@ pub(super) struct Committed {
     pub(super) alone: bool,
 }
 
-/// The last warning that came with an answer.
-#[derive(Debug, Default)]
-struct Warning {
-    came: AtomicBool,
-    text: std::sync::Mutex<String>,
-}
-
-impl Warning {
-    /// Notes a warning of class 01. PostgreSQL gives one when the wait for a standby was cancelled:
-    /// the transaction is committed here and perhaps nowhere else. What a trigger says by RAISE is
-    /// no such warning.
-    fn note(&self, notice: &tokio_postgres::error::DbError) {
-        if notice.code().code().starts_with("01") && notice.routine() != Some("exec_stmt_raise") {
-            notice.message().clone_into(
-                &mut self
-                    .text
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-            );
-            self.came.store(true, Ordering::Release);
-        }
-    }
-
-    fn take(&self) -> Option<String> {
-        let came = self.came.swap(false, Ordering::AcqRel);
-        came.then(|| {
-            self.text
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone()
-        })
-    }
-}
-
-/// Reads what the server sends, for as long as the connection lives.
-async fn drive<T>(mut connection: Connection<Socket, T>, warning: Arc<Warning>)
-where
-    Connection<Socket, T>: Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    while let Some(Ok(message)) =
-        std::future::poll_fn(|context| connection.poll_message(context)).await
-    {
-        if let AsyncMessage::Notice(notice) = message {
-            warning.note(&notice);
-        }
-    }
-}
-
 impl Session {
     /// Connects to the first address of a host that can be reached, logs in and takes writes.
-    pub(super) async fn connect(endpoints: &mut Endpoints) -> Result<Session, Failure> {
+    pub(super) fn connect(endpoints: &mut Endpoints) -> Result<Session, Failure> {
         let mut last = Failure::Unfit("no host is configured".to_owned());
         for host in endpoints.hosts() {
-            // On this thread, which waits for the database anyway: no runtime has to keep threads
-            // for names.
-            let configs = match endpoints.configs(&host) {
-                Ok(configs) => configs,
+            let places = match endpoints.places(&host) {
+                Ok(places) => places,
                 Err(error) => {
                     last = Failure::NoAddress(error);
                     continue;
                 }
             };
-            for config in configs {
-                let connected = match endpoints.connectors(&host) {
-                    Ok(connectors) => Session::to(&host, &config, connectors).await,
-                    Err(refusal) => Err(Failure::Encryption(refusal)),
-                };
-                match connected {
+            for place in places {
+                match Session::to(endpoints, &host, &place) {
                     Ok(session) => return Ok(session),
                     Err(failure) => last = failure,
                 }
@@ -182,22 +104,23 @@ impl Session {
         Err(last)
     }
 
-    /// Logs in at the one address of `config` by the first kind of connection, or by the second,
-    /// where the first is refused, each within [`STEP_TIMEOUT`].
-    async fn to(
-        host: &Host,
-        config: &Config,
-        connectors: Vec<Connector>,
-    ) -> Result<Session, Failure> {
+    /// Logs in at `place` by the first kind of connection, or by the second, where the first is
+    /// refused, each within [`STEP_TIMEOUT`].
+    fn to(endpoints: &Endpoints, host: &Host, place: &Place) -> Result<Session, Failure> {
+        let name = match host {
+            Host::Tcp(name, ..) => name.as_str(),
+            Host::Unix(..) => "",
+        };
+        let kinds = match place {
+            Place::Tcp(_) => encryption::kinds(&endpoints.address, name)?,
+            Place::Unix(_) => vec![Kind::Plain],
+        };
         let mut refused: Option<Failure> = None;
-        for connector in connectors {
-            let login = async { Ok(config.connect(connector.to_owned()).await?) };
-            let failure = match limited(STEP_TIMEOUT, login).await {
-                Ok((client, connection)) => {
-                    let warning = Arc::new(Warning::default());
-                    tokio::spawn(drive(connection, Arc::clone(&warning)));
-                    let begun = Session::begin(client, connector, warning);
-                    let mut session = limited(STEP_TIMEOUT, begun).await?;
+        for kind in kinds {
+            let mut was_declined = false;
+            let failure = match Session::log_in(endpoints, place, &kind, &mut was_declined) {
+                Ok(client) => {
+                    let mut session = Session::begin(client, place, kind)?;
                     if let (Some(refused), None) = (refused, session.encryption()) {
                         log::warn!("{host} is used without TLS, which failed: {refused}");
                         session.plain_since = Some(refused.to_string());
@@ -206,7 +129,7 @@ impl Session {
                 }
                 Err(failure) => failure,
             };
-            let again = failure.may_be_for_encryption() && !encryption::was_declined(&connector);
+            let again = failure.may_be_for_encryption() && !was_declined;
             refused = Some(match refused {
                 Some(first) => Failure::Neither(Box::new(first), Box::new(failure)),
                 None => failure,
@@ -218,14 +141,30 @@ impl Session {
         Err(refused.unwrap_or(Failure::Closed))
     }
 
-    async fn begin(
-        client: Client,
-        connector: Connector,
-        warning: Arc<Warning>,
-    ) -> Result<Session, Failure> {
-        let row = client.query_typed_one(PLACE, &[]).await?;
-        let (pid, schema): (i32, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-        if row.try_get(2)? {
+    /// `was_declined` tells that the server offered no TLS, and was taken as it is.
+    fn log_in(
+        endpoints: &Endpoints,
+        place: &Place,
+        kind: &Kind,
+        was_declined: &mut bool,
+    ) -> Result<Client, Failure> {
+        let began = Instant::now();
+        let socket = endpoints
+            .connect(place)
+            .map_err(|error| Failure::Unreachable(place.clone(), error))?;
+        let wire = kind.connect(socket)?;
+        *was_declined = !matches!(kind, Kind::Plain) && matches!(wire, Wire::Plain(_));
+        let mut client = Client::new(wire);
+        client.set_deadline(began, STEP_TIMEOUT);
+        login::log_in(&mut client, &endpoints.address)?;
+        Ok(client)
+    }
+
+    fn begin(mut client: Client, place: &Place, kind: Kind) -> Result<Session, Failure> {
+        client.set_limit(STEP_TIMEOUT);
+        let row = client.query_one(PLACE, &[])?;
+        let (process, schema): (i32, Option<String>) = (row.get(0)?, row.get(1)?);
+        if row.get(2)? {
             return Err(Failure::ReadOnly);
         }
         let Some(schema) = schema else {
@@ -233,62 +172,61 @@ impl Session {
                 "the search_path names no schema that is there".to_owned(),
             ));
         };
-        let pooled = process_id(&client).await != Some(pid);
+        // A pooler answers the login with a number of its own making.
+        let pooled = client.process.0 != process;
         if !pooled {
             // Nothing depends on these: behind a pooler they would be left to its other clients.
-            client.batch_execute(SETTINGS).await?;
+            client.batch_execute(SETTINGS)?;
         }
-        let commit = Call {
-            text: format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
-            types: COMMIT_TYPES,
-            prepared: None,
-        };
-        let peek = Call {
-            text: format!("SELECT * FROM {schema}.visitas_peek()"),
-            types: &[],
-            prepared: None,
-        };
         Ok(Session {
             client,
             schema,
             pooled,
-            connector,
+            place: place.clone(),
+            kind,
             plain_since: None,
-            warning,
-            commit,
-            peek,
+            commit: None,
             used: Instant::now(),
         })
     }
 
+    /// Gives all of `step` that time.
+    pub(super) fn within<T>(
+        &mut self,
+        limit: Duration,
+        step: impl FnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.client.set_limit(limit);
+        step(self)
+    }
+
     /// Has the server parse what a lane runs for each batch, where that is worth it.
-    pub(super) async fn prepare(&mut self) -> Result<(), Failure> {
+    pub(super) fn prepare(&mut self) -> Result<(), Failure> {
         if !self.pooled {
-            self.commit.prepared = Some(
-                self.client
-                    .prepare_typed(&self.commit.text, self.commit.types)
-                    .await?,
-            );
+            let text = self.commit_text();
+            self.commit = Some(self.client.prepare("commit", &text, COMMIT_TYPES)?);
         }
         Ok(())
     }
 
-    /// Whether the server still has this connection, as far as can be told without asking it.
-    pub(super) async fn is_alive(&self) -> bool {
-        if self.used.elapsed() >= STALE_AFTER {
-            // Lets the runtime see what came from the socket, and then the connection's task.
-            tokio::task::yield_now().await;
-            tokio::task::yield_now().await;
-        }
-        !self.client.is_closed()
+    fn commit_text(&self) -> String {
+        let schema = &self.schema;
+        format!("SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9)")
     }
 
-    /// One row for each arrival and the writer's next entry, in one transaction.
-    pub(super) async fn commit(
+    /// Whether the server still has this connection, as far as can be told without asking it.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.used.elapsed() < STALE_AFTER || self.client.is_alive()
+    }
+
+    /// One row for each arrival and the writer's next entry, in one transaction. Calls `meanwhile`
+    /// once it is sent.
+    pub(super) fn commit(
         &mut self,
         entry: &Entry,
         arrivals: &[SystemTime],
         alone: bool,
+        meanwhile: Meanwhile<'_>,
     ) -> Result<Committed, Failure> {
         let Entry {
             writer,
@@ -311,10 +249,23 @@ impl Session {
             past_visits,
             &alone,
         ];
-        self.warning.take();
-        let row = self.commit.run(&self.client, &params).await?;
+        self.client.take_warning();
+        match &self.commit {
+            Some(statement) => self.client.send(statement, &params)?,
+            None => {
+                let typed: Vec<Param<'_>> = params
+                    .into_iter()
+                    .zip(COMMIT_TYPES.iter().cloned())
+                    .collect();
+                self.client.send_text(&self.commit_text(), &typed)?;
+            }
+        }
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        let row = self.client.receive(self.commit.as_ref())?;
         self.settled()?;
-        match row.try_get::<_, Vec<i64>>(0)?[..] {
+        match row.get::<Vec<i64>>(0)?[..] {
             [total, pruned, unfolded, alone] => Ok(Committed {
                 totals: counts(total, pruned),
                 unfolded: unfolded != 0,
@@ -326,7 +277,7 @@ impl Session {
 
     /// Closes the `old` writer and a `stray` one, and registers a `new` one. Gives the number of
     /// the old one's closing entry, if it is known, and the totals.
-    pub(super) async fn hand_over(
+    pub(super) fn hand_over(
         &mut self,
         new: i64,
         old: Option<i64>,
@@ -336,72 +287,74 @@ impl Session {
             "SELECT * FROM {}.visitas_hand_over($1, $2, $3)",
             self.schema
         );
-        let params: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
-        self.warning.take();
-        let row = self.client.query_typed_one(&text, &params).await?;
+        let params: [Param<'_>; 3] = [(&new, Type::INT8), (&old, Type::INT8), (&stray, Type::INT8)];
+        self.client.take_warning();
+        let row = self.client.query_one(&text, &params)?;
         self.settled()?;
-        Ok((row.try_get(0)?, totals(&row, 1)?))
+        Ok((row.get(0)?, totals(&row, 1)?))
     }
 
     /// The last statement's commit came without PostgreSQL's warning.
     fn settled(&mut self) -> Result<(), Failure> {
         self.used = Instant::now();
-        self.warning
-            .take()
+        self.client
+            .take_warning()
             .map_or(Ok(()), |warning| Err(Failure::Unsettled(warning)))
     }
 
     /// The totals as they stand.
-    pub(super) async fn peek(&mut self) -> Result<Totals, Failure> {
-        let row = self.peek.run(&self.client, &[]).await?;
+    pub(super) fn peek(&mut self) -> Result<Totals, Failure> {
+        let text = format!("SELECT * FROM {}.visitas_peek()", self.schema);
+        let row = self.client.query_one(&text, &[])?;
         self.used = Instant::now();
         totals(&row, 0)
     }
 
     /// The parts of the history since these beginnings of its steps.
-    pub(super) async fn history(&mut self, since: [i64; 3]) -> Result<Vec<Bucket>, Failure> {
+    pub(super) fn history(&mut self, since: [i64; 3]) -> Result<Vec<Bucket>, Failure> {
         let text = format!("SELECT * FROM {}.visitas_history($1, $2)", self.schema);
         let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
-        let params: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
-        let rows = self.client.query_typed(&text, &params).await?;
+        let params: [Param<'_>; 2] = [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
+        let rows = self.client.query(&text, &params)?;
         self.used = Instant::now();
         rows.iter().map(bucket).collect()
     }
 
     /// Drops the writer's entries `from` and up to `to`, closes silent writers, and folds what was
-    /// appended.
-    pub(super) async fn maintain(
+    /// appended. Calls `meanwhile` once it is sent.
+    pub(super) fn maintain(
         &mut self,
         writer: i64,
         from: i64,
         to: i64,
+        meanwhile: Meanwhile<'_>,
     ) -> Result<(), Failure> {
         let text = format!("SELECT {}.visitas_maintain($1, $2, $3)", self.schema);
-        let params: [(&(dyn ToSql + Sync), Type); 3] = [
+        let params: [Param<'_>; 3] = [
             (&writer, Type::INT8),
             (&from, Type::INT8),
             (&to, Type::INT8),
         ];
-        self.client.query_typed(&text, &params).await?;
+        self.client.send_text(&text, &params)?;
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        self.client.receive(None)?;
         self.used = Instant::now();
         Ok(())
     }
 
     /// Closes the writer for good.
-    pub(super) async fn close(&mut self, writer: i64) -> Result<(), Failure> {
+    pub(super) fn close(&mut self, writer: i64) -> Result<(), Failure> {
         let text = format!("SELECT {}.visitas_close($1)", self.schema);
-        self.client
-            .query_typed(&text, &[(&writer, Type::INT8)])
-            .await?;
+        self.client.query(&text, &[(&writer, Type::INT8)])?;
         Ok(())
     }
 
     /// Commits a batch of one, and takes it back: whatever would keep the next batch from being
     /// committed (a table that is missing, a server that is read-only, a right that was revoked) is
     /// found here.
-    pub(super) async fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
+    pub(super) fn dry_run(&mut self, writer: i64) -> Result<(), Failure> {
         let schema = &self.schema;
         let script = format!(
             "BEGIN; \
@@ -409,19 +362,35 @@ impl Session {
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
                  0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true); ROLLBACK"
         );
-        Ok(self.client.batch_execute(&script).await?)
+        self.client.batch_execute(&script)
     }
 
     /// Tells the server to give up the statement that got no answer, by a connection that is as
-    /// encrypted as this one.
-    pub(super) async fn cancel(&self) {
-        let connector = match encryption::as_encrypted(&self.connector) {
-            Ok(connector) => connector,
-            Err(refusal) => return log::warn!("a statement is not cancelled: {refusal}"),
-        };
-        let token = self.client.cancel_token();
-        let cancelled = token.cancel_query(connector);
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await;
+    /// encrypted as this one (PostgreSQL manual, "Message Formats": CancelRequest).
+    pub(super) fn cancel(&self) {
+        if let Err(failure) = self.try_cancel() {
+            log::debug!("a statement is not cancelled: {failure}");
+        }
+    }
+
+    fn try_cancel(&self) -> Result<(), Failure> {
+        let kind = self.kind.beside(self.client.wire())?;
+        let socket = self.place.connect(CANCEL_TIMEOUT, CANCEL_TIMEOUT);
+        let socket = socket.map_err(|error| Failure::Unreachable(self.place.clone(), error))?;
+        let mut client = Client::new(kind.connect(socket)?);
+        client.set_limit(CANCEL_TIMEOUT);
+        let (process, key) = self.client.process;
+        client.write(|to| {
+            frontend::cancel_request(process, key, to);
+            Ok(())
+        })
+    }
+
+    /// Takes back what an open transaction has done.
+    pub(super) fn roll_back(&mut self) -> Result<(), Failure> {
+        self.within(STEP_TIMEOUT, |session| {
+            session.client.batch_execute("ROLLBACK")
+        })
     }
 
     /// Why the connection is plain, where it was to be encrypted.
@@ -430,28 +399,13 @@ impl Session {
     }
 
     /// Protocol, cipher and what was verified; `None` where the connection is plain.
-    pub(super) fn encryption(&self) -> Option<&str> {
-        encryption::found(&self.connector)
+    pub(super) fn encryption(&self) -> Option<String> {
+        self.client.wire().encryption()
     }
 }
 
-/// The server's process that the login was answered for. A pooler answers with a number of its own
-/// making, so a session of another process says that one stands between. The library tells the
-/// number in a request to cancel alone (PostgreSQL manual, "Message Formats": CancelRequest).
-async fn process_id(client: &Client) -> Option<i32> {
-    let (ours, mut theirs) = duplex(64);
-    client
-        .cancel_token()
-        .cancel_query_raw(ours, encryption::plain())
-        .await
-        .ok()?;
-    let mut request = [0; 16];
-    theirs.read_exact(&mut request).await.ok()?;
-    Some(i32::from_be_bytes(request[8..12].try_into().ok()?))
-}
-
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
-    Ok(counts(row.try_get(column)?, row.try_get(column + 1)?))
+    Ok(counts(row.get(column)?, row.get(column + 1)?))
 }
 
 /// Neither is below 0, but for rows that were taken from the table behind the triggers' back.
@@ -463,24 +417,14 @@ fn counts(total: i64, pruned: i64) -> Totals {
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {
-    let seconds: i64 = row.try_get(0)?;
+    let seconds: i64 = row.get(0)?;
     let step = Step::ALL
         .into_iter()
         .find(|step| step.seconds() == seconds)
         .ok_or(Failure::NoRow)?;
     Ok(Bucket {
         step,
-        start: row.try_get(1)?,
-        visits: row.try_get(2)?,
+        start: row.get(1)?,
+        visits: row.get(2)?,
     })
-}
-
-/// Gives a step up after that time.
-pub(super) async fn limited<T>(
-    limit: Duration,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::time::timeout(limit, step)
-        .await
-        .unwrap_or(Err(Failure::Slow(limit)))
 }

@@ -1,10 +1,10 @@
 //! The table `acessos` and the schema of visitas, as a database has them.
 
-use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use postgres_types::Type;
 
+use super::client::{Param, Row};
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session, limited};
+use super::session::{STEP_TIMEOUT, Session};
 
 /// The schema's version, kept in `visitas_schema`.
 pub(super) const VERSION: i32 = 1;
@@ -34,8 +34,8 @@ pub(super) struct State {
 }
 
 /// What the database has of the table and of visitas.
-pub(super) async fn inspect(session: &Session) -> Result<(Option<Table>, Option<State>), Failure> {
-    let schema = &session.schema;
+pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<State>), Failure> {
+    let schema = session.schema.clone();
     let table = "SELECT c.oid, \
             coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid \
                 AND a.attname = 'momento' AND NOT a.attisdropped), 0::oid), \
@@ -49,25 +49,23 @@ pub(super) async fn inspect(session: &Session) -> Result<(Option<Table>, Option<
         format!("{schema}.acessos"),
         format!("{schema}.visitas_state"),
     ];
-    let params: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&names[0], Type::TEXT), (&names[1], Type::TEXT)];
-    let row = session.client.query_typed_one(table, &params).await?;
-    let Some(oid) = row.try_get::<_, Option<u32>>(0)? else {
+    let params: [Param<'_>; 2] = [(&names[0], Type::TEXT), (&names[1], Type::TEXT)];
+    let row = session.client.query_one(table, &params)?;
+    let Some(oid) = row.get::<Option<u32>>(0)? else {
         return Ok((None, None));
     };
     let mut table = Table {
         oid,
-        momento: row.try_get(1)?,
-        zone: row.try_get(2)?,
-        triggers: row.try_get(3)?,
+        momento: row.get(1)?,
+        zone: row.get(2)?,
+        triggers: row.get(3)?,
     };
-    if !row.try_get::<_, bool>(4)? {
+    if !row.get::<bool>(4)? {
         return Ok((Some(table), None));
     }
     let rows = session
         .client
-        .query_typed(&format!("SELECT * FROM {schema}.visitas_state()"), &[])
-        .await?;
+        .query(&format!("SELECT * FROM {schema}.visitas_state()"), &[])?;
     let mut states: Vec<State> = rows.iter().map(state).collect::<Result<_, _>>()?;
     // The zone of the first start stays, whatever the database's becomes; where rows were restored
     // it is the one that they were written in.
@@ -87,17 +85,17 @@ pub(super) async fn inspect(session: &Session) -> Result<(Option<Table>, Option<
 
 fn state(row: &Row) -> Result<State, Failure> {
     Ok(State {
-        version: row.try_get(0)?,
-        made_for: row.try_get(1)?,
-        counted: row.try_get(2)?,
-        momento: row.try_get(3)?,
-        zone: row.try_get(4)?,
+        version: row.get(0)?,
+        made_for: row.get(1)?,
+        counted: row.get(2)?,
+        momento: row.get(3)?,
+        zone: row.get(4)?,
     })
 }
 
 /// The table; `None` where its rows were never counted.
-pub(super) async fn counted(session: &Session) -> Result<Option<Table>, Failure> {
-    let (table, state) = limited(STEP_TIMEOUT, inspect(session)).await?;
+pub(super) fn counted(session: &mut Session) -> Result<Option<Table>, Failure> {
+    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
     Ok(table.filter(|table| state.is_some_and(|state| state.counted == Some(table.oid))))
 }
 
