@@ -55,6 +55,11 @@ pub const VARIABLES: &[Variable] = &[
     with_default("HOST", "0.0.0.0", "address or name to listen on"),
     with_default("PORT", "5000", "TCP port to listen on (0: any free one)"),
     variable(
+        "BASE_PATH",
+        "unset: the root",
+        "path below which everything is, such as /visits, for a place behind a proxy",
+    ),
+    variable(
         "OPS_PORT",
         "unset: on PORT",
         "TCP port for /metrics, /livez and /readyz, instead of PORT",
@@ -215,6 +220,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// What every path begins with; empty, or `/visits`.
+    pub base_path: String,
     /// Where to serve `/metrics`, `/livez` and `/readyz`; `None`: on `listen`.
     pub ops: Option<SocketAddr>,
     pub ledger: LedgerPlace,
@@ -293,6 +300,9 @@ impl Config {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         Ok(Config {
             listen,
+            base_path: env
+                .if_set("BASE_PATH", |name| env.base_path(name))?
+                .unwrap_or_default(),
             ops: ops_address(&env, listen)?,
             ledger: stores::ledger(&env)?,
             counter: stores::counter(&env)?,
@@ -385,6 +395,7 @@ mod tests {
         for (name, value) in [
             ("PORT", "65536"),
             ("HOST", "no such host"),
+            ("BASE_PATH", "visits"),
             ("DB_PORT", "0"),
             ("WORKERS", "0"),
             ("CONNECT_ATTEMPTS", "-1"),

@@ -254,8 +254,9 @@ fn drain(config: &Config, events: &mpsc::Receiver<Event>, parts: &Parts) {
 fn announce(config: &Config, schema: Option<&str>, address: SocketAddr, ops: Option<SocketAddr>) {
     let workers = config.workers;
     let line = format!(
-        "visitas {} ready at http://{address}: ledger {}{}, counter {}, {workers} worker{}{}\n",
+        "visitas {} ready at http://{address}{}: ledger {}{}, counter {}, {workers} worker{}{}\n",
         env!("CARGO_PKG_VERSION"),
+        config.base_path,
         config.ledger,
         schema.map_or(String::new(), |schema| format!(" (schema {schema})")),
         config.counter,

@@ -40,6 +40,12 @@ const NO_OTHERS: &[(&str, &[&str], &str)] = &[
     ),
     ("pgbouncer", &["true", "false"], "true or false"),
     ("client_encoding", &["utf8", "UTF8", "auto"], "utf8"),
+    (
+        "schema",
+        &["public"],
+        "public; the table acessos is found by the role's search_path",
+    ),
+    ("uselibpqcompat", &["true"], "true"),
     ("connection_limit", &[], ""),
     ("pool_timeout", &[], ""),
     ("statement_cache_size", &[], ""),

@@ -14,6 +14,11 @@ use crate::http::Networks;
 /// Characters of a value that an error repeats.
 const MAX_QUOTED: usize = 80;
 
+/// Bytes of a path that all paths begin with.
+const MAX_BASE_PATH: usize = 200;
+/// Probes stay at the root.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 /// `count` in `time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -153,6 +158,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A path such as `/visits`.
+    pub(super) fn base_path(&self, variable: &'static str) -> Result<String, ConfigError> {
+        let parse = |text: &str| is_base_path(text).then(|| text.to_owned());
+        self.parsed(variable, parse, || {
+            format!(
+                "a path such as /visits: at most {MAX_BASE_PATH} letters, digits and -._~, each \
+                 part behind a slash, no slash at the end, and not /livez, /readyz or /metrics"
+            )
+        })
+    }
+
     pub(super) fn networks(&self, variable: &'static str) -> Result<Networks, ConfigError> {
         let parse = |text: &str| text.parse().ok();
         self.parsed(variable, parse, || {
@@ -196,6 +212,18 @@ fn parse_duration(text: &str) -> Option<Duration> {
         return None;
     }
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
+}
+
+/// Whether browsers and proxies pass the path on as it is. They would take dots alone away.
+fn is_base_path(path: &str) -> bool {
+    let is_part = |part: &str| {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        !matches!(part, "" | "." | "..") && part.bytes().all(valid)
+    };
+    path.strip_prefix('/')
+        .is_some_and(|parts| parts.split('/').all(is_part))
+        && path.len() <= MAX_BASE_PATH
+        && !PROBES.contains(&path)
 }
 
 fn parse_rate(text: &str) -> Option<Rate> {
@@ -318,6 +346,20 @@ mod tests {
             "2000000/1s",
         ] {
             assert_eq!(parse_rate(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_one_that_everybody_passes_on() {
+        for valid in ["/visits", "/a/b-c_d.e~1", "/.hidden", "/livez/x", "/..."] {
+            assert!(is_base_path(valid), "{valid}");
+        }
+        let long = format!("/{}", "x".repeat(MAX_BASE_PATH));
+        for wrong in [
+            "", "/", "visits", "/visits/", "//", "/a//b", "/.", "/a/..", "/a b", "/a?b", "/a#b",
+            "/%41", "/\u{e9}", "/\"", "/<", "/livez", "/metrics", &long,
+        ] {
+            assert!(!is_base_path(wrong), "{wrong}");
         }
     }
 

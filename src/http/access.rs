@@ -80,9 +80,8 @@ impl Logged {
     }
 
     /// The request's last byte is here, and its first one came `arrival` ago.
-    pub(super) fn arrived(mut self, arrival: Duration) -> Self {
+    pub(super) fn arrived(&mut self, arrival: Duration) {
         (self.arrival, self.arrived) = (arrival, Instant::now());
-        self
     }
 
     pub(super) fn report(&self, status: Status, bytes: usize) {

@@ -71,7 +71,8 @@ struct Parsed<T> {
     plan: Plan<T>,
     framing: Framing,
     head_only: bool,
-    logged: Option<Logged>,
+    /// Boxed: without an access log nothing is kept, and a request is moved three times.
+    logged: Option<Box<Logged>>,
 }
 
 pub(super) struct Connection<S: Service> {
@@ -146,8 +147,9 @@ impl<S: Service> Connection<S> {
             Err(reject) => return Ok(self.reject_unread(reject)),
         };
         let drained = self.drain_body(parsed.framing);
-        let arrival = self.arrival();
-        parsed.logged = parsed.logged.map(|logged| logged.arrived(arrival));
+        if let Some(logged) = &mut parsed.logged {
+            logged.arrived(self.arrival());
+        }
         match drained {
             Ok(()) => self.perform(parsed),
             Err(ReadError::Rejected(reject)) => {
@@ -197,7 +199,7 @@ impl<S: Service> Connection<S> {
             head_only: request.method == Method::Head,
             logged: options
                 .access_log
-                .map(|log| Logged::new(log, client, request)),
+                .map(|log| Box::new(Logged::new(log, client, request))),
         }
     }
 
@@ -359,7 +361,7 @@ impl<S: Service> Connection<S> {
 
     /// Answers a request that cannot be served. What follows it is dropped.
     #[cold]
-    fn reject(&mut self, reject: Reject, head_only: bool, logged: Option<Logged>) -> Next {
+    fn reject(&mut self, reject: Reject, head_only: bool, logged: Option<Box<Logged>>) -> Next {
         let (status, sentence) = reject.answer();
         let fields = match reject {
             Reject::OutOfMemory => RETRY_FIELDS,
@@ -382,8 +384,11 @@ impl<S: Service> Connection<S> {
             .stats
             .answered(self.entry.worker, Kind::Other, status);
         if let Some(log) = self.shared.options.access_log {
-            let rejected =
-                || Logged::rejected(log, self.client, self.input.unread()).arrived(self.arrival());
+            let rejected = || {
+                let mut logged = Logged::rejected(log, self.client, self.input.unread());
+                logged.arrived(self.arrival());
+                Box::new(logged)
+            };
             logged
                 .unwrap_or_else(rejected)
                 .report(status, self.output.len() - before);

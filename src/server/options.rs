@@ -51,6 +51,7 @@ pub(super) fn visits(config: &Config) -> visits::Options {
 pub(super) fn site(config: &Config, capacity: Capacity) -> site::Settings {
     site::Settings {
         workers: config.workers,
+        base_path: config.base_path.clone(),
         visits_per_client: config.visits_per_client.map(|rate| (rate.count, rate.time)),
         ops_apart: config.ops.is_some(),
         max_connections: capacity.connections,

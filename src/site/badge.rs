@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::locale::Grouping;
 use super::negotiation::Format;
-use super::refusal::refuse;
-use super::text::{escape_xml, json_string};
+use super::picture::{Picture, Style};
+use super::refusal::{RETRY_AFTER_S, refuse};
+use super::text::json_string;
 use super::{Session, Site, fields};
 use crate::http::{Answer, Answered, Status};
 
@@ -39,24 +41,35 @@ const NAMED: &[(&str, u32)] = &[
 ];
 /// The green of the page.
 const DEFAULT_COLOUR: u32 = 0x0b_6e_4f;
+/// Behind a number that may be old.
+const GREY: u32 = 0x9f_9f_9f;
+/// In place of a number that was never known: a dash.
+const UNKNOWN: &str = "\u{2013}";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Badge {
+pub struct Badge {
     label: String,
     /// Red, green and blue.
     colour: u32,
+    style: Style,
+    grouping: Grouping,
 }
 
 impl Badge {
-    /// The badge of a query. It cuts a long label, and replaces an unknown colour by the default.
-    pub(super) fn new(label: Option<&str>, colour: Option<&str>) -> Badge {
+    /// The badge that a query describes. It cuts a long label. What is unknown gives the default.
+    pub(super) fn of(query: impl Fn(&str) -> Option<String>) -> Badge {
+        let label = query("label");
         let label = label
+            .as_deref()
             .map(str::trim)
             .filter(|label| !label.is_empty())
             .unwrap_or("visitas");
+        let read = |name: &str| query(name).unwrap_or_default();
         Badge {
             label: label.chars().take(MAX_LABEL).collect(),
-            colour: colour.and_then(parse_colour).unwrap_or(DEFAULT_COLOUR),
+            colour: parse_colour(&read("color")).unwrap_or(DEFAULT_COLOUR),
+            style: Style::named(&read("style")).unwrap_or_default(),
+            grouping: Grouping::of(&read("locale")).unwrap_or_default(),
         }
     }
 
@@ -64,8 +77,10 @@ impl Badge {
     pub(super) fn tag(&self, total: u64) -> String {
         // FNV-1a, 64 bits: the label is bounded, and nobody gains by a collision.
         let hash = self
-            .label
-            .bytes()
+            .grouping
+            .key()
+            .chain([self.style as u8])
+            .chain(self.label.bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
             });
@@ -73,36 +88,23 @@ impl Badge {
     }
 
     pub(super) fn svg(&self, total: u64) -> String {
-        let total = total.to_string();
-        let (left, right) = (width(&self.label), width(&total));
-        let (label_box, total_box) = (left + 10, right + 10);
-        let all = label_box + total_box;
-        let ink = if is_light(self.colour) {
-            "#111"
-        } else {
-            "#fff"
+        self.picture(&self.grouping.write(total), self.colour)
+    }
+
+    /// The badge while the total cannot be read: the last one known, in grey.
+    fn grey_svg(&self, total: Option<u64>) -> String {
+        let known = total.map(|total| self.grouping.write(total));
+        self.picture(known.as_deref().unwrap_or(UNKNOWN), GREY)
+    }
+
+    fn picture(&self, number: &str, colour: u32) -> String {
+        let picture = Picture {
+            style: self.style,
+            label: &self.label,
+            number,
+            colour,
         };
-        let mut label = String::new();
-        escape_xml(&self.label, &mut label);
-        let mut svg = String::with_capacity(900);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{all}\" height=\"20\" role=\"img\" \
-             aria-label=\"{label}: {total}\"><title>{label}: {total}</title>\
-             <clipPath id=\"r\"><rect width=\"{all}\" height=\"20\" rx=\"3\"/></clipPath>\
-             <g clip-path=\"url(#r)\"><path fill=\"#444\" d=\"M0 0h{label_box}v20H0z\"/>\
-             <path fill=\"#{:06x}\" d=\"M{label_box} 0h{total_box}v20h-{total_box}z\"/></g>\
-             <g text-anchor=\"middle\" font-family=\"Verdana,DejaVu Sans,Geneva,sans-serif\" \
-             font-size=\"11\">\
-             <text x=\"{}\" y=\"14\" fill=\"#fff\" textLength=\"{left}\">{label}</text>\
-             <text x=\"{}\" y=\"14\" fill=\"{ink}\" textLength=\"{right}\">{total}</text>\
-             </g></svg>",
-            self.colour,
-            label_box / 2,
-            label_box + total_box / 2,
-        );
-        svg
+        picture.svg()
     }
 
     /// Schema 1 of shields.io's endpoint badge.
@@ -112,7 +114,8 @@ impl Badge {
         // Writing to a String cannot fail.
         let _ = write!(
             json,
-            ",\"message\":\"{total}\",\"color\":\"#{:06x}\",\"cacheSeconds\":{FRESH_S}}}",
+            ",\"message\":\"{}\",\"color\":\"#{:06x}\",\"cacheSeconds\":{FRESH_S}}}",
+            self.grouping.write(total),
             self.colour
         );
         json
@@ -129,7 +132,11 @@ impl Site {
     ) -> Answered {
         let total = match self.peek(session) {
             Ok(count) => count.total,
-            Err(reason) => return refuse(reason, Format::Json, answer),
+            Err(reason) if request.json => return refuse(reason, Format::Json, answer),
+            Err(_) => {
+                let status = Status::ServiceUnavailable;
+                return self.last_known(&request.badge, status, Some(RETRY_AFTER_S), answer);
+            }
         };
         let BadgeRequest { badge, json, .. } = request;
         let tag = badge.tag(total);
@@ -153,6 +160,24 @@ impl Site {
         };
         answer.send(Status::Ok, &header, body.as_bytes())
     }
+
+    /// Refuses with a picture of the last total known, since an image that a page embeds should
+    /// not look broken.
+    pub(super) fn last_known(
+        &self,
+        badge: &Badge,
+        status: Status,
+        retry_after_s: Option<u64>,
+        answer: Answer<'_>,
+    ) -> Answered {
+        let mut header = fields::VISIT_PICTURE.to_owned();
+        if let Some(seconds) = retry_after_s {
+            // Writing to a String cannot fail.
+            let _ = write!(header, "Retry-After: {seconds}\r\n");
+        }
+        let total = self.measures.newest().map(|count| count.total);
+        answer.send(status, &header, badge.grey_svg(total).as_bytes())
+    }
 }
 
 /// The header fields of a badge with that entity tag.
@@ -163,9 +188,10 @@ fn header_fields(json: bool, tag: &str) -> String {
         "image/svg+xml"
     };
     format!(
-        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{}",
+        "Content-Type: {kind}\r\nCache-Control: public, max-age={}\r\nETag: {tag}\r\n{}{}",
         FRESH_S,
-        fields::CORS
+        fields::CORS,
+        fields::EMBEDDED
     )
 }
 
@@ -193,28 +219,6 @@ fn parse_colour(text: &str) -> Option<u32> {
     }
 }
 
-/// Whether dark text reads better on it than white: relative luminance (WCAG 2.2) without its
-/// gamma.
-fn is_light(colour: u32) -> bool {
-    let [_, red, green, blue] = colour.to_be_bytes().map(u32::from);
-    red * 2126 + green * 7152 + blue * 722 > 120 * 10_000
-}
-
-/// About the width of the text in Verdana at 11 pixels. `textLength` stretches other fonts to it.
-fn width(text: &str) -> usize {
-    let tenths = |c: char| match c {
-        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '!' | '|' | '\'' | ' ' => 39,
-        'f' | 'r' | 't' | '(' | ')' | '-' | '[' | ']' | '/' => 47,
-        'm' | 'w' | 'M' | 'W' | '%' | '@' => 102,
-        'A'..='Z' => 77,
-        '0'..='9' => 70,
-        c if c.is_ascii() => 66,
-        'À'..='ɏ' => 70,
-        _ => 110,
-    };
-    text.chars().map(tenths).sum::<usize>() / 10 + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,16 +233,46 @@ mod tests {
         }
     }
 
+    fn badge(query: &[(&str, &str)]) -> Badge {
+        Badge::of(|name| {
+            let found = query.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
     #[test]
     fn a_label_is_bounded_and_stays_text() {
-        let badge = Badge::new(Some(&"<&\"".repeat(100)), Some("javascript:x"));
-        assert_eq!(badge.label.chars().count(), MAX_LABEL);
-        let svg = badge.svg(12);
-        assert!(
-            !svg.contains("<&") && svg.contains("&lt;&amp;&quot;") && svg.contains("#0b6e4f"),
-            "{svg}"
-        );
-        assert_ne!(badge.tag(1), badge.tag(2));
-        assert_ne!(badge.tag(1), Badge::new(None, None).tag(1));
+        for style in ["flat", "flat-square", "for-the-badge"] {
+            let label = "<&\"".repeat(100);
+            let badge = badge(&[
+                ("label", &label),
+                ("color", "javascript:x"),
+                ("style", style),
+            ]);
+            assert_eq!(badge.label.chars().count(), MAX_LABEL);
+            let svg = badge.svg(12);
+            assert!(
+                !svg.contains("<&") && svg.contains("&lt;&amp;&quot;") && svg.contains("#0b6e4f"),
+                "{svg}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_looks_different_has_another_tag() {
+        let looks: [&[(&str, &str)]; 6] = [
+            &[],
+            &[("label", "a")],
+            &[("color", "red")],
+            &[("style", "flat-square")],
+            &[("locale", "en")],
+            &[("locale", "pt")],
+        ];
+        let tags: std::collections::BTreeSet<String> = looks
+            .iter()
+            .flat_map(|look| [1, 2].map(|total| badge(look).tag(total)))
+            .collect();
+        assert_eq!(tags.len(), 2 * looks.len());
+        assert_eq!(badge(&[("style", "x"), ("locale", "x")]), badge(&[]));
     }
 }

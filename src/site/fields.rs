@@ -18,6 +18,14 @@ macro_rules! cors {
 }
 pub(super) const CORS: &str = concat!(cors!(), "\r\n");
 
+/// Lets pages that isolate themselves embed an answer (the HTML standard's COEP).
+macro_rules! embedded {
+    () => {
+        "Cross-Origin-Resource-Policy: cross-origin"
+    };
+}
+pub(super) const EMBEDDED: &str = concat!(embedded!(), "\r\n");
+
 pub(super) const TEXT: &str = fields!("text/plain; charset=utf-8", "no-store");
 pub(super) const JSON: &str = fields!("application/json", "no-store", cors!());
 pub(super) const VISIT_JSON: &str = fields!(
@@ -26,6 +34,15 @@ pub(super) const VISIT_JSON: &str = fields!(
     cors!(),
     "Vary: Accept, Accept-Language"
 );
+// Each request must arrive, also through the image proxies of GitHub and others: some of them go by
+// the times alone.
+pub(super) const VISIT_PICTURE: &str = fields!(
+    "image/svg+xml",
+    "no-cache, no-store, max-age=0, s-maxage=0, must-revalidate",
+    cors!(),
+    embedded!()
+);
+pub(super) const BEACON: &str = concat!("Cache-Control: no-store\r\n", embedded!(), "\r\n");
 pub(super) const HISTORY_JSON: &str =
     fields!("application/json", "no-store", cors!(), "Vary: Accept");
 pub(super) const HISTORY_CSV: &str = fields!(
@@ -47,6 +64,11 @@ pub(super) const PREFLIGHT: &str = concat!(
     "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\n",
     "Vary: Access-Control-Request-Method\r\n"
 );
+// Where a request has credentials, `*` names no field.
+pub(super) const BEACON_PREFLIGHT: &str = concat!(
+    "Access-Control-Allow-Methods: POST\r\nAccess-Control-Allow-Headers: *, Content-Type\r\n",
+    "Access-Control-Max-Age: 86400\r\nCache-Control: no-store\r\n",
+);
 pub(super) const METRICS: &str = fields!("text/plain; version=0.0.4; charset=utf-8", "no-store");
 pub(super) const ICON: &str = fields!("image/svg+xml", "public, max-age=86400");
 pub(super) const CACHED_TEXT: &str = fields!("text/plain; charset=utf-8", "public, max-age=86400");
@@ -60,9 +82,15 @@ pub(super) const SCRIPT: &str = fields!(
     "public, max-age=31536000, immutable"
 );
 pub(super) const REFUSAL: &str = fields!("text/plain; charset=utf-8", "no-store", cors!());
-pub(super) const NOT_ALLOWED: &str = fields!(
+pub(super) const ONLY_GET: &str = fields!(
     "text/plain; charset=utf-8",
     "no-store",
     cors!(),
     "Allow: GET, HEAD"
+);
+pub(super) const ONLY_POST: &str = fields!(
+    "text/plain; charset=utf-8",
+    "no-store",
+    cors!(),
+    "Allow: POST"
 );

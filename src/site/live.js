@@ -3,11 +3,12 @@
 (() => {
   const PITCH = 10, HEIGHT = 100, HIGHEST = 96, LOWEST = 2; // as chart.rs draws
   const root = document.documentElement, byId = id => document.getElementById(id);
+  const base = root.dataset.base;
   const shown = number => number.toLocaleString(root.lang);
   const charts = {};
 
   const load = async name => {
-    const answer = await fetch('/history?by=' + name);
+    const answer = await fetch(base + '/history?by=' + name);
     if (!answer.ok) return;
     const { step_seconds, points } = await answer.json();
     const start = Date.parse(points[0].start) / 1000;
@@ -83,7 +84,7 @@
   };
 
   const listen = tell => {
-    const events = new EventSource('/events');
+    const events = new EventSource(base + '/events');
     events.onopen = () => tell({ up: true });
     events.onerror = () => tell({ up: false });
     events.onmessage = ({ data }) => tell({ up: true, data });
@@ -93,11 +94,11 @@
   // A browser has six connections to a server, and each stream takes one: the tab with the lock
   // listens for all.
   if (navigator.locks) {
-    const tabs = new BroadcastChannel('visitas');
+    const tabs = new BroadcastChannel('visitas' + base);
     let last = null;
     tabs.onmessage = ({ data }) => data !== 'hello' && show(data);
     tabs.postMessage('hello');
-    navigator.locks.request('visitas', () => {
+    navigator.locks.request('visitas' + base, () => {
       tabs.onmessage = ({ data }) => data === 'hello' && last && tabs.postMessage(last);
       listen(event => { last = { ...last, ...event }; show(event); tabs.postMessage(event); });
       return new Promise(() => {});

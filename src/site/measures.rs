@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::visit::Form;
 use crate::visits::{Count, Refused};
 
 /// The upper bounds of the buckets of a visit's time, in seconds.
@@ -21,12 +22,14 @@ pub(super) struct Measures {
     refused: [AtomicU64; REASONS.len()],
 }
 
-/// Two cache lines, since processors fetch them in pairs.
+/// In pairs of cache lines, since processors fetch them so.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct PerWorker {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     sum_us: AtomicU64,
+    /// Visits by [`Form::LABELS`].
+    forms: [AtomicU64; Form::LABELS.len()],
     /// When the two numbers below were read, on the coarse clock; 0: never.
     counted_ms: AtomicU64,
     total: AtomicU64,
@@ -50,9 +53,17 @@ impl Measures {
         }
     }
 
-    /// A visit got its numbers `took` after its arrival.
-    pub(super) fn visited(&self, worker: usize, took: Duration, count: Count, now_ms: u64) {
+    /// A visit of the form with that label got its numbers `took` after its arrival.
+    pub(super) fn visited(
+        &self,
+        worker: usize,
+        form: usize,
+        took: Duration,
+        count: Count,
+        now_ms: u64,
+    ) {
         let one = &self.workers[worker];
+        one.forms[form].fetch_add(1, Ordering::Relaxed);
         let seconds = took.as_secs_f64();
         let bucket = BOUNDS
             .iter()
@@ -92,6 +103,20 @@ impl Measures {
             .into_iter()
             .zip(&self.refused)
             .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+
+    /// Visits that got their numbers, by form.
+    pub(super) fn forms(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let sum = |form: usize| {
+            let counts = self.workers.iter();
+            counts
+                .map(|one| one.forms[form].load(Ordering::Relaxed))
+                .sum()
+        };
+        Form::LABELS
+            .into_iter()
+            .enumerate()
+            .map(move |(form, label)| (label, sum(form)))
     }
 
     /// The newest numbers of any worker; `None` before the first.

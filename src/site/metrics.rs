@@ -43,6 +43,8 @@ const PARTS: [&str; 2] = ["ledger", "counter"];
 const METRICS: &[Metric] = &[
     metric(COUNTER, "visitas_visits_total", "Visits committed to the ledger by this process.",
         |site, out| out.value(number(&site.visits.stats().visits))),
+    metric(COUNTER, "visitas_answered_visits_total", "Visits answered with success, by form.",
+        |site, out| out.by("form", site.measures.forms())),
     metric(COUNTER, "visitas_visits_refused_total", "Visits refused, by reason.",
         |site, out| out.by("reason", site.measures.refusals())),
     metric(GAUGE, "visitas_ledger_visits", "The newest total that was shown.",

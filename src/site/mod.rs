@@ -3,20 +3,24 @@
 
 mod badge;
 mod chart;
+mod cors;
 mod events;
 mod fields;
 mod history;
+mod locale;
 mod measures;
 mod metrics;
 mod negotiation;
 mod ops;
 mod page;
+mod picture;
 mod process;
 mod query;
 mod rate_limit;
 mod refusal;
 mod routes;
 mod text;
+mod visit;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -28,18 +32,15 @@ use crate::clock;
 use crate::http::{self, Answer, Answered, Plan, Request, Service, Status};
 use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
 use events::Events;
-use measures::{Measures, Reason};
-use negotiation::{Format, Language};
+use measures::Measures;
+use negotiation::Format;
 pub use ops::Ops;
 use page::Page;
 use process::Process;
 use rate_limit::RateLimit;
-use refusal::{refuse, too_many};
-use routes::{Fixed, Task};
-
-/// How long a page waits for a new reading of the history where the last one is old. Then it shows
-/// the old one.
-const CHART_WAIT: Duration = Duration::from_millis(200);
+use refusal::refuse;
+use routes::{Fixed, Routes, Scope, Task};
+use visit::Form;
 
 /// Everything that answers a request.
 #[derive(Debug)]
@@ -50,6 +51,7 @@ pub struct Site {
     events: Events,
     names: StoreNames,
     settings: Settings,
+    routes: Routes,
     rate_limit: Option<RateLimit>,
     measures: Measures,
     /// `/metrics` was scraped, so its numbers must be read anew.
@@ -60,9 +62,11 @@ pub struct Site {
 }
 
 /// The site's own settings, and the limits that `/metrics` shows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     pub workers: usize,
+    /// What every path begins with; empty, or `/visits`.
+    pub base_path: String,
     /// Visits that one address may make, and in what time.
     pub visits_per_client: Option<(u32, Duration)>,
     /// `/livez`, `/readyz` and `/metrics` are on another port.
@@ -99,19 +103,24 @@ impl Site {
         let rate_limit = settings
             .visits_per_client
             .map(|(visits, time)| RateLimit::new(visits, time));
+        let routes = Routes {
+            base: settings.base_path.clone(),
+            ops_apart: settings.ops_apart,
+        };
         Site {
             visits,
             front,
-            page: Page::new(names),
+            page: Page::new(names, &settings.base_path),
             events: Events::new(settings.workers),
             names,
-            settings,
             rate_limit,
+            routes,
             measures: Measures::new(settings.workers),
             count_wanted: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             process: Mutex::new(Process::now()),
+            settings,
         }
     }
 
@@ -140,75 +149,6 @@ impl Site {
         self.measures
             .counted(session.worker, count, clock::monotonic_ms());
         Ok(count)
-    }
-
-    fn visit(
-        &self,
-        session: &Session,
-        (format, language): (Format, Language),
-        client: IpAddr,
-        answer: Answer<'_>,
-    ) -> Answered {
-        if let Some(limit) = &self.rate_limit
-            && let Err(time) = limit.take(client, clock::monotonic_ms())
-        {
-            self.measures.refused(Reason::Rate);
-            return too_many(time, format, answer);
-        }
-        let arrived = Instant::now();
-        let count = match self.visits.visit(&session.waiter) {
-            Ok(count) => count,
-            Err(reason) => {
-                self.measures.refused(Reason::Visits(reason));
-                return refuse(reason, format, answer);
-            }
-        };
-        let took = arrived.elapsed();
-        self.measures
-            .visited(session.worker, took, count, clock::monotonic_ms());
-        match format {
-            Format::Json => {
-                let mut body = String::with_capacity(64);
-                write_count(&mut body, count);
-                body.push('}');
-                answer.send(Status::Ok, fields::VISIT_JSON, body.as_bytes())
-            }
-            Format::Html => {
-                let reading = self.recent_reading(&session.waiter);
-                let header = self.page.fields(language);
-                self.page.render(
-                    language,
-                    count,
-                    reading,
-                    || self.visits.last_history(),
-                    |body| answer.send(Status::Ok, header, body),
-                )
-            }
-        }
-    }
-
-    /// The number of the last reading of the history. Where that is old, it waits a moment for a
-    /// new one.
-    fn recent_reading(&self, waiter: &Arc<Waiter>) -> u64 {
-        match self.visits.last_reading() {
-            (reading, true) => reading,
-            (reading, false) => self
-                .visits
-                .read_history(waiter, CHART_WAIT)
-                .map_or(reading, |_| self.visits.last_reading().0),
-        }
-    }
-
-    /// What `GET /` would answer, without its numbers.
-    fn head(&self, format: Format, language: Language, answer: Answer<'_>) -> Answered {
-        if !self.is_ready() {
-            return refuse(Refused::LedgerDown, format, answer);
-        }
-        let header = match format {
-            Format::Json => fields::VISIT_JSON,
-            Format::Html => self.page.fields(language),
-        };
-        answer.send_head(Status::Ok, header)
     }
 
     fn stats(&self, session: &Session, answer: Answer<'_>) -> Answered {
@@ -270,32 +210,35 @@ impl Service for Site {
     }
 
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Plan<Task> {
-        let task = if self.settings.ops_apart && routes::is_ops(request.path()) {
-            routes::not_found()
-        } else {
-            routes::task(request, client)
-        };
-        task.plan()
+        self.routes.task(request, client).plan()
     }
 
     fn perform(&self, session: &mut Session, task: Task, answer: Answer<'_>) -> Answered {
         match task {
-            Task::Visit(format, language, client) => {
-                self.visit(session, (format, language), client, answer)
+            Task::Visit(Scope::All, form, client) => self.visit(session, &form, client, answer),
+            Task::Prefetch(Form::Picture(badge)) => {
+                self.last_known(&badge, Status::ServiceUnavailable, None, answer)
             }
-            Task::Prefetch => fixed(routes::PREFETCH, answer),
-            Task::Head(format, language) => self.head(format, language, answer),
-            Task::Stats => self.stats(session, answer),
+            Task::Prefetch(_) => fixed(routes::PREFETCH, answer),
+            Task::Head(Scope::All, form) => self.head(&form, answer),
+            Task::Stats(Scope::All) => self.stats(session, answer),
             Task::Livez => answer.send(Status::Ok, fields::TEXT, b"ok\n"),
             Task::Readyz { verbose } => self.readyz(verbose, answer),
             Task::Metrics => {
                 let body = self.metrics();
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
-            Task::History { step, csv } => self.history(&session.waiter, step, csv, answer),
-            Task::Events => self.follow_events(session, answer),
-            Task::Badge(request) => self.badge(session, &request, answer),
+            Task::History {
+                scope: Scope::All,
+                step,
+                csv,
+            } => self.history(&session.waiter, step, csv, answer),
+            Task::Events(Scope::All) => self.follow_events(session, answer),
+            Task::Badge(Scope::All, request) => self.badge(session, &request, answer),
             Task::Preflight => answer.send_head(Status::NoContent, fields::PREFLIGHT),
+            Task::BeaconPreflight(origin) => {
+                answer.send_head(Status::NoContent, &origin.preflight_fields())
+            }
             Task::Fixed(response) => fixed(response, answer),
         }
     }

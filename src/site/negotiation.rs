@@ -4,7 +4,7 @@
 use crate::http::Request;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     Html,
     /// `{"total":N,"cache":M}`
     Json,

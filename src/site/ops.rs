@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::routes::{self, Task};
+use super::routes::Task;
 use super::{Session, Site};
 use crate::http::{Answer, Answered, Plan, Request, Service};
 
@@ -20,12 +20,7 @@ impl Service for Ops {
     }
 
     fn plan(&self, request: &Request<'_>, client: IpAddr) -> Plan<Task> {
-        let task = if routes::is_ops(request.path()) {
-            routes::task(request, client)
-        } else {
-            routes::not_found()
-        };
-        task.plan()
+        self.0.routes.ops_task(request, client).plan()
     }
 
     fn perform(&self, session: &mut Session, task: Task, answer: Answer<'_>) -> Answered {

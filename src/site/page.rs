@@ -147,10 +147,11 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn new(names: StoreNames) -> Page {
+    /// `base` is what every path begins with.
+    pub(super) fn new(names: StoreNames, base: &str) -> Page {
         Page {
-            portuguese: Edition::new(&PORTUGUESE, names),
-            english: Edition::new(&ENGLISH, names),
+            portuguese: Edition::new(&PORTUGUESE, names, base),
+            english: Edition::new(&ENGLISH, names, base),
         }
     }
 
@@ -217,7 +218,7 @@ impl Page {
 }
 
 impl Edition {
-    fn new(words: &Words, names: StoreNames) -> Edition {
+    fn new(words: &Words, names: StoreNames, base: &str) -> Edition {
         let fields = format!(
             "Content-Type: text/html; charset=utf-8\r\nContent-Language: {}\r\n\
              Cache-Control: no-store\r\nVary: Accept, Accept-Language\r\n\
@@ -237,8 +238,8 @@ impl Edition {
         );
         let down = format!("<dd class=\"note\">{}</dd>", words.cache_down);
         let (with_cache, without_cache) = (
-            parts(words, names, &up, true),
-            parts(words, names, &down, false),
+            parts(words, names, base, &up, true),
+            parts(words, names, base, &down, false),
         );
         Edition {
             language: words.language,
@@ -250,7 +251,13 @@ impl Edition {
 }
 
 /// The template with all placeholders filled but those of [`PLACEHOLDERS`].
-fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) -> Vec<Part> {
+fn parts(
+    words: &Words,
+    names: StoreNames,
+    base: &str,
+    cache_block: &str,
+    counter_up: bool,
+) -> Vec<Part> {
     let postgres = names.ledger == "PostgreSQL";
     let (ledger, ledger_name) = if postgres {
         (names.ledger, names.ledger)
@@ -273,6 +280,7 @@ fn parts(words: &Words, names: StoreNames, cache_block: &str, counter_up: bool) 
     let (style_version, script_version) = (version(STYLE), version(SCRIPT));
     let filled = [
         ("{lang}", words.lang),
+        ("{base}", base),
         ("{title}", words.title),
         ("{description}", words.description),
         ("{style-version}", &style_version),
@@ -334,10 +342,11 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left() {
-        let page = Page::new(StoreNames {
+        let names = StoreNames {
             ledger: "PostgreSQL",
             counter: Some("Redis"),
-        });
+        };
+        let page = Page::new(names, "/visits");
         let history = Arc::new(History::new(SystemTime::now(), &[]));
         for language in [Language::Portuguese, Language::English] {
             for (reading, cache, history) in [(0, Some(3), None), (1, None, Some(&history))] {

@@ -8,7 +8,7 @@ use crate::http::{Answer, Answered, Status};
 use crate::visits::Refused;
 
 /// Seconds after which a refused visitor may try again.
-const RETRY_AFTER_S: u64 = 1;
+pub(super) const RETRY_AFTER_S: u64 = 1;
 
 pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Answered {
     let sentence = match reason {
@@ -26,8 +26,13 @@ pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Ans
 #[cold]
 pub(super) fn too_many(time: Duration, format: Format, answer: Answer<'_>) -> Answered {
     let sentence = "Too many visits came from this address, so this one was not counted.";
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let seconds = retry_after_s(time);
     decline(Status::TooManyRequests, sentence, seconds, format, answer)
+}
+
+/// The whole seconds after which that time is over.
+pub(super) fn retry_after_s(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn decline(

@@ -1,23 +1,75 @@
-//! The routes: what each method and path asks for.
+//! The routes: which part of which counter a path names, and what a method asks of it.
 
 use std::net::IpAddr;
 
 use super::badge::{Badge, BadgeRequest};
-use super::negotiation::{Format, Language, format, language, prefers_csv};
+use super::cors::Origin;
+use super::negotiation::{Format, format, language, prefers_csv};
+use super::visit::Form;
 use super::{fields, history, page, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
 use crate::visits::history::Step;
 
+/// Which visits a part of the site is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them: what `/` shows.
+    All,
+}
+
+/// A part that each counter has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Page,
+    /// A visit that is answered with the badge.
+    Picture,
+    /// A visit that is answered without content.
+    Beacon,
+    Stats,
+    History,
+    Events,
+    Badge {
+        json: bool,
+    },
+}
+
+/// What a path names.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Counter(Scope, Part),
+    Livez,
+    Readyz,
+    Metrics,
+    Fixed(Fixed),
+}
+
+impl Part {
+    /// The part at that path below its counter.
+    fn at(path: &str) -> Option<Part> {
+        Some(match path {
+            "/" => Part::Page,
+            "/visit.svg" => Part::Picture,
+            "/visit" => Part::Beacon,
+            "/stats" => Part::Stats,
+            "/history" => Part::History,
+            "/events" => Part::Events,
+            "/badge.svg" => Part::Badge { json: false },
+            "/badge.json" => Part::Badge { json: true },
+            _ => return None,
+        })
+    }
+}
+
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub enum Task {
-    /// `GET /`, by the client at that address.
-    Visit(Format, Language, IpAddr),
+    /// By the client at that address.
+    Visit(Scope, Form, IpAddr),
     /// A browser fetches ahead of a visit that may never come.
-    Prefetch,
-    /// `HEAD /`: what a visit would be answered with, and no visit.
-    Head(Format, Language),
-    Stats,
+    Prefetch(Form),
+    /// `HEAD`: what a visit would be answered with, and no visit.
+    Head(Scope, Form),
+    Stats(Scope),
     Livez,
     Readyz {
         /// One line per store.
@@ -25,14 +77,17 @@ pub enum Task {
     },
     Metrics,
     History {
+        scope: Scope,
         step: Step,
         csv: bool,
     },
-    Events,
-    Badge(Box<BadgeRequest>),
+    Events(Scope),
+    Badge(Scope, Box<BadgeRequest>),
     /// A browser asks whether another page's script may read an answer (the Fetch standard's
     /// CORS-preflight request): it may.
     Preflight,
+    /// The same for a beacon.
+    BeaconPreflight(Origin),
     Fixed(Fixed),
 }
 
@@ -41,12 +96,16 @@ impl Task {
         let kind = match self {
             Task::Visit(..) => Kind::Visit,
             Task::Livez | Task::Readyz { .. } | Task::Metrics => Kind::Probe,
-            Task::Prefetch => Kind::Prefetch,
+            Task::Prefetch(_) => Kind::Prefetch,
             _ => Kind::Other,
         };
         let waits = matches!(
             self,
-            Task::Visit(..) | Task::Stats | Task::History { .. } | Task::Events | Task::Badge(_)
+            Task::Visit(..)
+                | Task::Stats(_)
+                | Task::History { .. }
+                | Task::Events(_)
+                | Task::Badge(..)
         );
         Plan {
             task: self,
@@ -77,10 +136,15 @@ const BAD_STEP: Fixed = Fixed {
     body: b"{\"error\":\"The history is kept by minute, by hour and by day: \
         ask for ?by= one of these.\"}",
 };
-const NOT_ALLOWED: Fixed = Fixed {
+const ONLY_GET: Fixed = Fixed {
     status: Status::MethodNotAllowed,
-    fields: fields::NOT_ALLOWED,
+    fields: fields::ONLY_GET,
     body: b"Only GET and HEAD are allowed here.\n",
+};
+const ONLY_POST: Fixed = Fixed {
+    status: Status::MethodNotAllowed,
+    fields: fields::ONLY_POST,
+    body: b"Only POST is allowed here.\n",
 };
 pub(super) const PREFETCH: Fixed = Fixed {
     status: Status::ServiceUnavailable,
@@ -90,7 +154,7 @@ pub(super) const PREFETCH: Fixed = Fixed {
 /// `OPTIONS *`: about the server as a whole (RFC 9110, section 9.3.7).
 const OPTIONS: Fixed = Fixed {
     status: Status::Ok,
-    fields: "Allow: GET, HEAD\r\n",
+    fields: "Allow: GET, HEAD, POST\r\n",
     body: b"",
 };
 const FAVICON: Fixed = Fixed {
@@ -115,56 +179,115 @@ const SCRIPT: Fixed = Fixed {
     body: page::SCRIPT.as_bytes(),
 };
 
-/// Whether the path is one for those who operate the process.
-pub(super) fn is_ops(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/metrics")
+/// The routes as they are placed on the server.
+#[derive(Debug)]
+pub(super) struct Routes {
+    /// What every path begins with; empty, or `/visits`.
+    pub(super) base: String,
+    /// Health and metrics are on another port.
+    pub(super) ops_apart: bool,
 }
 
-pub(super) fn not_found() -> Task {
-    Task::Fixed(NOT_FOUND)
-}
-
-/// What the request of the client at that address asks for.
-pub(super) fn task(request: &Request<'_>, client: IpAddr) -> Task {
-    let found = match request.path() {
-        "/" => visit(request, client),
-        "/stats" => Task::Stats,
-        "/livez" => Task::Livez,
-        "/readyz" => Task::Readyz {
-            verbose: request
-                .target
-                .split_once('?')
-                .is_some_and(|(_, query)| asks_verbose(query)),
-        },
-        "/metrics" => Task::Metrics,
-        "/history" => read_history(request),
-        "/events" => Task::Events,
-        "/badge.svg" => badge(request, false),
-        "/badge.json" => badge(request, true),
-        "/style.css" => Task::Fixed(STYLE),
-        "/live.js" => Task::Fixed(SCRIPT),
-        "/favicon.ico" | "/favicon.svg" => Task::Fixed(FAVICON),
-        "/robots.txt" => Task::Fixed(ROBOTS),
-        "*" => return Task::Fixed(OPTIONS),
-        _ => return not_found(),
-    };
-    match request.method {
-        Method::Get | Method::Head => found,
-        Method::Other("OPTIONS")
-            if request
-                .fields("access-control-request-method")
-                .next()
-                .is_some() =>
-        {
-            Task::Preflight
+impl Routes {
+    /// What the request of the client at that address asks for.
+    pub(super) fn task(&self, request: &Request<'_>, client: IpAddr) -> Task {
+        if request.path() == "*" {
+            return Task::Fixed(OPTIONS);
         }
-        Method::Other(_) => Task::Fixed(NOT_ALLOWED),
+        match self.find(request.path()) {
+            Some(route) if !(self.ops_apart && route.is_ops()) => route.task(request, client),
+            _ => Task::Fixed(NOT_FOUND),
+        }
+    }
+
+    /// The same on the port for operators.
+    pub(super) fn ops_task(&self, request: &Request<'_>, client: IpAddr) -> Task {
+        match self.find(request.path()) {
+            Some(route) if route.is_ops() => route.task(request, client),
+            _ => Task::Fixed(NOT_FOUND),
+        }
+    }
+
+    /// The route of a path. Health and metrics are at the root too, whatever the base.
+    fn find(&self, path: &str) -> Option<Route> {
+        match path.strip_prefix(&*self.base) {
+            Some(below) if below.starts_with('/') => Route::at(below),
+            Some("") => Route::at("/"),
+            _ => Route::at(path).filter(|route| route.is_ops()),
+        }
     }
 }
 
-fn read_history(request: &Request<'_>) -> Task {
+impl Route {
+    fn at(path: &str) -> Option<Route> {
+        Some(match path {
+            "/livez" => Route::Livez,
+            "/readyz" => Route::Readyz,
+            "/metrics" => Route::Metrics,
+            "/style.css" => Route::Fixed(STYLE),
+            "/live.js" => Route::Fixed(SCRIPT),
+            "/favicon.ico" | "/favicon.svg" => Route::Fixed(FAVICON),
+            "/robots.txt" => Route::Fixed(ROBOTS),
+            _ => Route::Counter(Scope::All, Part::at(path)?),
+        })
+    }
+
+    /// Whether it is for those who operate the process.
+    fn is_ops(self) -> bool {
+        matches!(self, Route::Livez | Route::Readyz | Route::Metrics)
+    }
+
+    fn task(self, request: &Request<'_>, client: IpAddr) -> Task {
+        match (self, request.method) {
+            (Route::Counter(scope, Part::Beacon), Method::Other("POST")) => {
+                visit(scope, beacon, request, client)
+            }
+            (Route::Counter(_, Part::Beacon), Method::Other("OPTIONS"))
+                if is_preflight(request) =>
+            {
+                Task::BeaconPreflight(Origin::of(request))
+            }
+            (Route::Counter(_, Part::Beacon), _) => Task::Fixed(ONLY_POST),
+            (route, Method::Get | Method::Head) => route.read(request, client),
+            (_, Method::Other("OPTIONS")) if is_preflight(request) => Task::Preflight,
+            (_, Method::Other(_)) => Task::Fixed(ONLY_GET),
+        }
+    }
+
+    /// What GET or HEAD asks of it.
+    fn read(self, request: &Request<'_>, client: IpAddr) -> Task {
+        match self {
+            Route::Counter(scope, part) => match part {
+                Part::Page => visit(scope, page_or_json, request, client),
+                Part::Picture => visit(scope, picture, request, client),
+                Part::Beacon => Task::Fixed(ONLY_POST),
+                Part::Stats => Task::Stats(scope),
+                Part::History => read_history(scope, request),
+                Part::Events => Task::Events(scope),
+                Part::Badge { json } => badge(scope, request, json),
+            },
+            Route::Livez => Task::Livez,
+            Route::Readyz => Task::Readyz {
+                verbose: request
+                    .target
+                    .split_once('?')
+                    .is_some_and(|(_, query)| asks_verbose(query)),
+            },
+            Route::Metrics => Task::Metrics,
+            Route::Fixed(response) => Task::Fixed(response),
+        }
+    }
+}
+
+fn is_preflight(request: &Request<'_>) -> bool {
+    let mut asked = request.fields("access-control-request-method");
+    asked.next().is_some()
+}
+
+fn read_history(scope: Scope, request: &Request<'_>) -> Task {
     match history::step(query::value(request.target, "by").as_deref()) {
         Some(step) => Task::History {
+            scope,
             step,
             csv: prefers_csv(request),
         },
@@ -172,9 +295,7 @@ fn read_history(request: &Request<'_>) -> Task {
     }
 }
 
-fn badge(request: &Request<'_>, json: bool) -> Task {
-    let value = |name| query::value(request.target, name);
-    let badge = Badge::new(value("label").as_deref(), value("color").as_deref());
+fn badge(scope: Scope, request: &Request<'_>, json: bool) -> Task {
     let tags = |name| {
         request
             .fields(name)
@@ -183,24 +304,50 @@ fn badge(request: &Request<'_>, json: bool) -> Task {
             .join(",")
     };
     let if_match = request.fields("if-match").next().map(|_| tags("if-match"));
-    Task::Badge(Box::new(BadgeRequest {
-        badge,
+    let request = BadgeRequest {
+        badge: described_badge(request),
         json,
         if_none_match: tags("if-none-match"),
         if_match,
-    }))
+    };
+    Task::Badge(scope, Box::new(request))
 }
 
-fn visit(request: &Request<'_>, client: IpAddr) -> Task {
+/// A visit of the form that `form` finds.
+fn visit(
+    scope: Scope,
+    form: fn(&Request<'_>) -> Form,
+    request: &Request<'_>,
+    client: IpAddr,
+) -> Task {
+    let form = form(request);
     if is_prefetch(request) {
-        return Task::Prefetch;
-    }
-    let (format, language) = (format(request), language(request));
-    if request.method == Method::Get {
-        Task::Visit(format, language, client)
+        Task::Prefetch(form)
+    } else if request.method == Method::Head {
+        Task::Head(scope, form)
     } else {
-        Task::Head(format, language)
+        Task::Visit(scope, form, client)
     }
+}
+
+fn page_or_json(request: &Request<'_>) -> Form {
+    match format(request) {
+        Format::Html => Form::Page(language(request)),
+        Format::Json => Form::Json,
+    }
+}
+
+fn picture(request: &Request<'_>) -> Form {
+    Form::Picture(Box::new(described_badge(request)))
+}
+
+fn beacon(request: &Request<'_>) -> Form {
+    Form::Beacon(Origin::of(request))
+}
+
+/// The badge that the query describes.
+fn described_badge(request: &Request<'_>) -> Badge {
+    Badge::of(|name| query::value(request.target, name))
 }
 
 /// `?verbose`, with or without a value.

@@ -74,12 +74,16 @@ impl Names {
     }
 
     pub(crate) fn start(&self, settings: Settings) -> Visitas {
+        self.given_to(settings).start()
+    }
+
+    /// Settings of a process that has these names.
+    pub(crate) fn given_to(&self, settings: Settings) -> Settings {
         let wrapper = self.wrapper();
         let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
         settings
             .set("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .through(&words)
-            .start()
     }
 }
 

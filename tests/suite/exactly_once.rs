@@ -169,7 +169,7 @@ fn cut_again_and_again_under_load() {
     let visitas = Settings::new()
         .set("DATABASE_URL", database.url_at(proxy.port()))
         .start();
-    let load = Load::start(visitas.port(), 16);
+    let load = Load::in_every_form(visitas.port(), 16);
     for cut in 0..40 {
         let direction = if cut % 2 == 0 {
             Direction::ToServer
@@ -203,7 +203,7 @@ fn cut_again_and_again_under_load() {
 fn an_administrator_terminates_every_session_under_load() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();
-    let load = Load::start(visitas.port(), 16);
+    let load = Load::in_every_form(visitas.port(), 16);
     for _ in 0..15 {
         within(LIMIT, "the database to be reached again", || {
             visitas.get("/stats").status == 200
@@ -254,7 +254,7 @@ fn the_server_crashes_again_and_again() {
         .postgres(&database)
         .set("REQUEST_TIMEOUT", "3s")
         .start();
-    let load = Load::start(visitas.port(), 8);
+    let load = Load::in_every_form(visitas.port(), 8);
     for how in [Stop::Immediate, Stop::Kill, Stop::Immediate] {
         let before = visitas.get("/stats");
         assert_eq!(before.status, 200, "{before:?}");
@@ -285,7 +285,7 @@ fn visitas_is_killed_again_and_again() {
             "the in-process counter starts again"
         );
         let before = visitas.stats().total;
-        let load = Load::start(visitas.port(), 8);
+        let load = Load::in_every_form(visitas.port(), 8);
         within(LIMIT, "visits", || visitas.stats().total > before + 50);
         visitas.kill();
         let outcomes = load.stop();

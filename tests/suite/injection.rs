@@ -35,6 +35,10 @@ fn attempts() -> Vec<String> {
         "GET / HTTP/1.1\r\nHERE: x\r\nHost: x\r\n\r\n",
         "POST /metrics HTTP/1.1\r\nHost: x\r\n\
          Transfer-Encoding: HERE\r\nContent-Length: HERE\r\n\r\n",
+        "GET /visit.svg?style=HERE&locale=HERE&color=HERE HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /visit HTTP/1.1\r\nHost: x\r\nOrigin: HERE\r\nContent-Type: HERE\r\n\r\n",
+        "OPTIONS /visit HTTP/1.1\r\nHost: x\r\nOrigin: HERE\r\n\
+         Access-Control-Request-Method: HERE\r\nAccess-Control-Request-Headers: HERE\r\n\r\n",
         "GET http://HERE/ HTTP/1.1\r\nHost: HERE\r\n\r\n",
     ];
     let filled = |place: &str, text: &str| place.replace("HERE", text).replace("CANARY", CANARY);

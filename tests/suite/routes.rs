@@ -172,6 +172,7 @@ fn other_methods_get_405_and_the_allowed_ones() {
         "/metrics",
         "/history",
         "/events",
+        "/visit.svg",
         "/badge.svg",
         "/badge.json",
         "/style.css",

@@ -11,6 +11,49 @@ use super::client::{Client, Counts, NoAnswer, Response};
 
 /// A client needs little stack, and there are hundreds.
 const STACK_BYTES: usize = 256 * 1024;
+/// The forms of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    Page,
+    Picture,
+    Beacon,
+}
+
+impl Form {
+    pub const ALL: &[Form] = &[Form::Json, Form::Page, Form::Picture, Form::Beacon];
+
+    /// A visit of this form.
+    pub fn visit(self, client: &mut Client) -> Result<Response, NoAnswer> {
+        match self {
+            Form::Json => client.try_visit(),
+            Form::Page => client.try_request("GET", "/", &[]),
+            Form::Picture => client.try_request("GET", "/visit.svg", &[]),
+            Form::Beacon => client.try_request("POST", "/visit", &[("Content-Length", "0")]),
+        }
+    }
+
+    /// Whether the answer says that the visit is counted.
+    ///
+    /// # Panics
+    /// When it is an answer to another form.
+    #[track_caller]
+    pub fn is_counted(self, response: &Response) -> bool {
+        let kind = response.header("Content-Type").unwrap_or_default();
+        let (expected, counted) = match self {
+            Form::Json => ("application/json", 200),
+            Form::Page => ("text/html; charset=utf-8", 200),
+            // Refused or not, it is a picture.
+            Form::Picture => ("image/svg+xml", 200),
+            Form::Beacon => ("", 204),
+        };
+        if response.status == counted || self == Form::Picture {
+            assert_eq!(kind, expected, "{self:?}: {response:?}");
+        }
+        response.status == counted
+    }
+}
+
 /// Between two tries while visits are refused, so that refusals leave the machine to what is
 /// tested.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -22,7 +65,7 @@ pub struct Outcomes {
     pub counts: Vec<Counts>,
     /// From the request to the answer of each 200, where numbers are kept.
     pub spans: Vec<(SystemTime, SystemTime)>,
-    /// Answers with status 200.
+    /// Answers with status 200, or 204 to a beacon.
     answered: u64,
     /// Those of them that had a number of the counter.
     pub cached: u64,
@@ -89,21 +132,31 @@ impl Outcomes {
         self.answered += visits;
     }
 
-    fn add(&mut self, answer: Result<Response, NoAnswer>, began: Began, keep_counts: bool) {
+    fn add(
+        &mut self,
+        form: Form,
+        answer: Result<Response, NoAnswer>,
+        began: Began,
+        keep_counts: bool,
+    ) {
         self.longest = self.longest.max(began.instant.elapsed());
         match answer {
-            Ok(response) if response.status == 200 => {
-                let counts = response.counts();
+            Ok(response) if form.is_counted(&response) => {
                 self.answered += 1;
-                self.cached += u64::from(counts.cache.is_some());
                 if keep_counts {
-                    self.counts.push(counts);
                     self.spans.push((began.time, SystemTime::now()));
+                }
+                if form == Form::Json {
+                    let counts = response.counts();
+                    self.cached += u64::from(counts.cache.is_some());
+                    self.counts.extend(keep_counts.then_some(counts));
                 }
             }
             Ok(response) => {
-                let body = String::from_utf8_lossy(&response.body).into_owned();
-                self.messages.insert(body);
+                if form != Form::Picture {
+                    let body = String::from_utf8_lossy(&response.body).into_owned();
+                    self.messages.insert(body);
+                }
                 if response.status == 503 {
                     self.refused += 1
                 } else {
@@ -218,7 +271,7 @@ pub fn visits_at_once(ports: &[u16], clients: usize, each: usize) -> Outcomes {
             let mut client = client.expect("a connection");
             for _ in 0..each {
                 let began = Began::now();
-                outcomes.add(client.try_visit(), began, true);
+                outcomes.add(Form::Json, client.try_visit(), began, true);
             }
             outcomes
         })
@@ -257,18 +310,37 @@ impl Load {
         })
     }
 
+    /// The same, with visits of every form.
+    pub fn in_every_form(port: u16, count: usize) -> Load {
+        let clients = Clients {
+            ports: vec![port],
+            count,
+            pause: Duration::ZERO,
+            keep_counts: true,
+        };
+        Load::of_forms(&clients, Form::ALL)
+    }
+
     /// Starts the clients, each on its own connection. One that ends is replaced.
     pub fn of(clients: &Clients) -> Load {
+        Load::of_forms(clients, &[Form::Json])
+    }
+
+    /// The same, with visits of each of these forms in turn.
+    pub fn of_forms(clients: &Clients, forms: &'static [Form]) -> Load {
         let (stop, ok) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let keep_visiting = |index: usize| {
             let (stop, ok, clients) = (Arc::clone(&stop), Arc::clone(&ok), clients.clone());
             let port = clients.ports[index % clients.ports.len()];
             spawn(move || {
                 let mut outcomes = Outcomes::default();
+                let mut forms = forms.iter().copied().cycle().skip(index);
                 while !stop.load(Ordering::Relaxed) {
                     // Only a request that was sent is a visit; a refused connection is not.
                     match Client::try_connect(port) {
-                        Ok(client) => visit_on(client, &clients, (&stop, &ok), &mut outcomes),
+                        Ok(client) => {
+                            visit_on(client, &clients, &mut forms, (&stop, &ok), &mut outcomes)
+                        }
                         Err(_) => thread::sleep(PAUSE),
                     }
                 }
@@ -297,20 +369,24 @@ impl Load {
 fn visit_on(
     mut client: Client,
     clients: &Clients,
+    forms: &mut impl Iterator<Item = Form>,
     (stop, ok): (&AtomicBool, &AtomicU64),
     outcomes: &mut Outcomes,
 ) {
-    while !stop.load(Ordering::Relaxed) {
+    for form in forms {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
         let began = Began::now();
-        let answer = client.try_visit();
+        let answer = form.visit(&mut client);
         let (ended, counted) = match &answer {
             Ok(response) => (
                 response.header("Connection") == Some("close"),
-                response.status == 200,
+                form.is_counted(response),
             ),
             Err(_) => (true, false),
         };
-        outcomes.add(answer, began, clients.keep_counts);
+        outcomes.add(form, answer, began, clients.keep_counts);
         ok.fetch_add(u64::from(counted), Ordering::Relaxed);
         thread::sleep(if counted {
             clients.pause

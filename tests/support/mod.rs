@@ -32,7 +32,7 @@ pub use authority::{Authority, Pair};
 pub use client::{Client, NoAnswer, Response};
 pub use database::Database;
 pub use disk::SmallDisk;
-pub use load::{Clients, Load};
+pub use load::{Clients, Form, Load};
 pub use patroni::Patroni;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, Stop};

@@ -273,6 +273,11 @@ impl Cluster {
         });
     }
 
+    /// What the running server has logged.
+    pub fn log(&self) -> String {
+        self.process().as_ref().expect("the cluster runs").output()
+    }
+
     pub fn stop(&self, how: Stop) {
         let Some(mut process) = self.process().take() else {
             panic!("the cluster does not run")

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum Direction {
 /// A proxy to one server on 127.0.0.1. Dropped, it closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
@@ -69,9 +69,13 @@ impl Connection {
 impl Proxy {
     /// A proxy to this port that passes everything on.
     pub fn to(server_port: u16) -> Proxy {
-        let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port()))
-            .expect("a port for the proxy");
-        let port = listener.local_addr().expect("its address").port();
+        let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port()));
+        Proxy::on(listener.expect("a port for the proxy"), server_port)
+    }
+
+    /// The same where that listens.
+    pub fn on(listener: TcpListener, server_port: u16) -> Proxy {
+        let address = listener.local_addr().expect("its address");
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -82,11 +86,11 @@ impl Proxy {
                 open(&shared, client, server_port);
             }
         });
-        Proxy { port, state }
+        Proxy { address, state }
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Cuts a connection once `bytes` more have passed in this direction. Both sides see the end;
@@ -163,7 +167,7 @@ impl Drop for Proxy {
         state.connections.values().for_each(Connection::cut);
         drop(state);
         // Wakes the accepting thread, so that it ends.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect(self.address);
     }
 }
 

@@ -89,6 +89,15 @@ impl Redis {
         self.folder.file("clients.crt", &clients.pem());
     }
 
+    /// Has the running server use these files for its next connections.
+    pub fn recertify(&self, server: &Pair, clients: &Authority) {
+        self.certify(server, clients);
+        // One file that is set again has all of them read again.
+        let file = self.folder.path().join("server.crt");
+        let file = file.to_str().expect("a path of UTF-8");
+        self.command(&["CONFIG", "SET", "tls-cert-file", file]);
+    }
+
     /// The port with TLS.
     pub fn encrypted_port(&self) -> u16 {
         self.encrypted.as_ref().expect("a port with TLS").0

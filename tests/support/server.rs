@@ -352,9 +352,10 @@ impl Visitas {
     }
 }
 
-/// The port in `... ready at http://host:port: ...`.
+/// The port in `... ready at http://host:port/base: ...`.
 fn port_of(line: &str) -> Option<u16> {
     let (_, address) = line.split_once(" ready at http://")?;
     let (address, _) = address.split_once(": ")?;
-    address.rsplit_once(':')?.1.parse().ok()
+    let authority = address.split('/').next()?;
+    authority.rsplit_once(':')?.1.parse().ok()
 }

@@ -146,11 +146,14 @@ impl Reconnector {
     /// A lost connection is no outage yet: one try comes before the log line.
     fn replace(&self, mut client: Client, how: Disconnect, reason: &str) {
         if self.store.lost(self.lane, how, reason) {
-            if client.open().is_ok() {
-                self.store.replaced(self.lane, reason);
-                return self.connected(client);
+            match client.open() {
+                Ok(()) => {
+                    self.store.replaced(self.lane, reason);
+                    return self.connected(client);
+                }
+                // The reason of the loss is none any more: what keeps it from being replaced is.
+                Err(error) => self.store.not_replaced(self.lane, &error.to_string()),
             }
-            self.store.not_replaced(self.lane, reason);
         }
         self.reopen(client);
     }

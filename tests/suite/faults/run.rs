@@ -1,4 +1,5 @@
-//! One run of a scenario: its processes, its clients, and faults with visits between them.
+//! One run of a scenario: its processes, its clients with visits of every form, and faults with
+//! visits between them.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use crate::support::audit::Duplicates;
 use crate::support::load::Outcomes;
 use crate::support::ports::free_port;
 use crate::support::wait::within_value;
-use crate::support::{Clients, Load, Redis, Settings, Visitas};
+use crate::support::{Clients, Form, Load, Redis, Settings, Visitas};
 
 /// A visit's deadline. It is short so that scenarios that wait for it get several faults.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,7 +116,7 @@ impl Run {
             web,
             faults: 0,
             rows_gone: 0,
-            load: Load::of(&clients),
+            load: Load::of_forms(&clients, Form::ALL),
             began: Instant::now(),
             marks,
         }

@@ -130,7 +130,7 @@ fn options_for_the_whole_server_names_the_methods() {
     let response = visitas.request("OPTIONS", "*", &[]);
     assert_eq!(
         (response.status, response.header("Allow")),
-        (200, Some("GET, HEAD")),
+        (200, Some("GET, HEAD, POST")),
         "{response:?}"
     );
 }

@@ -167,49 +167,6 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
     );
 }
 
-/// `channel_binding=require` is a session by SCRAM-SHA-256-PLUS or none.
-#[test]
-fn the_login_is_bound_to_the_channel() {
-    let server = Encrypted::start(NAMES);
-    let url = |role: &str, binding: &str, mode: &str| {
-        at(&server.url(role, &format!("sslmode={mode}&channel_binding={binding}")))
-    };
-    let older = Authority::with_sha_384("another hash");
-    for certificate in [server.authority.issue(NAMES), older.issue(NAMES)] {
-        server.cluster.encrypt(&certificate, &server.authority);
-        for protocol in ["TLSv1.2", "TLSv1.3"] {
-            server
-                .cluster
-                .configure(&format!("ssl_max_protocol_version = '{protocol}'"));
-            server.cluster.reload_now();
-            for binding in ["disable", "prefer", "require"] {
-                let found = encryption(url("only_tls", binding, "require"));
-                assert_eq!(
-                    found.starts_with("TLS 1.2"),
-                    protocol == "TLSv1.2",
-                    "{found}"
-                );
-            }
-        }
-    }
-    server
-        .cluster
-        .encrypt(&server.authority.issue(NAMES), &server.authority);
-    let mode = format!("verify-full&sslrootcert={}", server.root());
-    assert!(encryption(url("only_tls", "require", &mode)).contains("for 127.0.0.1"));
-    // Whoever asks for no password could be anybody.
-    assert!(encryption(url("trusted", "prefer", "require")).starts_with("TLS"));
-    let sentence = refusal(|| url("trusted", "require", "require"));
-    assert!(sentence.contains("channel_binding=require"), "{sentence}");
-    for mode in ["allow", "prefer"] {
-        let sentence = refusal(|| url("only_plain", "require", mode));
-        assert!(
-            sentence.contains("channel_binding=require"),
-            "{mode}: {sentence}"
-        );
-    }
-}
-
 /// As the manual's own example makes it with an older OpenSSL: version 1, without any extension.
 #[test]
 fn an_old_certificate_encrypts_though_it_cannot_be_verified() {

@@ -1,8 +1,12 @@
 //! TLS to Redis: addresses, variables, certificates, and what is refused.
 
+use std::time::Duration;
+
 use super::{NAMES, check};
 use crate::support::scratch::Folder;
-use crate::support::{Authority, Pair, Redis, Settings};
+use crate::support::{
+    Authority, Clients, LIMIT, Load, Pair, Redis, Settings, Visitas, machine, within,
+};
 
 fn counted_at(url: &str) -> Settings {
     Settings::new().set("REDIS_URL", url)
@@ -161,6 +165,58 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
     let wrong = Authority::new("another").issue(&["client"]);
     let sentence = refusal(shown(&wrong, "wrong"));
     assert!(sentence.contains("REDIS_CERT_FILE"), "{sentence}");
+}
+
+/// The server's certificate, its root and the client's certificate change while visits go on; each
+/// connection that is made anew reads the files anew.
+#[test]
+fn certificates_are_changed_under_load_without_a_restart() {
+    let _machine = machine();
+    let (folder, first) = (Folder::new("rotated"), Authority::new("the first"));
+    let redis = started(&first.issue(NAMES), &first, true);
+    let trust = |authority: &Authority| {
+        authority.issue(&["client"]).files(&folder, "client");
+        authority.file(&folder, "root.crt");
+    };
+    trust(&first);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let visitas = counted_at(&format!("rediss://localhost:{}", redis.encrypted_port()))
+        .set("REDIS_CA_FILE", file("root.crt"))
+        .set("REDIS_CERT_FILE", file("client.crt"))
+        .set("REDIS_KEY_FILE", file("client.key"))
+        .start();
+    let load = Load::of(&Clients {
+        ports: vec![visitas.port()],
+        count: 8,
+        pause: Duration::from_millis(1),
+        keep_counts: false,
+    });
+    let counts = |visitas: &Visitas| visitas.try_visit().counts().cache.is_some();
+    // A connection that never worked would not be replaced at once.
+    within(LIMIT, "the counter", || counts(&visitas));
+    for turn in 0..4 {
+        let next = Authority::new(&format!("the next, {turn}"));
+        redis.recertify(&next.issue(NAMES), &next);
+        redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        // The files are of the one before: not only the visit in flight goes without a counter.
+        within(LIMIT, "no counter", || {
+            (0..20).all(|_| !counts(&visitas)) && visitas.output().contains("REDIS_CA_FILE")
+        });
+        trust(&next);
+        within(LIMIT, "the counter to be back", || counts(&visitas));
+        let before = redis.counter();
+        within(LIMIT, "visits to be counted", || {
+            redis.counter() > before.map(|count| count + 50)
+        });
+    }
+    let outcomes = load.stop();
+    outcomes.all_ok(outcomes.ok());
+    // Why it was down is that it was not reached anew, not that the connection before was closed.
+    let log = visitas.output();
+    assert!(
+        log.contains("REDIS_CA_FILE") && !log.contains("panicked"),
+        "{log}"
+    );
 }
 
 #[test]

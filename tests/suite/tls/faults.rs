@@ -14,8 +14,7 @@ use crate::support::ports::free_port;
 use crate::support::postgres::PASSWORD;
 use crate::support::scratch::Folder;
 use crate::support::{
-    Authority, Cluster, Direction, LIMIT, PgBouncer, Proxy, Redis, Settings, machine, skipped,
-    within,
+    Authority, Cluster, Direction, LIMIT, Proxy, Redis, Settings, machine, skipped, within,
 };
 
 /// A server that answers the question for TLS with yes, if it asked, and then says nothing; the
@@ -94,27 +93,34 @@ fn a_server_that_stays_silent_in_the_handshake_keeps_nobody_waiting() {
 }
 
 /// What comes with the server's yes is no part of the session, or who stands between could put a
-/// first answer into it (CVE-2021-23222).
+/// first answer into it (CVE-2021-23222); and an error instead of that yes is nobody's word, so it
+/// is not passed on (CVE-2024-10977).
 #[test]
 fn what_is_sent_before_the_handshake_is_not_believed() {
-    let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        for mut stream in listener.incoming().flatten() {
-            let mut question = [0; 8];
-            let _ = stream.read_exact(&mut question);
-            // And that the login is done.
-            let _ = stream.write_all(b"SR\0\0\0\x08\0\0\0\0");
-            kept.push(stream);
-        }
-    });
-    let url = format!("postgres://any_way:{PASSWORD}@127.0.0.1:{port}/any_way?sslmode=require");
-    let sentence = refusal(|| at(&url));
-    assert!(
-        sentence.contains("something else than TLS") && sentence.contains("DB_SSLMODE"),
-        "{sentence}"
-    );
+    for (answer, words) in [
+        // And that the login is done.
+        (&b"SR\0\0\0\x08\0\0\0\0"[..], "something else than TLS"),
+        (b"E\0\0\0\x13Mcall a stranger\0\0", "offers no TLS"),
+    ] {
+        let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                let mut question = [0; 8];
+                let _ = stream.read_exact(&mut question);
+                let _ = stream.write_all(answer);
+                kept.push(stream);
+            }
+        });
+        let url = format!("postgres://any_way:{PASSWORD}@127.0.0.1:{port}/any_way?sslmode=require");
+        let sentence = refusal(|| at(&url));
+        assert!(
+            sentence.contains(words) && sentence.contains("DB_SSLMODE"),
+            "{sentence}"
+        );
+        assert!(!sentence.contains("stranger"), "{sentence}");
+    }
 }
 
 /// So many bytes at least go each way in a handshake with a command behind it, so that every place
@@ -247,19 +253,10 @@ fn each_address_of_a_name_is_tried_in_both_ways() {
 #[test]
 fn a_pooler_with_tls_is_as_good_as_a_server() {
     let server = Encrypted::shared();
-    let folder = Folder::new("pooler-tls");
-    let (certificate, key) = server.authority.issue(NAMES).files(&folder, "pooler");
-    for file in [folder.path(), &certificate, &key] {
-        crate::support::programs::give_to_postgres(file);
-    }
-    let more = format!(
-        "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}",
-        certificate.display(),
-        key.display()
-    );
+    let pair = server.authority.issue(NAMES);
     for mode in Mode::ALL {
         let database = Cluster::shared().database();
-        let Some(pooler) = PgBouncer::start(database.cluster, mode, &more) else {
+        let Some((pooler, _folder)) = super::pooler(database.cluster, &pair, mode, "") else {
             return;
         };
         let url = format!("{}?sslmode=verify-full", database.url_at(pooler.port()));

@@ -1,33 +1,45 @@
 //! TLS to PostgreSQL and Redis, with an authority of the tests' own: what each mode means, what is
 //! verified, what is refused and in which words, and that nothing of it hangs.
 
+mod binding;
+mod cancel;
 mod certificates;
 mod counter;
 mod faults;
 mod files;
+mod ipv6;
 mod modes;
+mod providers;
 
 use std::sync::OnceLock;
 
+use crate::support::pgbouncer::Mode;
 use crate::support::postgres::PASSWORD;
+use crate::support::programs::give_to_postgres;
 use crate::support::scratch::Folder;
 use crate::support::server::Ended;
-use crate::support::{Authority, Cluster, Settings};
+use crate::support::{Authority, Cluster, Pair, PgBouncer, Settings};
 
 /// Roles by how the server takes their sessions. Each has a database of its name.
-const ROLES: [&str; 5] = [
+const ROLES: [&str; 7] = [
     "any_way",
     "only_tls",
     "only_plain",
     "with_certificate",
     "trusted",
+    "in_the_clear",
+    WITH_MD5,
 ];
+/// Its password is kept as the hash that PostgreSQL used before SCRAM.
+const WITH_MD5: &str = "with_md5";
 const POLICIES: &str = "\
 hostssl all only_tls all scram-sha-256
 hostnossl all only_tls all reject
 hostnossl all only_plain all scram-sha-256
 hostssl all only_plain all reject
 hostssl all trusted all trust
+hostssl all in_the_clear all password
+hostssl all with_md5 all md5
 hostssl all with_certificate all scram-sha-256 clientcert=verify-ca
 hostnossl all with_certificate all reject";
 
@@ -46,6 +58,13 @@ impl Encrypted {
         let (cluster, authority) = (Cluster::start(), Authority::new("the test's"));
         let mut sql = cluster.superuser("postgres");
         for role in ROLES {
+            let kept_as = if role == WITH_MD5 {
+                "md5"
+            } else {
+                "scram-sha-256"
+            };
+            sql.batch_execute(&format!("SET password_encryption = '{kept_as}'"))
+                .expect("a way to keep passwords");
             sql.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"))
                 .expect("a role");
             sql.batch_execute(&format!("CREATE DATABASE {role} OWNER {role}"))
@@ -92,6 +111,21 @@ impl Encrypted {
         );
         row.expect("a version").get(0)
     }
+}
+
+/// A pooler before that cluster which takes sessions with TLS, and the folder of its certificate.
+fn pooler(cluster: &Cluster, pair: &Pair, mode: Mode, more: &str) -> Option<(PgBouncer, Folder)> {
+    let folder = Folder::new("pooler-tls");
+    let (certificate, key) = pair.files(&folder, "pooler");
+    for file in [folder.path(), &certificate, &key] {
+        give_to_postgres(file);
+    }
+    let settings = format!(
+        "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}\n{more}",
+        certificate.display(),
+        key.display()
+    );
+    Some((PgBouncer::start(cluster, mode, &settings)?, folder))
 }
 
 fn at(url: &str) -> Settings {
