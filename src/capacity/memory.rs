@@ -9,7 +9,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use crate::procfs;
 
 /// Version 1 writes "no limit" as a number near the highest.
-const NO_LIMIT: usize = 1 << 60;
+const NO_LIMIT: u64 = 1 << 60;
 
 /// A memory cgroup: its folder, and the files with its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,11 +71,13 @@ fn groups(root: &Path) -> Vec<Group> {
 impl Group {
     fn limit(&self) -> Option<usize> {
         // "max" is no number.
-        let limit = |name: &&str| procfs::number::<usize>(self.folder.join(name));
+        let limit = |name: &&str| procfs::number::<u64>(self.folder.join(name));
+        // What addresses of 32 bits cannot reach is no limit either.
         self.limits
             .iter()
             .filter_map(limit)
             .filter(|limit| *limit < NO_LIMIT)
+            .filter_map(|limit| usize::try_from(limit).ok())
             .min()
     }
 }

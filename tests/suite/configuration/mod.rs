@@ -234,12 +234,21 @@ fn redis_counts_in_the_database_of_its_address() {
 }
 
 #[test]
-fn version_is_the_version_of_the_crate() {
+fn version_is_that_of_the_crate_with_commit_and_target() {
     let ended = Settings::empty().argument("--version").run();
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    assert_eq!(
-        ended.stdout,
-        format!("visitas {}", env!("CARGO_PKG_VERSION"))
+    // scripts/build-static checks commit and target of what it builds.
+    let start = concat!("visitas ", env!("CARGO_PKG_VERSION"), " (");
+    let build = ended
+        .stdout
+        .strip_prefix(start)
+        .and_then(|rest| rest.strip_suffix(')'));
+    let (commit, target) = build.and_then(|build| build.split_once(", ")).expect(start);
+    assert!(!commit.is_empty(), "{ended:?}");
+    assert!(
+        ["x86_64", "aarch64", "arm", "riscv64"]
+            .iter()
+            .any(|arch| target.starts_with(arch))
     );
 }
 
