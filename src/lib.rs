@@ -10,6 +10,7 @@
 //! site         what a visitor gets; joins http and visits
 //! server       puts the parts together, and stops them in order
 //! check        tries the configuration and both stores, for the person who sets them up
+//! moving       takes visits out of the ledger and into it, as CSV
 //! healthcheck  asks a local server whether it is ready
 //! workers      coroutine workers, and how to run something on one
 //! clock        the coarse clock that enforces every deadline
@@ -27,6 +28,7 @@ pub mod config;
 pub mod healthcheck;
 pub mod http;
 pub mod logging;
+pub mod moving;
 pub mod procfs;
 pub mod server;
 pub mod site;

@@ -1,12 +1,13 @@
 //! The program: flags, environment, exit code.
 
 use std::env::consts::ARCH;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
 use visitas::config::{self, Config, ConfigError};
-use visitas::{check, healthcheck, logging, server};
+use visitas::{check, healthcheck, logging, moving, server};
 
 // Exit codes: a clean stop; could not start or go on, or a check failed; wrong command line or
 // variable.
@@ -22,7 +23,7 @@ const TARGET: Option<&str> = option_env!("VISITAS_TARGET");
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Returns the exit code.
-type Command = fn() -> u8;
+type Command = Box<dyn FnOnce() -> u8>;
 
 fn main() -> ExitCode {
     ExitCode::from(match command() {
@@ -37,24 +38,38 @@ fn main() -> ExitCode {
 fn command() -> Result<Command, lexopt::Error> {
     let mut parser = Parser::from_env();
     let mut word: Option<String> = None;
-    let mut command: Command = serve;
+    let mut run: fn() -> u8 = serve;
+    let mut import = moving::Import::default();
     while let Some(argument) = parser.next()? {
-        command = match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(help),
-            Arg::Long("version") | Arg::Short('V') => return Ok(version),
+        run = match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Box::new(help)),
+            Arg::Long("version") | Arg::Short('V') => return Ok(Box::new(version)),
             Arg::Long("count") if word.as_deref() == Some("check") => {
                 || with_config(|config| check::count(config, false))
+            }
+            Arg::Long("id") if word.as_deref() == Some("import") && import.id.is_none() => {
+                import.id = Some(parser.value()?.string()?);
+                continue;
+            }
+            Arg::Value(file) if word.as_deref() == Some("import") && import.file.is_none() => {
+                import.file = Some(PathBuf::from(file));
+                continue;
             }
             Arg::Value(value) if word.is_none() => match word.insert(value.string()?).as_str() {
                 "healthcheck" => check_health,
                 "check" => || with_config(check::run),
                 "recount" => || with_config(|config| check::count(config, true)),
+                "export" => || with_config(moving::export),
+                "import" => continue,
                 other => return Err(Arg::Value(other.into()).unexpected()),
             },
             other => return Err(other.unexpected()),
         };
     }
-    Ok(command)
+    Ok(match word.as_deref() {
+        Some("import") => Box::new(|| with_config(|config| moving::import(config, import))),
+        _ => Box::new(run),
+    })
 }
 
 fn help() -> u8 {

@@ -14,6 +14,7 @@
 //! counter  the counter: Redis, or this process
 //! history  visits by minute, hour and day
 //! name     counters by name: which there may be, and which are in use
+//! moving   visits from other services and stores, as CSV
 //! ```
 
 pub mod counter;
@@ -21,6 +22,7 @@ pub mod diagnose;
 pub mod history;
 mod lane;
 pub mod ledger;
+pub mod moving;
 mod name;
 mod question;
 mod stats;

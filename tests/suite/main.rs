@@ -59,6 +59,7 @@ mod limits;
 mod logging;
 mod memory;
 mod metrics;
+mod moving;
 mod names;
 mod ops_port;
 mod other_writers;

@@ -7,11 +7,13 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use embedded::{
-    Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, recount as recount_file,
+    Embedded, EmbeddedFile, EmbeddedPruner, diagnose as diagnose_file, export as export_file,
+    importer as import_file, recount as recount_file,
 };
 pub use postgres::{
     Address as PostgresAddress, ChannelBinding, Encryption, Host, Postgres, PostgresPruner, Secret,
-    diagnose as diagnose_postgres, recount as recount_postgres,
+    diagnose as diagnose_postgres, export as export_postgres, importer as import_postgres,
+    recount as recount_postgres,
 };
 
 use super::diagnose::Check;
@@ -95,6 +97,65 @@ pub trait Pruner: Send {
     /// # Errors
     /// The reason. The next call connects anew and goes on.
     fn prune(&mut self, keep: Duration) -> Result<bool, String>;
+}
+
+/// Takes visits that move in, for one import.
+pub trait Importer {
+    /// Up to where earlier runs have imported the file.
+    ///
+    /// # Errors
+    /// A sentence.
+    fn reached(&mut self) -> Result<Reached, String>;
+
+    /// Commits the visits, and in the same transaction that the file is imported up to `to`. Before
+    /// it was up to line `from`.
+    ///
+    /// # Errors
+    /// A sentence. Nothing is committed, or all of it: [`Importer::reached`] tells.
+    fn add(&mut self, moved: &Moved, from: u64, to: Reached) -> Result<(), String>;
+}
+
+/// A place in a file that is imported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    pub lines: u64,
+    /// Of these lines.
+    pub digest: u64,
+}
+
+/// Visits that move in.
+#[derive(Debug, Clone, Default)]
+pub struct Moved {
+    /// In microseconds since 1970, more than 0; `None` where it is not known.
+    pub moments: Vec<Option<i64>>,
+    /// The names among them.
+    pub names: Vec<Name>,
+    /// The place in `names` of each visit.
+    pub name_of: Vec<Option<usize>>,
+}
+
+impl Moved {
+    /// The number of visits of each name.
+    pub fn visits_by_name(&self) -> impl Iterator<Item = (&Name, u64)> {
+        let mut visits = vec![0; self.names.len()];
+        let places = self.name_of.iter().flatten();
+        places.for_each(|place| visits[*place] += 1);
+        self.names.iter().zip(visits)
+    }
+}
+
+/// Takes exported lines with their ends; says whether more is wanted.
+pub type TakeLines<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+
+/// What an export gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Visits with a row.
+    pub rows: u64,
+    /// Visits whose rows were deleted for their age: lines without a time.
+    pub pruned: u64,
+    /// What the total says of both; `None` where none is kept.
+    pub total: Option<u64>,
 }
 
 /// The visits of one batch.

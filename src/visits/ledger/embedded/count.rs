@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
-use redb::{Database, Error, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, TableError};
 
+use super::buffered::BufferedFile;
 use super::history::{HISTORY, bucket};
 use super::names::{self, Kept, NAME_OF, existing};
-use super::{FILE_NAME, VISITS, begin, is_ours, open, totals};
+use super::{FILE_NAME, UNKNOWN, VISITS, begin, is_ours, open, totals};
 use crate::visits::history::Step;
 use crate::visits::ledger::{Counted, Difference, NameDifference, Totals};
 
@@ -26,23 +27,34 @@ pub fn recount(
     correct: bool,
     progress: &mut dyn FnMut(i64, i64),
 ) -> Result<Counted, String> {
-    let path = folder.join(FILE_NAME);
-    let at = path.display();
-    if !path.exists() {
-        return Err(format!("{at} is not there: start visitas once"));
-    }
-    let (database, file) = open(&path, true).map_err(|error| format!("{at}: {error}"))?;
-    match is_ours(&database) {
-        Ok(true) => {}
-        Ok(false) => return Err(format!("{at} is a store of another program")),
-        Err(error) => return Err(format!("{at}: {error}")),
-    }
+    let at = folder.join(FILE_NAME).display().to_string();
+    let (database, file) = open_existing(folder)?;
     let (counted, right) = count(&database, progress).map_err(|error| format!("{at}: {error}"))?;
     if correct && !counted.agrees() {
         file.accept().map_err(|error| format!("{at}: {error}"))?;
         set(&database, &right).map_err(|error| format!("{at}: {error}"))?;
     }
     Ok(counted)
+}
+
+/// Opens the file that no process serves. It stays as it is until it is accepted.
+pub(super) fn open_existing(folder: &Path) -> Result<(Database, BufferedFile), String> {
+    let path = folder.join(FILE_NAME);
+    let at = path.display();
+    if !path.exists() {
+        return Err(format!("{at} is not there: start visitas once"));
+    }
+    let (database, file) = open(&path, true).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            format!("{at} is in use by a running visitas: stop it first")
+        }
+        error => format!("{at}: {error}"),
+    })?;
+    match is_ours(&database) {
+        Ok(true) => Ok((database, file)),
+        Ok(false) => Err(format!("{at} is a store of another program")),
+        Err(error) => Err(format!("{at}: {error}")),
+    }
 }
 
 /// What must be in the file.
@@ -61,9 +73,11 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, bucket: i64) {
+    fn add(&mut self, bucket: Option<i64>) {
         self.rows += 1;
-        *self.buckets.entry(bucket).or_insert(0) += 1;
+        if let Some(bucket) = bucket {
+            *self.buckets.entry(bucket).or_insert(0) += 1;
+        }
     }
 }
 
@@ -90,7 +104,8 @@ pub(super) fn count(
         .peekable();
     for row in visits.iter()? {
         let (number, arrival) = row?;
-        let bucket = bucket(arrival.value().div_euclid(1_000_000), now);
+        let second = arrival.value().div_euclid(1_000_000);
+        let bucket = (arrival.value() != UNKNOWN).then(|| bucket(second, now));
         all.add(bucket);
         let of = name_of.next_if(|of| {
             !of.as_ref()

@@ -27,12 +27,14 @@ pub(super) fn bucket(second: i64, now: i64) -> i64 {
     start(step)
 }
 
-/// Adds one visit per arrival. In a new minute it also merges old buckets.
-pub(super) fn add(history: &mut Table<'_, u64, i64>, arrivals: &[SystemTime]) -> Result<(), Error> {
+/// Adds one visit to each of the buckets that start there. After a new newest one it also merges old
+/// buckets.
+pub(super) fn add(
+    history: &mut Table<'_, u64, i64>,
+    starts: impl Iterator<Item = i64>,
+) -> Result<(), Error> {
     let mut minutes: BTreeMap<i64, i64> = BTreeMap::new();
-    for arrival in arrivals {
-        *minutes.entry(Step::Minute.start_of(*arrival)).or_insert(0) += 1;
-    }
+    starts.for_each(|start| *minutes.entry(start).or_insert(0) += 1);
     let newest = history
         .last()?
         .map_or(0, |(start, _)| start.value().cast_signed());

@@ -4,6 +4,7 @@ mod buffered;
 mod count;
 mod diagnose;
 mod history;
+mod moving;
 mod names;
 
 use std::fs;
@@ -18,19 +19,23 @@ use redb::{
 };
 
 use super::{Arrivals, CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Sums, Totals};
-use crate::visits::history::Bucket;
+use crate::visits::history::{Bucket, Step};
 use crate::visits::name::Name;
 use buffered::BufferedFile;
 pub use count::recount;
 pub use diagnose::diagnose;
 use history::HISTORY;
+use moving::IMPORTS;
+pub use moving::{export, importer};
 use names::{Known, NAME_OF, NAMED_HISTORY, NAMES, NewNames};
 
-/// One row per visit: its number from 1, and its arrival in microseconds since 1970.
+/// One row per visit: its number from 1, and its arrival in microseconds since 1970, or [`UNKNOWN`].
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
 /// For each lane, the number of the last batch that it committed in this run: it resolves a commit
 /// in doubt. Every table has the same types, since each pair of types brings its own B-tree code.
 const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
+/// The arrival of a visit that moved in without one. It is in no bucket of the history.
+const UNKNOWN: i64 = 0;
 const FILE_NAME: &str = "visitas.redb";
 /// Memory that `redb` may use as cache. Commits append: more would not make them faster.
 const CACHE_BYTES: usize = 1 << 20;
@@ -150,7 +155,15 @@ fn is_full(error: &DatabaseError) -> bool {
 
 /// Whether visitas made all tables in the file; true of a file without tables.
 fn is_ours(database: &Database) -> Result<bool, redb::Error> {
-    let ours = [VISITS, LANES, HISTORY, NAMES, NAME_OF, NAMED_HISTORY];
+    let ours = [
+        VISITS,
+        LANES,
+        HISTORY,
+        NAMES,
+        NAME_OF,
+        NAMED_HISTORY,
+        IMPORTS,
+    ];
     let transaction = database.begin_read()?;
     if transaction.list_multimap_tables()?.count() > 0 {
         return Ok(false);
@@ -237,11 +250,14 @@ impl Embedded {
             all.total += 1;
             rows.insert(all.total, microseconds(*arrival))?;
         }
-        history::add(&mut transaction.open_table(HISTORY)?, &visits.times)?;
+        let minutes = visits.times.iter().map(|time| Step::Minute.start_of(*time));
+        history::add(&mut transaction.open_table(HISTORY)?, minutes.clone())?;
         let (mut named, mut new) = (Vec::new(), Vec::new());
         if !visits.names.is_empty() {
             let known = self.file.names();
-            (named, new) = names::add(transaction, visits, all.total, &known)?;
+            let names = visits.names.iter().map(|named| (&named.name, named.visits));
+            let rows = visits.name_of.iter().copied().zip(minutes.map(Some));
+            (named, new) = names::add(transaction, names, rows, all.total, &known)?;
         }
         transaction
             .open_table(LANES)?

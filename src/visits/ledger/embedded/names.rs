@@ -14,7 +14,7 @@ use redb::{
 
 use super::history;
 use crate::visits::history::{Bucket, Step};
-use crate::visits::ledger::{Arrivals, Totals};
+use crate::visits::ledger::Totals;
 use crate::visits::name::{MAX_NAME_BYTES, Name};
 
 /// By a name's number times [`PARTS`], plus the part: its numbers and its text.
@@ -73,47 +73,46 @@ pub(super) fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, Er
     }
 }
 
-/// Adds the visits with names, of which the last row has the number `last`. Gives the totals of
-/// each name, and the names that are new: they are known once the transaction is committed.
-pub(super) fn add(
+/// Adds visits to these names, so many to each. Each row has its name's place among them and its
+/// bucket of the history, where it has one; the last has the number `last`. Gives the totals of each
+/// name, and the names that are new: they are known once the transaction is committed.
+pub(super) fn add<'a>(
     transaction: &WriteTransaction,
-    visits: &Arrivals,
+    visits: impl Iterator<Item = (&'a Name, u64)>,
+    rows: impl ExactSizeIterator<Item = (Option<usize>, Option<i64>)>,
     last: u64,
     known: &Known,
 ) -> Result<(Vec<Totals>, NewNames), Error> {
     let mut names = transaction.open_table(NAMES)?;
     let mut new = Vec::new();
     let (mut numbers, mut totals) = (Vec::new(), Vec::new());
-    for named in &visits.names {
-        let number = match known.get(named.name.as_str()) {
+    for (name, visits) in visits {
+        let number = match known.get(name.as_str()) {
             Some(number) => *number,
             None => {
-                let number = register(&mut names, &named.name)?;
-                new.push((named.name.to_string(), number));
+                let number = register(&mut names, name)?;
+                new.push((name.to_string(), number));
                 number
             }
         };
-        change(
-            &mut names,
-            number * PARTS + TOTAL,
-            named.visits.cast_signed(),
-        )?;
+        change(&mut names, number * PARTS + TOTAL, visits.cast_signed())?;
         totals.push(totals_of(&names, number)?);
         numbers.push(number);
     }
     let mut name_of = transaction.open_table(NAME_OF)?;
-    let mut minutes: BTreeMap<(u64, i64), i64> = BTreeMap::new();
-    let first = last + 1 - visits.times.len() as u64;
-    for (index, (time, place)) in visits.times.iter().zip(&visits.name_of).enumerate() {
+    let mut starts: BTreeMap<(u64, i64), i64> = BTreeMap::new();
+    let first = last + 1 - rows.len() as u64;
+    for (index, (place, start)) in rows.enumerate() {
         let Some(place) = place else { continue };
-        let number = numbers[*place];
+        let number = numbers[place];
         name_of.insert(first + index as u64, number.cast_signed())?;
-        let minute = Step::Minute.start_of(*time);
-        *minutes.entry((number, minute)).or_insert(0) += 1;
+        if let Some(start) = start {
+            *starts.entry((number, start)).or_insert(0) += 1;
+        }
     }
     let mut parts = transaction.open_table(NAMED_HISTORY)?;
-    for ((number, minute), visits) in minutes {
-        add_minute(&mut parts, number, minute, visits)?;
+    for ((number, start), visits) in starts {
+        add_part(&mut parts, number, start, visits)?;
     }
     Ok((totals, new))
 }
@@ -157,19 +156,20 @@ fn start_of(key: u64) -> i64 {
     (key & ((1 << START_BITS) - 1)).cast_signed()
 }
 
-/// Adds to a name's minute. In a new minute it also merges the name's old buckets.
-fn add_minute(
+/// Adds to a name's bucket. In a new minute it also merges the name's old buckets.
+fn add_part(
     parts: &mut Table<'_, u64, i64>,
     number: u64,
-    minute: i64,
+    start: i64,
     visits: i64,
 ) -> Result<(), Error> {
-    let is_new = parts.get(key(number, minute))?.is_none();
-    change(parts, key(number, minute), visits)?;
-    if !is_new {
+    let is_new = parts.get(key(number, start))?.is_none();
+    change(parts, key(number, start), visits)?;
+    let now = Step::Minute.start_of(SystemTime::now());
+    // Old ones move in by the thousand.
+    if !is_new || start < history::may_be_old(now) {
         return Ok(());
     }
-    let now = Step::Minute.start_of(SystemTime::now());
     let mut moved = Vec::new();
     for part in parts.range(key(number, 0)..key(number, history::may_be_old(now)))? {
         let (at, visits) = part?;

@@ -169,15 +169,9 @@ pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result
 }
 
 fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
-    let (moment, before) = match table.has_zone() {
-        Some(false) => {
-            let zone = literal(&table.zone);
-            (
-                format!("m AT TIME ZONE {zone}"),
-                format!("(before AT TIME ZONE {zone})"),
-            )
-        }
-        _ => ("m".to_owned(), "before".to_owned()),
+    let before = match table.has_zone() {
+        Some(false) => format!("(before AT TIME ZONE {})", literal(&table.zone)),
+        _ => "before".to_owned(),
     };
     let version = match table.named {
         true => NAMED_VERSION,
@@ -189,7 +183,7 @@ fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
         .replace("@schema@", schema)
         .replace("@acessos@", &literal(&format!("{schema}.acessos")))
         .replace("@table@", &table.oid.to_string())
-        .replace("@moment@", &moment)
+        .replace("@moment@", &table.moment())
         .replace("@minute@", &table.minute())
         .replace("@before@", &before)
         .replace("@momento_type@", &table.momento.to_string())

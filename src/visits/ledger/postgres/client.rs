@@ -128,6 +128,35 @@ impl Client {
         self.answer(None).map(|_| ())
     }
 
+    /// Runs a `COPY ... TO STDOUT`. Gives each piece, which comes within `limit`, to `take`; where
+    /// that wants no more, the session is closed.
+    pub(super) fn copy_out(
+        &mut self,
+        text: &str,
+        limit: Duration,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), Failure> {
+        self.begin()?;
+        frontend::query(text, &mut self.message).map_err(|_| UNSENDABLE)?;
+        self.flush()?;
+        loop {
+            // The time that `take` needs does not count.
+            self.set_limit(limit);
+            match self.next_message()? {
+                Message::CopyData(body) if take(body.data()) => {}
+                Message::CopyData(_) => return Err(Failure::Closed),
+                Message::ErrorResponse(body) => {
+                    return Err(server_error(ServerError::read(body.fields())));
+                }
+                Message::ReadyForQuery(_) => break,
+                Message::CopyOutResponse(_) | Message::CopyDone | Message::CommandComplete(_) => {}
+                _ => return Err(Failure::Protocol("a message that is not of a copy")),
+            }
+        }
+        self.idle = true;
+        Ok(())
+    }
+
     /// Runs one statement that is parsed for it alone.
     pub(super) fn query(&mut self, text: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
         self.send_text(text, params)?;

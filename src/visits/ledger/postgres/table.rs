@@ -162,19 +162,31 @@ impl Table {
         }
     }
 
+    /// SQL for how the `timestamptz` m is stored in `momento`.
+    pub(super) fn moment(&self) -> String {
+        match self.has_zone() {
+            Some(false) => format!("m AT TIME ZONE {}", literal(&self.zone)),
+            _ => "m".to_owned(),
+        }
+    }
+
+    /// SQL for `momento` as a `timestamptz`; `None` where it holds no times.
+    pub(super) fn momento(&self) -> Option<String> {
+        match self.has_zone()? {
+            true => Some("momento".to_owned()),
+            false => Some(format!("(momento AT TIME ZONE {})", literal(&self.zone))),
+        }
+    }
+
     /// SQL for the minute of a row in seconds since 1970; null for infinity, and without times.
     pub(super) fn minute(&self) -> String {
-        let of = |moment: &str| {
+        let of = |moment: String| {
             format!(
                 "CASE WHEN isfinite(momento) \
                  THEN floor(date_part('epoch', {moment}) / 60)::bigint * 60 END"
             )
         };
-        match self.has_zone() {
-            Some(true) => of("momento"),
-            Some(false) => of(&format!("momento AT TIME ZONE {}", literal(&self.zone))),
-            None => "NULL::bigint".to_owned(),
-        }
+        self.momento().map_or_else(|| "NULL::bigint".to_owned(), of)
     }
 }
 
