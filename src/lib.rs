@@ -17,10 +17,12 @@
 //! capacity     how many connections the system allows
 //! procfs       what the kernel says of this process
 //! logging      log lines
+//! about        the program's help and version
 //! ```
 //!
 //! docs/architecture.md has the whole picture, and the life of a visit.
 
+pub mod about;
 pub mod capacity;
 pub mod check;
 pub mod clock;

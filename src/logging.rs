@@ -18,6 +18,9 @@ pub(crate) use lines::{escape_json, rfc3339};
 /// grows without bound nor a visit waits for a full pipe.
 const MOST_WAITING: usize = 1 << 20;
 
+/// Time for the reader of standard error to take the last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
 /// Lines dropped since the start.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -123,7 +126,7 @@ impl Log for Sink {
 ///
 /// # Errors
 /// When the writing thread cannot be started.
-pub fn start(format: LogFormat) -> io::Result<()> {
+fn start(format: LogFormat) -> io::Result<()> {
     SINK.lock().format = format;
     thread::Builder::new()
         .name("log".to_owned())
@@ -151,12 +154,23 @@ pub fn flush() {
     }
 }
 
-/// Waits until all is written, at most for `time`.
-pub fn finish(time: Duration) {
+/// Does the work with its log lines sent to standard error; false where that cannot be.
+pub fn during(format: LogFormat, work: impl FnOnce() -> bool) -> bool {
+    if let Err(error) = start(format) {
+        eprintln!("visitas: cannot start the thread that logs: {error}");
+        return false;
+    }
+    let done = work();
+    finish();
+    done
+}
+
+/// Waits until all is written, at most for [`LAST_LINES`].
+fn finish() {
     SINK.flush();
     let unwritten = |waiting: &mut Waiting| !waiting.text.is_empty() || waiting.writing;
     drop(
         SINK.written
-            .wait_timeout_while(SINK.lock(), time, unwritten),
+            .wait_timeout_while(SINK.lock(), LAST_LINES, unwritten),
     );
 }

@@ -1,26 +1,16 @@
 //! The program: flags, environment, exit code.
 
-use std::env::consts::ARCH;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
 use visitas::config::{self, Config, ConfigError};
-use visitas::{check, healthcheck, logging, moving, server};
+use visitas::{about, check, healthcheck, logging, moving, server};
 
 // Exit codes: a clean stop; could not start or go on, or a check failed; wrong command line or
 // variable.
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
-
-/// What scripts/build-static says of its build; other builds know neither.
-const COMMIT: Option<&str> = option_env!("VISITAS_COMMIT");
-const TARGET: Option<&str> = option_env!("VISITAS_TARGET");
-
-/// Time for the reader of standard error to take the last log lines.
-const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Returns the exit code.
 type Command = Box<dyn FnOnce() -> u8>;
@@ -39,66 +29,48 @@ fn command() -> Result<Command, lexopt::Error> {
     let mut parser = Parser::from_env();
     let mut word: Option<String> = None;
     let mut run: fn() -> u8 = serve;
-    let mut import = moving::Import::default();
     while let Some(argument) = parser.next()? {
         run = match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Box::new(help)),
-            Arg::Long("version") | Arg::Short('V') => return Ok(Box::new(version)),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Box::new(|| say(&about::help()))),
+            Arg::Long("version") | Arg::Short('V') => {
+                return Ok(Box::new(|| say(&about::version())));
+            }
             Arg::Long("count") if word.as_deref() == Some("check") => {
                 || with_config(|config| check::count(config, false))
-            }
-            Arg::Long("id") if word.as_deref() == Some("import") && import.id.is_none() => {
-                import.id = Some(parser.value()?.string()?);
-                continue;
-            }
-            Arg::Value(file) if word.as_deref() == Some("import") && import.file.is_none() => {
-                import.file = Some(PathBuf::from(file));
-                continue;
             }
             Arg::Value(value) if word.is_none() => match word.insert(value.string()?).as_str() {
                 "healthcheck" => check_health,
                 "check" => || with_config(check::run),
                 "recount" => || with_config(|config| check::count(config, true)),
                 "export" => || with_config(moving::export),
-                "import" => continue,
+                "import" => {
+                    let import = moving::Import::from_arguments(&mut parser)?;
+                    return Ok(Box::new(|| {
+                        with_log(|config| moving::import(config, import))
+                    }));
+                }
                 other => return Err(Arg::Value(other.into()).unexpected()),
             },
             other => return Err(other.unexpected()),
         };
     }
-    Ok(match word.as_deref() {
-        Some("import") => Box::new(|| with_config(|config| moving::import(config, import))),
-        _ => Box::new(run),
-    })
+    Ok(Box::new(run))
 }
 
-fn help() -> u8 {
-    print!("{USAGE}{}", config::describe_variables());
-    DONE
-}
-
-fn version() -> u8 {
-    println!(
-        "visitas {} ({}, {})",
-        env!("CARGO_PKG_VERSION"),
-        COMMIT
-            .filter(|commit| !commit.is_empty())
-            .unwrap_or("commit unknown"),
-        TARGET.unwrap_or(ARCH)
-    );
+fn say(text: &str) -> u8 {
+    print!("{text}");
     DONE
 }
 
 fn serve() -> u8 {
-    with_config(|config| {
-        if let Err(error) = logging::start(config.log_format) {
-            eprintln!("visitas: cannot start the thread that logs: {error}");
-            return false;
-        }
+    with_log(|config| {
         let ended = server::run(config).inspect_err(|error| log::error!("{error}"));
-        logging::finish(LAST_LINES);
         ended.is_ok()
     })
+}
+
+fn with_log(work: impl FnOnce(&Config) -> bool) -> u8 {
+    with_config(|config| logging::during(config.log_format, || work(config)))
 }
 
 fn with_config(work: impl FnOnce(&Config) -> bool) -> u8 {
@@ -122,5 +94,3 @@ fn misconfigured(error: &ConfigError) -> u8 {
     eprintln!("visitas: {error}");
     MISUSED
 }
-
-const USAGE: &str = include_str!("usage.txt");

@@ -6,6 +6,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use lexopt::{Arg, Parser, ValueExt as _};
+
 use crate::config::{Config, LedgerPlace};
 use crate::visits::ledger::{
     Exported, Importer, export_file, export_postgres, import_file, import_postgres,
@@ -24,6 +26,26 @@ pub struct Import {
     pub file: Option<PathBuf>,
     /// What the import is known by; `None`: by its first line.
     pub id: Option<String>,
+}
+
+impl Import {
+    /// Reads what follows the command.
+    ///
+    /// # Errors
+    /// When that is no import.
+    pub fn from_arguments(arguments: &mut Parser) -> Result<Import, lexopt::Error> {
+        let mut import = Import::default();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Arg::Long("id") if import.id.is_none() => {
+                    import.id = Some(arguments.value()?.string()?);
+                }
+                Arg::Value(file) if import.file.is_none() => import.file = Some(file.into()),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(import)
+    }
 }
 
 /// Writes all visits to standard output; says whether it could.

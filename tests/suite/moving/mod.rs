@@ -1,6 +1,7 @@
 //! `visitas export` and `visitas import`: visits move between stores and in from other services,
 //! exactly once, whatever becomes of the process.
 
+mod places;
 mod refused;
 mod restarted;
 
