@@ -32,3 +32,13 @@ pub mod server;
 pub mod site;
 pub mod visits;
 pub mod workers;
+
+/// Number, commit and target of this build. scripts/build-static says the latter two; other builds
+/// know neither.
+pub fn version() -> String {
+    let number = env!("CARGO_PKG_VERSION");
+    let commit = option_env!("VISITAS_COMMIT").filter(|commit| !commit.is_empty());
+    let target = option_env!("VISITAS_TARGET").unwrap_or(std::env::consts::ARCH);
+    let commit = commit.unwrap_or("commit unknown");
+    format!("visitas {number} ({commit}, {target})")
+}

@@ -1,6 +1,5 @@
 //! The program: flags, environment, exit code.
 
-use std::env::consts::ARCH;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,10 +12,6 @@ use visitas::{check, healthcheck, logging, server};
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
-
-/// What scripts/build-static says of its build; other builds know neither.
-const COMMIT: Option<&str> = option_env!("VISITAS_COMMIT");
-const TARGET: Option<&str> = option_env!("VISITAS_TARGET");
 
 /// Time for the reader of standard error to take the last log lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
@@ -63,14 +58,7 @@ fn help() -> u8 {
 }
 
 fn version() -> u8 {
-    println!(
-        "visitas {} ({}, {})",
-        env!("CARGO_PKG_VERSION"),
-        COMMIT
-            .filter(|commit| !commit.is_empty())
-            .unwrap_or("commit unknown"),
-        TARGET.unwrap_or(ARCH)
-    );
+    println!("{}", visitas::version());
     DONE
 }
 
