@@ -17,12 +17,10 @@
 //! capacity     how many connections the system allows
 //! procfs       what the kernel says of this process
 //! logging      log lines
-//! about        the program's help and version
 //! ```
 //!
 //! docs/architecture.md has the whole picture, and the life of a visit.
 
-pub mod about;
 pub mod capacity;
 pub mod check;
 pub mod clock;
@@ -36,3 +34,13 @@ pub mod server;
 pub mod site;
 pub mod visits;
 pub mod workers;
+
+/// Number, commit and target of this build. scripts/build-static says the latter two; other builds
+/// know neither.
+pub fn version() -> String {
+    let number = env!("CARGO_PKG_VERSION");
+    let commit = option_env!("VISITAS_COMMIT").filter(|commit| !commit.is_empty());
+    let target = option_env!("VISITAS_TARGET").unwrap_or(std::env::consts::ARCH);
+    let commit = commit.unwrap_or("commit unknown");
+    format!("visitas {number} ({commit}, {target})")
+}

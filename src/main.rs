@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt as _};
 use visitas::config::{self, Config, ConfigError};
-use visitas::{about, check, healthcheck, logging, moving, server};
+use visitas::{check, healthcheck, logging, moving, server};
 
 // Exit codes: a clean stop; could not start or go on, or a check failed; wrong command line or
 // variable.
@@ -31,10 +31,8 @@ fn command() -> Result<Command, lexopt::Error> {
     let mut run: fn() -> u8 = serve;
     while let Some(argument) = parser.next()? {
         run = match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Box::new(|| say(&about::help()))),
-            Arg::Long("version") | Arg::Short('V') => {
-                return Ok(Box::new(|| say(&about::version())));
-            }
+            Arg::Long("help") | Arg::Short('h') => return Ok(Box::new(help)),
+            Arg::Long("version") | Arg::Short('V') => return Ok(Box::new(version)),
             Arg::Long("count") if word.as_deref() == Some("check") => {
                 || with_config(|config| check::count(config, false))
             }
@@ -45,9 +43,8 @@ fn command() -> Result<Command, lexopt::Error> {
                 "export" => || with_config(moving::export),
                 "import" => {
                     let import = moving::Import::from_arguments(&mut parser)?;
-                    return Ok(Box::new(|| {
-                        with_log(|config| moving::import(config, import))
-                    }));
+                    let run = |config: &Config| moving::import(config, import);
+                    return Ok(Box::new(|| with_log(run)));
                 }
                 other => return Err(Arg::Value(other.into()).unexpected()),
             },
@@ -57,8 +54,13 @@ fn command() -> Result<Command, lexopt::Error> {
     Ok(Box::new(run))
 }
 
-fn say(text: &str) -> u8 {
-    print!("{text}");
+fn help() -> u8 {
+    print!("{USAGE}{}", config::describe_variables());
+    DONE
+}
+
+fn version() -> u8 {
+    println!("{}", visitas::version());
     DONE
 }
 
@@ -94,3 +96,5 @@ fn misconfigured(error: &ConfigError) -> u8 {
     eprintln!("visitas: {error}");
     MISUSED
 }
+
+const USAGE: &str = include_str!("usage.txt");

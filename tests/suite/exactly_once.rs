@@ -84,7 +84,11 @@ fn another_process_comes_in_between(direction: Direction, offset: usize) {
         .set("DATABASE_URL", database.url_at(proxy.port()))
         .start();
     let mut client = cut_off.connect();
-    assert_eq!(client.try_visit().expect("an answer").counts().total, 1);
+    // Maintenance follows the first one. The second answer says that it is over, so that it is not
+    // what is cut.
+    for total in [1, 2] {
+        assert_eq!(client.try_visit().expect("an answer").counts().total, total);
+    }
     proxy.refuse(true);
     proxy.cut_after(direction, offset);
     client.send(request("GET", "/", &[("Accept", "application/json")]));
@@ -97,13 +101,13 @@ fn another_process_comes_in_between(direction: Direction, offset: usize) {
     proxy.refuse(false);
     // The row is counted once, whether it was committed before the other process came or after.
     assert!(
-        [2, 3].contains(&client.read().counts().total),
+        [3, 4].contains(&client.read().counts().total),
         "{}",
         cut_off.output()
     );
-    assert_eq!(database.rows(), 3, "{}", cut_off.output());
-    assert_eq!((cut_off.stats().total, other.stats().total), (3, 3));
-    assert_eq!((cut_off.visit().total, other.visit().total), (4, 5));
+    assert_eq!(database.rows(), 4, "{}", cut_off.output());
+    assert_eq!((cut_off.stats().total, other.stats().total), (4, 4));
+    assert_eq!((cut_off.visit().total, other.visit().total), (5, 6));
 }
 
 #[test]

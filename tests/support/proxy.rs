@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::ports::free_port;
 use super::wait::within;
 
 /// Until enough bytes have passed for a cut.
@@ -69,7 +70,9 @@ impl Connection {
 impl Proxy {
     /// A proxy to this port that passes everything on.
     pub fn to(server_port: u16) -> Proxy {
-        let listener = TcpListener::bind(("127.0.0.1", super::ports::free_port()));
+        // Another run of the suite may take the port in between.
+        let mut listeners = (0..10).map(|_| TcpListener::bind(("127.0.0.1", free_port())));
+        let listener = listeners.find_map(Result::ok);
         Proxy::on(listener.expect("a port for the proxy"), server_port)
     }
 
