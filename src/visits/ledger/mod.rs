@@ -129,19 +129,9 @@ pub struct Moved {
     /// In microseconds since 1970, more than 0; `None` where it is not known.
     pub moments: Vec<Option<i64>>,
     /// The names among them.
-    pub names: Vec<Name>,
+    pub names: Vec<NamedVisits>,
     /// The place in `names` of each visit.
     pub name_of: Vec<Option<usize>>,
-}
-
-impl Moved {
-    /// The number of visits of each name.
-    pub fn visits_by_name(&self) -> impl Iterator<Item = (&Name, u64)> {
-        let mut visits = vec![0; self.names.len()];
-        let places = self.name_of.iter().flatten();
-        places.for_each(|place| visits[*place] += 1);
-        self.names.iter().zip(visits)
-    }
 }
 
 /// Takes exported lines with their ends; says whether more is wanted.

@@ -93,8 +93,9 @@ fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
         .take_while(|byte| byte.is_ascii_digit())
         .count();
     let (digits, zone) = digits.split_at(count);
-    let six = digits.iter().chain(std::iter::repeat(&b'0')).take(6);
-    let six: Vec<u8> = six.copied().collect();
+    let mut six = [b'0'; 6];
+    let kept = count.min(six.len());
+    six[..kept].copy_from_slice(&digits[..kept]);
     (1..=9).contains(&count).then_some((number(&six)?, zone))
 }
 
@@ -114,6 +115,7 @@ fn offset(zone: &[u8]) -> Option<i64> {
     (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes) * 60)
 }
 
+#[inline(never)]
 fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |number, byte| {
         byte.is_ascii_digit()

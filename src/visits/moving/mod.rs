@@ -7,10 +7,10 @@
 
 mod line;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 
-use super::ledger::{Importer, Moved, Reached};
+use super::ledger::{Importer, Moved, NamedVisits, Reached};
 use super::name::{Admitted, NameRules, Names};
 pub(in crate::visits) use line::{HEADER, write_line};
 use line::{TAKES, read_line};
@@ -165,7 +165,7 @@ struct Batch {
     names: Names,
     moved: Moved,
     /// The place of each name in this batch.
-    places: HashMap<String, usize>,
+    places: BTreeMap<String, u64>,
 }
 
 impl Batch {
@@ -173,7 +173,7 @@ impl Batch {
         Batch {
             names,
             moved: Moved::default(),
-            places: HashMap::new(),
+            places: BTreeMap::new(),
         }
     }
 
@@ -193,14 +193,20 @@ impl Batch {
             "" => None,
             name => Some(self.place(name).map_err(|takes| source.wrong(&takes))?),
         };
-        self.moved.moments.push(line.moment);
-        self.moved.name_of.push(place);
+        let Moved {
+            moments,
+            names,
+            name_of,
+        } = &mut self.moved;
+        place.iter().for_each(|place| names[*place].visits += 1);
+        moments.push(line.moment);
+        name_of.push(place);
         Ok(())
     }
 
     fn place(&mut self, text: &str) -> Result<usize, String> {
         if let Some(place) = self.places.get(text) {
-            return Ok(*place);
+            return Ok(*place as usize);
         }
         let name = self.names.find(text);
         let name = name.ok_or("a name that COUNTERS admits, or none")?;
@@ -208,8 +214,8 @@ impl Batch {
             return Err("no more names than MAX_COUNTERS, raise it".to_owned());
         }
         let place = self.moved.names.len();
-        self.moved.names.push(name);
-        self.places.insert(text.to_owned(), place);
+        self.moved.names.push(NamedVisits { name, visits: 0 });
+        self.places.insert(text.to_owned(), place as u64);
         Ok(place)
     }
 }

@@ -308,6 +308,30 @@ fn a_reader_may_close_the_pipe() {
     }
 }
 
+/// The slow side is a sleep of the shell, longer than the time between two reports.
+#[test]
+fn what_takes_long_says_how_far_it_is() {
+    let (database, folder) = (Cluster::shared().database(), Folder::new("store"));
+    let csv = Folder::new("csv");
+    let file = csv.file("visits.csv", &lines(20_000));
+    for settings in [
+        &|| within_folder(&folder),
+        &(|| over(&database)) as &dyn Fn() -> Settings,
+    ] {
+        let file = file.display();
+        let slow = format!(
+            "(head -n 9000 {file}; sleep 3; tail -n +9001 {file}) | \"$0\" import && \
+             \"$0\" export | (sleep 3; cat >/dev/null)"
+        );
+        let ended = shell(settings(), &slow);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("imported 20000 lines"), "{ended:?}");
+        for line in ["importing: 9", "exporting: ", "exported 20000 visits"] {
+            assert!(ended.stderr.contains(line), "{line}: {ended:?}");
+        }
+    }
+}
+
 /// The most memory that a command took, in KiB, and its end.
 #[track_caller]
 fn peak(settings: Settings) -> (u64, Ended) {

@@ -97,25 +97,14 @@ pub(super) fn count(
     let mut all = Found::default();
     let mut named: BTreeMap<u64, Found> = BTreeMap::new();
     let name_of = existing(transaction.open_table(NAME_OF))?;
-    let mut name_of = name_of
-        .iter()
-        .flat_map(|table| table.iter())
-        .flatten()
-        .peekable();
+    let mut name_of = names::of_rows(name_of.as_ref());
     for row in visits.iter()? {
         let (number, arrival) = row?;
         let second = arrival.value().div_euclid(1_000_000);
         let bucket = (arrival.value() != UNKNOWN).then(|| bucket(second, now));
         all.add(bucket);
-        let of = name_of.next_if(|of| {
-            !of.as_ref()
-                .is_ok_and(|(row, _)| row.value() != number.value())
-        });
-        if let Some(of) = of {
-            named
-                .entry(of?.1.value().cast_unsigned())
-                .or_default()
-                .add(bucket);
+        if let Some(name) = name_of(number.value())? {
+            named.entry(name).or_default().add(bucket);
         }
         if all.rows % ROWS_A_REPORT == 0 {
             progress(all.rows, kept);

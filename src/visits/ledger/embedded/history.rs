@@ -27,14 +27,13 @@ pub(super) fn bucket(second: i64, now: i64) -> i64 {
     start(step)
 }
 
-/// Adds one visit to each of the buckets that start there. After a new newest one it also merges old
+/// Adds a visit to each bucket that starts there. After a new newest one it also merges old
 /// buckets.
-pub(super) fn add(
-    history: &mut Table<'_, u64, i64>,
-    starts: impl Iterator<Item = i64>,
-) -> Result<(), Error> {
+pub(super) fn add(history: &mut Table<'_, u64, i64>, starts: &[Option<i64>]) -> Result<(), Error> {
     let mut minutes: BTreeMap<i64, i64> = BTreeMap::new();
-    starts.for_each(|start| *minutes.entry(start).or_insert(0) += 1);
+    for start in starts.iter().flatten() {
+        *minutes.entry(*start).or_insert(0) += 1;
+    }
     let newest = history
         .last()?
         .map_or(0, |(start, _)| start.value().cast_signed());

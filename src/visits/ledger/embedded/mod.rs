@@ -250,14 +250,14 @@ impl Embedded {
             all.total += 1;
             rows.insert(all.total, microseconds(*arrival))?;
         }
-        let minutes = visits.times.iter().map(|time| Step::Minute.start_of(*time));
-        history::add(&mut transaction.open_table(HISTORY)?, minutes.clone())?;
+        let minute = |time: &SystemTime| Some(Step::Minute.start_of(*time));
+        let minutes: Vec<Option<i64>> = visits.times.iter().map(minute).collect();
+        history::add(&mut transaction.open_table(HISTORY)?, &minutes)?;
         let (mut named, mut new) = (Vec::new(), Vec::new());
         if !visits.names.is_empty() {
             let known = self.file.names();
-            let names = visits.names.iter().map(|named| (&named.name, named.visits));
-            let rows = visits.name_of.iter().copied().zip(minutes.map(Some));
-            (named, new) = names::add(transaction, names, rows, all.total, &known)?;
+            let Arrivals { names, name_of, .. } = visits;
+            (named, new) = names::add(transaction, names, name_of, &minutes, all.total, &known)?;
         }
         transaction
             .open_table(LANES)?

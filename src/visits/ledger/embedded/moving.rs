@@ -47,22 +47,11 @@ fn export_visits(database: &Database, take: TakeLines<'_>) -> Result<Exported, E
         .map(|(name, number)| (number, name))
         .collect();
     let name_of = existing(transaction.open_table(NAME_OF))?;
-    let mut name_of = name_of
-        .iter()
-        .flat_map(|table| table.iter())
-        .flatten()
-        .peekable();
+    let mut name_of = names::of_rows(name_of.as_ref());
     let mut line = Vec::new();
     for row in visits.iter()? {
         let (number, arrival) = row?;
-        let of = name_of.next_if(|of| {
-            !of.as_ref()
-                .is_ok_and(|(row, _)| row.value() != number.value())
-        });
-        let name = match of {
-            Some(of) => texts.get(&of?.1.value().cast_unsigned()),
-            None => None,
-        };
+        let name = name_of(number.value())?.and_then(|name| texts.get(&name));
         let moment = Some(arrival.value()).filter(|moment| *moment != UNKNOWN);
         line.clear();
         write_line(
@@ -133,6 +122,7 @@ impl EmbeddedImport {
         let now = Step::Minute.start_of(SystemTime::now());
         let start = |moment: i64| history::bucket(moment.div_euclid(1_000_000), now);
         let starts = moved.moments.iter().map(|moment| moment.map(start));
+        let starts: Vec<Option<i64>> = starts.collect();
         let transaction = begin(&self.database)?;
         let mut new = Vec::new();
         {
@@ -142,14 +132,11 @@ impl EmbeddedImport {
                 last += 1;
                 visits.insert(last, moment.unwrap_or(UNKNOWN))?;
             }
-            history::add(
-                &mut transaction.open_table(HISTORY)?,
-                starts.clone().flatten(),
-            )?;
+            history::add(&mut transaction.open_table(HISTORY)?, &starts)?;
             if !moved.names.is_empty() {
-                let rows = moved.name_of.iter().copied().zip(starts);
+                let Moved { names, name_of, .. } = moved;
                 let known = self.file.names();
-                (_, new) = names::add(&transaction, moved.visits_by_name(), rows, last, &known)?;
+                (_, new) = names::add(&transaction, names, name_of, &starts, last, &known)?;
             }
             let mut imports = transaction.open_table(IMPORTS)?;
             imports.insert(self.key, to.lines.cast_signed())?;

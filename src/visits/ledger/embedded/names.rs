@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use redb::{
-    Database, Error, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
-    WriteTransaction,
+    Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 use super::history;
 use crate::visits::history::{Bucket, Step};
-use crate::visits::ledger::Totals;
+use crate::visits::ledger::{NamedVisits, Totals};
 use crate::visits::name::{MAX_NAME_BYTES, Name};
 
 /// By a name's number times [`PARTS`], plus the part: its numbers and its text.
@@ -76,17 +76,18 @@ pub(super) fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, Er
 /// Adds visits to these names, so many to each. Each row has its name's place among them and its
 /// bucket of the history, where it has one; the last has the number `last`. Gives the totals of each
 /// name, and the names that are new: they are known once the transaction is committed.
-pub(super) fn add<'a>(
+pub(super) fn add(
     transaction: &WriteTransaction,
-    visits: impl Iterator<Item = (&'a Name, u64)>,
-    rows: impl ExactSizeIterator<Item = (Option<usize>, Option<i64>)>,
+    visits: &[NamedVisits],
+    name_of: &[Option<usize>],
+    starts: &[Option<i64>],
     last: u64,
     known: &Known,
 ) -> Result<(Vec<Totals>, NewNames), Error> {
     let mut names = transaction.open_table(NAMES)?;
     let mut new = Vec::new();
     let (mut numbers, mut totals) = (Vec::new(), Vec::new());
-    for (name, visits) in visits {
+    for NamedVisits { name, visits } in visits {
         let number = match known.get(name.as_str()) {
             Some(number) => *number,
             None => {
@@ -99,19 +100,19 @@ pub(super) fn add<'a>(
         totals.push(totals_of(&names, number)?);
         numbers.push(number);
     }
-    let mut name_of = transaction.open_table(NAME_OF)?;
-    let mut starts: BTreeMap<(u64, i64), i64> = BTreeMap::new();
-    let first = last + 1 - rows.len() as u64;
-    for (index, (place, start)) in rows.enumerate() {
+    let mut named = transaction.open_table(NAME_OF)?;
+    let mut buckets: BTreeMap<(u64, i64), i64> = BTreeMap::new();
+    let first = last + 1 - starts.len() as u64;
+    for (index, (place, start)) in name_of.iter().zip(starts).enumerate() {
         let Some(place) = place else { continue };
-        let number = numbers[place];
-        name_of.insert(first + index as u64, number.cast_signed())?;
+        let number = numbers[*place];
+        named.insert(first + index as u64, number.cast_signed())?;
         if let Some(start) = start {
-            *starts.entry((number, start)).or_insert(0) += 1;
+            *buckets.entry((number, *start)).or_insert(0) += 1;
         }
     }
     let mut parts = transaction.open_table(NAMED_HISTORY)?;
-    for ((number, start), visits) in starts {
+    for ((number, start), visits) in buckets {
         add_part(&mut parts, number, start, visits)?;
     }
     Ok((totals, new))
@@ -200,6 +201,20 @@ pub(super) fn prune(transaction: &WriteTransaction, rows: &[u64]) -> Result<(), 
         change(&mut names, number * PARTS + PRUNED, rows)?;
     }
     Ok(())
+}
+
+/// The number of the name of each row, asked for in the order of the rows.
+pub(super) fn of_rows(
+    table: Option<&ReadOnlyTable<u64, i64>>,
+) -> impl FnMut(u64) -> Result<Option<u64>, Error> {
+    let rows = table.map(ReadableTable::iter);
+    let mut rows = rows.into_iter().flatten().flatten().peekable();
+    move |number| {
+        let named =
+            rows.next_if(|row| !row.as_ref().is_ok_and(|(named, _)| named.value() != number));
+        let Some(named) = named else { return Ok(None) };
+        Ok(Some(named?.1.value().cast_unsigned()))
+    }
 }
 
 /// The totals of the names with these numbers, and with `history` their buckets.

@@ -177,7 +177,7 @@ fn insert(session: &mut Session, table: &Table) -> Result<String, Failure> {
         false => ("", ""),
     };
     Ok(format!(
-        "WITH u AS (SELECT coalesce(r.m, {unknown}) AS m, r.name \
+        "WITH u AS (SELECT coalesce(nullif(r.m, 'epoch'::timestamptz), {unknown}) AS m, r.name \
                       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS r(m, name)), \
               inserted AS (INSERT INTO {schema}.acessos (momento{column}) SELECT {moment}{name} \
                              FROM u RETURNING 1) \
@@ -237,10 +237,10 @@ impl PostgresImport {
                 "another run of the same import is under way, or was".to_owned(),
             ));
         }
-        let times: Vec<Option<SystemTime>> =
-            moved.moments.iter().map(|moment| time(*moment)).collect();
-        let name = |place: &Option<usize>| place.map(|place| moved.names[place].as_str());
-        let names: Vec<Option<&str>> = moved.name_of.iter().map(name).collect();
+        let times: Vec<SystemTime> = moved.moments.iter().map(|moment| time(*moment)).collect();
+        let times = &times[..];
+        let name = |place: &Option<usize>| place.map(|place| moved.names[place].name.to_string());
+        let names: Vec<Option<String>> = moved.name_of.iter().map(name).collect();
         if !self.named && !moved.names.is_empty() {
             return Err(Failure::Unfit("acessos has no column for names".to_owned()));
         }
@@ -265,8 +265,9 @@ impl PostgresImport {
     }
 }
 
-fn time(moment: Option<i64>) -> Option<SystemTime> {
-    moment.map(|moment| UNIX_EPOCH + Duration::from_micros(moment.max(0).cast_unsigned()))
+/// 1970 stands for a time that is not known.
+fn time(moment: Option<i64>) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(moment.unwrap_or(0).max(0).cast_unsigned())
 }
 
 impl Importer for PostgresImport {
