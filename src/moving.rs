@@ -2,7 +2,8 @@
 //! CSV of counter and time.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write as _};
+use std::io::{self, BufReader, ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -51,19 +52,24 @@ impl Import {
 /// Writes all visits to standard output; says whether it could.
 #[cold]
 pub fn export(config: &Config) -> bool {
-    let mut output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    let (mut output, mut buffer) = (io::stdout().lock(), Vec::new());
     let mut written: io::Result<()> = Ok(());
     let (mut lines, mut progress) = (0, Progress::new("exporting"));
     let mut take = |text: &[u8]| {
         lines += text.iter().filter(|byte| **byte == b'\n').count() as u64;
         progress.report(lines);
-        written = output.write_all(text);
+        buffer.extend_from_slice(text);
+        if buffer.len() >= BUFFER_BYTES {
+            written = output.write_all(&buffer);
+            buffer.clear();
+        }
         written.is_ok()
     };
     let exported = match &config.ledger {
         LedgerPlace::Embedded { folder } => export_file(folder, &mut take),
         LedgerPlace::Postgres(place) => export_postgres(place, &mut take),
     };
+    let written = written.and_then(|()| output.write_all(&buffer));
     match (written.and_then(|()| output.flush()), exported) {
         // Who reads the first lines only closes the pipe.
         (Err(error), _) if error.kind() == ErrorKind::BrokenPipe => true,
@@ -106,12 +112,17 @@ fn sentence(exported: &Exported) -> String {
 /// Imports a file; says whether all of it is imported now.
 #[cold]
 pub fn import(config: &Config, import: Import) -> bool {
-    let mut source: Box<dyn BufRead> = match &import.file {
-        None => Box::new(io::stdin().lock()),
-        Some(path) => match File::open(path) {
-            Ok(file) => Box::new(BufReader::with_capacity(BUFFER_BYTES, file)),
-            Err(error) => return fails(&format!("{}: {error}", path.display())),
-        },
+    let opened = match &import.file {
+        // Read as a file: nothing else reads it.
+        None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        Some(path) => File::open(path),
+    };
+    let mut source = match opened {
+        Ok(file) => BufReader::with_capacity(BUFFER_BYTES, file),
+        Err(error) => {
+            let path = import.file.unwrap_or_default();
+            return fails(&format!("{}: {error}", path.display()));
+        }
     };
     let mut open = |id: &str| -> Result<Box<dyn Importer>, String> {
         match &config.ledger {

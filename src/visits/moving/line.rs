@@ -9,6 +9,8 @@ use crate::logging::rfc3339;
 
 /// The first line, without its end.
 pub(in crate::visits) const HEADER: &str = "contador,momento";
+/// As some programs write it.
+pub(super) const QUOTED_HEADER: &str = "\"contador\",\"momento\"";
 /// What an error tells that a line takes.
 pub(super) const TAKES: &str = "NAME,TIME such as blog,2026-01-31T12:00:00.000000Z: \
      the name empty for /, the time empty where it is not known, otherwise from 1970 on and with \

@@ -13,7 +13,7 @@ use std::io::{BufRead, Read};
 use super::ledger::{Importer, Moved, NamedVisits, Reached};
 use super::name::{Admitted, NameRules, Names};
 pub(in crate::visits) use line::{HEADER, write_line};
-use line::{TAKES, read_line};
+use line::{QUOTED_HEADER, TAKES, read_line};
 
 /// Lines of one transaction: some 50 ms in PostgreSQL.
 const LINES_A_BATCH: usize = 5_000;
@@ -124,10 +124,10 @@ impl<'a> Source<'a> {
         };
         source.next()?;
         // Some programs begin a file with a byte order mark.
-        let header = source.line.trim_start_matches('\u{FEFF}').replace('"', "");
-        match header == HEADER {
-            true => Ok(source),
-            false => Err(source.wrong(HEADER)),
+        let header = source.line.strip_prefix('\u{FEFF}');
+        match header.unwrap_or(&source.line) {
+            HEADER | QUOTED_HEADER => Ok(source),
+            _ => Err(source.wrong(HEADER)),
         }
     }
 
