@@ -17,6 +17,7 @@
 //! capacity     how many connections the system allows
 //! procfs       what the kernel says of this process
 //! logging      log lines
+//! fnv          a hash
 //! ```
 //!
 //! docs/architecture.md has the whole picture, and the life of a visit.
@@ -25,6 +26,7 @@ pub mod capacity;
 pub mod check;
 pub mod clock;
 pub mod config;
+mod fnv;
 pub mod healthcheck;
 pub mod http;
 pub mod logging;

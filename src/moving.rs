@@ -1,5 +1,5 @@
-//! `visitas export` and `visitas import`: visits move between stores, and in from other services, as
-//! CSV of counter and time.
+//! `visitas export` and `visitas import`: visits move between stores, and in from other services,
+//! as CSV of counter and time.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Write as _};
@@ -55,8 +55,8 @@ pub fn export(config: &Config) -> bool {
     let (mut output, mut buffer) = (io::stdout().lock(), Vec::new());
     let mut written: io::Result<()> = Ok(());
     let (mut lines, mut progress) = (0, Progress::new("exporting"));
-    let mut take = |text: &[u8]| {
-        lines += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let mut take = |text: &[u8], ended: u64| {
+        lines += ended;
         progress.report(lines);
         buffer.extend_from_slice(text);
         if buffer.len() >= BUFFER_BYTES {

@@ -134,8 +134,8 @@ pub struct Moved {
     pub name_of: Vec<Option<usize>>,
 }
 
-/// Takes exported lines with their ends; says whether more is wanted.
-pub type TakeLines<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+/// Takes exported lines with their ends, and how many end there; says whether more is wanted.
+pub type TakeLines<'a> = &'a mut dyn FnMut(&[u8], u64) -> bool;
 
 /// What an export gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,17 +1,18 @@
 //! Moves visits in, from a CSV of counter and time.
 //!
-//! Lines are committed in batches. With each one goes the place up to which the file was read, in the
-//! same transaction: the number of lines, and a digest of all of them. So a run that was killed goes on
-//! after the last line that was committed, and a file that grew has its new lines imported. Where the
-//! lines before that place are not those that were imported, nothing is.
+//! Lines are committed in batches. With each one goes the place up to which the file was read, in
+//! the same transaction: the number of lines, and a digest of all of them. So a run that was killed
+//! goes on after the last line that was committed, and a file that grew has its new lines imported.
+//! Where the lines before that place are not those that were imported, nothing is.
 
 mod line;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 
-use super::ledger::{Importer, Moved, NamedVisits, Reached};
+use super::ledger::{Importer, Moved, NamedVisits, Reached, TakeLines};
 use super::name::{Admitted, NameRules, Names};
+use crate::fnv::fnv1a;
 pub(in crate::visits) use line::{HEADER, write_line};
 use line::{QUOTED_HEADER, TAKES, read_line};
 
@@ -97,12 +98,32 @@ fn another(id: &str, lines: u64) -> String {
     )
 }
 
-/// The digest with one more line (FNV-1a, 64 bits, from 0).
+/// The digest with one more line. It begins at 0.
 pub(in crate::visits) fn digest(before: u64, line: &str) -> u64 {
-    let bytes = line.bytes().chain([b'\n']);
-    bytes.fold(before, |digest, byte| {
-        (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    })
+    fnv1a(before, line.bytes().chain([b'\n']))
+}
+
+/// Gives a line without a time for each visit whose row was deleted: to each of the names its own,
+/// and to `/` the rest of all. Returns how many lines were wanted.
+pub(in crate::visits) fn give_pruned(
+    all: u64,
+    names: impl IntoIterator<Item = (String, u64)>,
+    take: TakeLines<'_>,
+) -> u64 {
+    let mut left = all;
+    let mut given = 0;
+    let mut give = |name: &str, visits: u64| {
+        let mut line = Vec::new();
+        write_line(name, None, &mut line);
+        given += (0..visits).take_while(|_| take(&line, 1)).count() as u64;
+    };
+    for (name, visits) in names {
+        let visits = visits.min(left);
+        left -= visits;
+        give(&name, visits);
+    }
+    give("", left);
+    given
 }
 
 /// A file, line by line.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
-use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable};
 
 use super::buffered::BufferedFile;
 use super::history::{HISTORY, bucket};
@@ -87,9 +87,8 @@ pub(super) fn count(
     progress: &mut dyn FnMut(i64, i64),
 ) -> Result<(Counted, Right), Error> {
     let transaction = database.begin_read()?;
-    let visits = match transaction.open_table(VISITS) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
-        other => other?,
+    let Some(visits) = existing(transaction.open_table(VISITS))? else {
+        return Ok(Default::default());
     };
     let Totals { total, pruned } = totals(&visits)?;
     let kept = i64::try_from(total - pruned).unwrap_or(i64::MAX);

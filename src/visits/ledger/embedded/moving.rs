@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::count::open_existing;
 use super::history::{self, HISTORY};
@@ -13,7 +13,7 @@ use super::names::{self, NAME_OF, existing};
 use super::{EmbeddedFile, FILE_NAME, UNKNOWN, VISITS, begin, totals};
 use crate::visits::history::Step;
 use crate::visits::ledger::{Exported, Importer, Moved, Reached, TakeLines, Totals};
-use crate::visits::moving::{HEADER, digest, write_line};
+use crate::visits::moving::{HEADER, digest, give_pruned, write_line};
 
 /// For each import, by the digest of its id: its lines, and one key further the digest of these.
 pub(super) const IMPORTS: TableDefinition<'_, u64, i64> = TableDefinition::new("imports");
@@ -33,12 +33,11 @@ pub fn export(folder: &Path, take: TakeLines<'_>) -> Result<Exported, String> {
 fn export_visits(database: &Database, take: TakeLines<'_>) -> Result<Exported, Error> {
     let transaction = database.begin_read()?;
     let mut exported = Exported::default();
-    if !take(format!("{HEADER}\n").as_bytes()) {
+    if !take(format!("{HEADER}\n").as_bytes(), 1) {
         return Ok(exported);
     }
-    let visits = match transaction.open_table(VISITS) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(exported),
-        other => other?,
+    let Some(visits) = existing(transaction.open_table(VISITS))? else {
+        return Ok(exported);
     };
     let Totals { total, pruned } = totals(&visits)?;
     exported.total = Some(total);
@@ -59,26 +58,15 @@ fn export_visits(database: &Database, take: TakeLines<'_>) -> Result<Exported, E
             moment.map(|moment| moment.max(0).cast_unsigned()),
             &mut line,
         );
-        if !take(&line) {
+        if !take(&line, 1) {
             return Ok(exported);
         }
         exported.rows += 1;
     }
-    let mut nameless = pruned;
-    for kept in names::all(database, 0)?.into_values() {
-        let visits = kept.totals.pruned.min(nameless);
-        nameless -= visits;
-        exported.pruned += repeat(&kept.name, visits, take);
-    }
-    exported.pruned += repeat("", nameless, take);
+    let kept = names::all(database, 0)?.into_values();
+    let names = kept.map(|kept| (kept.name, kept.totals.pruned));
+    exported.pruned = give_pruned(pruned, names, take);
     Ok(exported)
-}
-
-/// Gives that many lines without a time; returns how many were wanted.
-fn repeat(name: &str, visits: u64, take: TakeLines<'_>) -> u64 {
-    let mut line = Vec::new();
-    write_line(name, None, &mut line);
-    (0..visits).take_while(|_| take(&line)).count() as u64
 }
 
 /// The import of that id. Creates the file where there is none.

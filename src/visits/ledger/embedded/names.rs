@@ -64,7 +64,7 @@ pub(super) fn load(database: &Database) -> Result<Known, Error> {
         .collect())
 }
 
-/// A table that is made with the first name.
+/// A table that is made with what first goes into it.
 pub(super) fn existing<T>(opened: Result<T, TableError>) -> Result<Option<T>, Error> {
     match opened {
         Ok(table) => Ok(Some(table)),

@@ -12,7 +12,7 @@ use postgres_types::Type;
 use super::count;
 use super::failure::Failure;
 use super::session::{STEP_TIMEOUT, Session};
-use super::table::{NAMED_VERSION, Table, VERSION, inspect, is_ready, literal};
+use super::table::{NAMED_VERSION, State, Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -34,17 +34,11 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// missing table is being replaced by somebody, and is not made again. With `names` there are
 /// counters by name.
 pub(super) fn prepare(session: &mut Session, opened: bool, names: bool) -> Result<(), Failure> {
-    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
-    if table.is_none() && opened {
+    let found = session.within(STEP_TIMEOUT, inspect)?;
+    if found.0.is_none() && opened {
         return Err(Failure::Missing);
     }
-    let ready = match (&table, &state) {
-        (Some(table), Some(state)) => is_ready(table, state, names)?,
-        _ => false,
-    };
-    if !ready {
-        create_in_tries(session, names)?;
-    }
+    create_in_tries(session, found, names, Run::ForGood)?;
     let (Some(table), Some(state)) = session.within(STEP_TIMEOUT, inspect)? else {
         return Err(Failure::Missing);
     };
@@ -56,13 +50,38 @@ pub(super) fn prepare(session: &mut Session, opened: bool, names: bool) -> Resul
     Ok(())
 }
 
-/// Creates what is missing, in short tries.
-fn create_in_tries(session: &mut Session, names: bool) -> Result<(), Failure> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// Commits, and waits for whoever holds the table.
+    ForGood,
+    /// Leaves the transaction open.
+    Dry,
+}
+
+/// Creates what was `found` missing, in short tries.
+fn create_in_tries(
+    session: &mut Session,
+    mut found: (Option<Table>, Option<State>),
+    names: bool,
+    run: Run,
+) -> Result<(), Failure> {
+    let most = match run {
+        Run::ForGood => LOCK_TRIES,
+        Run::Dry => DRY_RUNS,
+    };
     let mut logged: Option<Instant> = None;
     for tries in 1.. {
+        if let (Some(table), Some(state)) = &found
+            && is_ready(table, state, names)?
+        {
+            break;
+        }
         let made = session.within(CREATE_TIMEOUT, |session| {
             create(session, names)?;
-            session.client.batch_execute("COMMIT")
+            match run {
+                Run::ForGood => session.client.batch_execute("COMMIT"),
+                Run::Dry => Ok(()),
+            }
         });
         let failure = match made {
             Ok(()) => break,
@@ -71,17 +90,19 @@ fn create_in_tries(session: &mut Session, names: bool) -> Result<(), Failure> {
         if session.roll_back().is_err() {
             return Err(failure);
         }
-        let passes = failure.code() == "55P03" || creates_the_same(&failure);
-        if !passes || tries >= LOCK_TRIES {
+        let is_locked = failure.code() == "55P03";
+        let passes = (is_locked && run == Run::ForGood) || creates_the_same(&failure);
+        if !passes || tries >= most {
             return Err(unfit(failure));
         }
-        if failure.code() == "55P03" && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        if is_locked && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             logged = Some(Instant::now());
             log::info!(
                 "waiting for other transactions to release the table acessos, to add triggers to it"
             );
         }
         thread::sleep(LOCK_INTERVAL);
+        found = session.within(STEP_TIMEOUT, inspect)?;
     }
     Ok(())
 }
@@ -145,24 +166,8 @@ fn creates_the_same(failure: &Failure) -> bool {
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
 pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result<(), Failure> {
-    for tries in 1.. {
-        let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
-        let ready = match (&table, &state) {
-            (Some(table), Some(state)) => is_ready(table, state, names)?,
-            _ => false,
-        };
-        if ready {
-            break;
-        }
-        match session.within(CREATE_TIMEOUT, |session| create(session, names)) {
-            Ok(()) => break,
-            Err(failure) if creates_the_same(&failure) && tries < DRY_RUNS => {
-                session.roll_back()?;
-                thread::sleep(LOCK_INTERVAL);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
+    let found = session.within(STEP_TIMEOUT, inspect)?;
+    create_in_tries(session, found, names, Run::Dry)?;
     session
         .within(STEP_TIMEOUT, |session| session.dry_run(writer))
         .map_err(unfit)

@@ -10,15 +10,18 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{
     DataRowBody, Message, NoticeResponseBody, RowDescriptionBody,
 };
-use postgres_protocol::message::frontend::{self, BindError};
+use postgres_protocol::message::frontend;
 use postgres_types::{FromSql, IsNull, ToSql, Type};
 
 use super::failure::{Failure, ServerError};
+use crate::visits::ledger::Meanwhile;
 use crate::visits::store::Wire;
 
 /// A value of a statement, with its type.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// A connection unused for this long is checked before the next statement.
+const STALE_AFTER: Duration = Duration::from_millis(500);
 /// No answer is larger: the longest has some hundred rows of numbers.
 const BYTES_AT_MOST: usize = 16 << 20;
 /// Numbers, times and text travel in the types' own formats, both ways.
@@ -39,6 +42,8 @@ pub(super) struct Client {
     warning: Option<String>,
     /// No statement is in flight, and the connection works.
     idle: bool,
+    /// When the last answer was read to its end.
+    used: Instant,
 }
 
 /// A statement that the server has parsed.
@@ -85,6 +90,7 @@ impl Client {
             process: (0, 0),
             warning: None,
             idle: false,
+            used: Instant::now(),
         }
     }
 
@@ -109,9 +115,13 @@ impl Client {
         self.warning.take()
     }
 
-    /// Whether the server still has this connection, as far as can be told without asking it.
-    /// What it said unasked (a setting that changed, that it shuts down) is read.
+    /// Whether the server still has this connection, as far as can be told without asking it. Where
+    /// it was unused for a while, what the server said unasked (a setting that changed, that it
+    /// shuts down) is read.
     pub(super) fn is_alive(&mut self) -> bool {
+        if self.used.elapsed() < STALE_AFTER {
+            return true;
+        }
         if self.idle && !self.wire.is_silent() {
             self.wire.set_deadline(Instant::now());
             let heard = self.next_message();
@@ -123,8 +133,7 @@ impl Client {
     /// Runs the statements of a script.
     pub(super) fn batch_execute(&mut self, script: &str) -> Result<(), Failure> {
         self.begin()?;
-        frontend::query(script, &mut self.message).map_err(|_| UNSENDABLE)?;
-        self.flush()?;
+        self.write(|to| frontend::query(script, to))?;
         self.answer(None).map(|_| ())
     }
 
@@ -137,8 +146,7 @@ impl Client {
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), Failure> {
         self.begin()?;
-        frontend::query(text, &mut self.message).map_err(|_| UNSENDABLE)?;
-        self.flush()?;
+        self.write(|to| frontend::query(text, to))?;
         loop {
             // The time that `take` needs does not count.
             self.set_limit(limit);
@@ -153,7 +161,7 @@ impl Client {
                 _ => return Err(Failure::Protocol("a message that is not of a copy")),
             }
         }
-        self.idle = true;
+        self.end();
         Ok(())
     }
 
@@ -186,11 +194,12 @@ impl Client {
         types: &'static [Type],
     ) -> Result<Statement, Failure> {
         self.begin()?;
-        let oids = types.iter().map(Type::oid);
-        frontend::parse(name, text, oids, &mut self.message).map_err(|_| UNSENDABLE)?;
-        frontend::describe(b'S', name, &mut self.message).map_err(|_| UNSENDABLE)?;
-        frontend::sync(&mut self.message);
-        self.flush()?;
+        self.write(|to| {
+            frontend::parse(name, text, types.iter().map(Type::oid), to)?;
+            frontend::describe(b'S', name, to)?;
+            frontend::sync(to);
+            Ok(())
+        })?;
         let mut columns = Columns::from([]);
         self.read_answer(&mut columns, &mut |_| {})?;
         Ok(Statement {
@@ -212,8 +221,15 @@ impl Client {
         self.execute()
     }
 
-    /// The row that the statement gives.
-    pub(super) fn receive(&mut self, statement: Option<&Statement>) -> Result<Row, Failure> {
+    /// Calls `meanwhile`, then waits for the row that the statement gives.
+    pub(super) fn receive(
+        &mut self,
+        statement: Option<&Statement>,
+        meanwhile: Meanwhile<'_>,
+    ) -> Result<Row, Failure> {
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let rows = self.answer(statement.map(|statement| Arc::clone(&statement.columns)));
         rows?.pop().ok_or(Failure::NoRow)
     }
@@ -238,9 +254,7 @@ impl Client {
             [BINARY],
             &mut self.message,
         )
-        .map_err(|error| match error {
-            BindError::Conversion(_) | BindError::Serialization(_) => UNSENDABLE,
-        })
+        .map_err(|_| UNSENDABLE)
     }
 
     fn execute(&mut self) -> Result<(), Failure> {
@@ -258,7 +272,13 @@ impl Client {
         }
     }
 
-    /// Writes what the login built, or a statement.
+    /// The answer was read to its end.
+    fn end(&mut self) {
+        self.idle = true;
+        self.used = Instant::now();
+    }
+
+    /// Writes what `build` makes.
     pub(super) fn write(
         &mut self,
         build: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
@@ -313,7 +333,7 @@ impl Client {
                     error.get_or_insert(told);
                 }
                 Message::ReadyForQuery(_) => {
-                    self.idle = true;
+                    self.end();
                     return error.map_or(Ok(()), Err);
                 }
                 Message::ParseComplete
@@ -365,7 +385,7 @@ impl Client {
     /// The login is done.
     pub(super) fn logged_in(&mut self, process: (i32, i32)) {
         self.process = process;
-        self.idle = true;
+        self.end();
     }
 }
 

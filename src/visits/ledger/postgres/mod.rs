@@ -129,7 +129,7 @@ impl Postgres {
         let Some(session) = &mut self.session else {
             return Err(CommitError::Idle("not connected".to_owned()));
         };
-        let result = match session.is_alive() {
+        let result = match session.client.is_alive() {
             true => session.within(limit, work).map_err(classify),
             false => Err(CommitError::Idle(Failure::Closed.to_string())),
         };

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::session::{STEP_TIMEOUT, Session};
 use super::table::{Table, inspect};
 use crate::visits::ledger::{Exported, Importer, Moved, Reached, TakeLines};
-use crate::visits::moving::{HEADER, write_line};
+use crate::visits::moving::{HEADER, give_pruned};
 
 /// Time for one statement, and for each piece of an export, on a slow and busy disk.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -64,25 +64,23 @@ fn export_table(
             pruned = query(session, &named, &[])?;
         }
     }
-    if !take(format!("{HEADER}\n").as_bytes()) {
+    if !take(format!("{HEADER}\n").as_bytes(), 1) {
         return Err(Failure::Closed);
     }
     let mut count = |piece: &[u8]| {
-        exported.rows += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
-        take(piece)
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+        exported.rows += lines;
+        take(piece, lines)
     };
     let copy = copy(&schema, table);
     session.client.copy_out(&copy, MOVE_TIMEOUT, &mut count)?;
     session.roll_back()?;
-    let mut nameless = exported.pruned;
-    for row in pruned {
-        let (name, visits): (String, i64) = (row.get(0)?, row.get(1)?);
-        let visits = visits.cast_unsigned().min(nameless);
-        nameless -= visits;
-        repeat(&name, visits, take)?;
+    let of_name = |row: &Row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?.cast_unsigned()));
+    let names: Result<Vec<(String, u64)>, Failure> = pruned.iter().map(of_name).collect();
+    match give_pruned(exported.pruned, names?, take) == exported.pruned {
+        true => Ok(exported),
+        false => Err(Failure::Closed),
     }
-    repeat("", nameless, take)?;
-    Ok(exported)
 }
 
 /// A line for each row. What cannot be a name is left out, and so is infinity.
@@ -96,16 +94,6 @@ fn copy(schema: &str, table: &Table) -> String {
         None => "NULL::text".to_owned(),
     };
     format!("COPY (SELECT {name}, {time} FROM {schema}.acessos) TO STDOUT (FORMAT csv)")
-}
-
-/// Gives that many lines without a time.
-fn repeat(name: &str, visits: u64, take: TakeLines<'_>) -> Result<(), Failure> {
-    let mut line = Vec::new();
-    write_line(name, None, &mut line);
-    match (0..visits).all(|_| take(&line)) {
-        true => Ok(()),
-        false => Err(Failure::Closed),
-    }
 }
 
 fn query(session: &mut Session, text: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
@@ -178,7 +166,8 @@ fn insert(session: &mut Session, table: &Table) -> Result<String, Failure> {
     };
     Ok(format!(
         "WITH u AS (SELECT coalesce(nullif(r.m, 'epoch'::timestamptz), {unknown}) AS m, r.name \
-                      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS r(m, name)), \
+                      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) \
+                           AS r(m, name)), \
               inserted AS (INSERT INTO {schema}.acessos (momento{column}) SELECT {moment}{name} \
                              FROM u RETURNING 1) \
          SELECT count(*) FROM inserted"
@@ -239,8 +228,8 @@ impl PostgresImport {
         }
         let times: Vec<SystemTime> = moved.moments.iter().map(|moment| time(*moment)).collect();
         let times = &times[..];
-        let name = |place: &Option<usize>| place.map(|place| moved.names[place].name.to_string());
-        let names: Vec<Option<String>> = moved.name_of.iter().map(name).collect();
+        let name = |place: &Option<usize>| place.map(|place| moved.names[place].name.as_str());
+        let names: Vec<Option<&str>> = moved.name_of.iter().map(name).collect();
         if !self.named && !moved.names.is_empty() {
             return Err(Failure::Unfit("acessos has no column for names".to_owned()));
         }

@@ -5,7 +5,6 @@
 //! these too.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
 
 use super::writer::{Entry, Minute};
 use crate::visits::history::Step;
@@ -65,7 +64,7 @@ impl NamedNumbers {
         let mut starts: Vec<Vec<i64>> = vec![Vec::new(); visits.names.len()];
         for (time, place) in visits.times.iter().zip(&visits.name_of) {
             if let Some(place) = place {
-                starts[*place].push(start_of(*time));
+                starts[*place].push(Step::Minute.start_of(*time));
             }
         }
         for (named, starts) in visits.names.iter().zip(starts) {
@@ -141,15 +140,8 @@ impl NamedNumbers {
     }
 
     /// Takes out some entries to drop: names and numbers.
-    pub(super) fn outdated(&mut self) -> (Vec<String>, Vec<i64>) {
+    pub(super) fn outdated(&mut self) -> (Vec<Name>, Vec<i64>) {
         let upto = self.outdated.len().min(ENTRIES_DROPPED);
-        let entries = self.outdated.drain(..upto);
-        entries
-            .map(|(name, number)| (name.to_string(), number))
-            .unzip()
+        self.outdated.drain(..upto).unzip()
     }
-}
-
-fn start_of(time: SystemTime) -> i64 {
-    Step::Minute.start_of(time)
 }

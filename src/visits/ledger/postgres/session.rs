@@ -17,9 +17,6 @@ use crate::visits::ledger::{Meanwhile, Sums, Totals};
 use crate::visits::name::Name;
 use crate::visits::store::Wire;
 
-/// A connection unused for this long is checked before the next statement.
-const STALE_AFTER: Duration = Duration::from_millis(500);
-
 /// Time for each step of making a connection. A loaded server takes less, and a lane soon tries
 /// anew, perhaps at another address.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,7 +54,6 @@ pub(super) struct Session {
     /// saves PostgreSQL some 25 us each time. Behind a pooler the same name may mean another
     /// client's statement.
     commit: Option<Statement>,
-    used: Instant,
 }
 
 const COMMIT_TYPES: &[Type] = &[
@@ -196,7 +192,6 @@ impl Session {
             kind,
             plain_since: None,
             commit: None,
-            used: Instant::now(),
         })
     }
 
@@ -227,11 +222,6 @@ impl Session {
         )
     }
 
-    /// Whether the server still has this connection, as far as can be told without asking it.
-    pub(super) fn is_alive(&mut self) -> bool {
-        self.used.elapsed() < STALE_AFTER || self.client.is_alive()
-    }
-
     /// One row for each arrival and the writer's next entry, in one transaction. Calls `meanwhile`
     /// once it is sent.
     pub(super) fn commit(
@@ -251,15 +241,13 @@ impl Session {
             named,
             ..
         } = entry;
-        let text = |name: &'_ Option<Name>| name.as_ref().map(Name::to_string);
-        let optional = |names: &[Option<Name>]| names.iter().map(text).collect::<Vec<_>>();
         let named = named.as_ref();
-        let rows = named.map(|named| optional(&named.rows));
+        let rows = named.map(|named| optional_texts(&named.rows));
         let names = named.map(|named| texts(&named.names));
         let totals = named.map(|named| &named.totals);
         let minutes = named.map(|named| &named.minutes);
         let minutes_visits = named.map(|named| &named.minutes_visits);
-        let past_names = named.map(|named| optional(&named.past_names));
+        let past_names = named.map(|named| optional_texts(&named.past_names));
         let base = named.and_then(|named| named.base);
         let params: [&(dyn ToSql + Sync); 16] = [
             writer,
@@ -290,10 +278,7 @@ impl Session {
                 self.client.send_text(&self.commit_text(), &typed)?;
             }
         }
-        if let Some(meanwhile) = meanwhile {
-            meanwhile();
-        }
-        let row = self.client.receive(self.commit.as_ref())?;
+        let row = self.client.receive(self.commit.as_ref(), meanwhile)?;
         self.settled()?;
         match &row.get::<Vec<i64>>(0)?[..] {
             [total, pruned, unfolded, alone, base, named @ ..] => Ok(Committed {
@@ -338,7 +323,6 @@ impl Session {
 
     /// The last statement's commit came without PostgreSQL's warning.
     fn settled(&mut self) -> Result<(), Failure> {
-        self.used = Instant::now();
         self.client
             .take_warning()
             .map_or(Ok(()), |warning| Err(Failure::Unsettled(warning)))
@@ -348,7 +332,6 @@ impl Session {
     pub(super) fn peek(&mut self) -> Result<Totals, Failure> {
         let text = format!("SELECT * FROM {}.visitas_peek()", self.schema);
         let row = self.client.query_one(&text, &[])?;
-        self.used = Instant::now();
         totals(&row, 0)
     }
 
@@ -358,7 +341,6 @@ impl Session {
         let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
         let params: [Param<'_>; 2] = [(&steps, Type::INT8_ARRAY), (&since, Type::INT8_ARRAY)];
         let rows = self.client.query(&text, &params)?;
-        self.used = Instant::now();
         rows.iter().map(bucket).collect()
     }
 
@@ -368,7 +350,6 @@ impl Session {
         let row = self
             .client
             .query_one(&text, &[(&texts(names), Type::TEXT_ARRAY)])?;
-        self.used = Instant::now();
         Ok(pairs(&row.get::<Vec<i64>>(0)?))
     }
 
@@ -389,7 +370,6 @@ impl Session {
             (&since, Type::INT8_ARRAY),
         ];
         let rows = self.client.query(&text, &params)?;
-        self.used = Instant::now();
         let placed = |row: &Row| {
             // PostgreSQL numbers from 1.
             let place = row.get::<i64>(3)? - 1;
@@ -408,7 +388,6 @@ impl Session {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let params: [Param<'_>; 2] = [(&after, Type::TEXT), (&most, Type::INT4)];
         let row = self.client.query_one(&text, &params)?;
-        self.used = Instant::now();
         let (names, sums): (Vec<String>, Vec<i64>) = (row.get(0)?, row.get(1)?);
         Ok(names.into_iter().zip(pairs(&sums)).collect())
     }
@@ -418,22 +397,18 @@ impl Session {
     pub(super) fn trim(
         &mut self,
         writer: i64,
-        names: &[String],
+        names: &[Name],
         numbers: &[i64],
         meanwhile: Meanwhile<'_>,
     ) -> Result<(), Failure> {
         let text = format!("SELECT {}.visitas_trim($1, $2, $3)", self.schema);
         let params: [Param<'_>; 3] = [
             (&writer, Type::INT8),
-            (&names, Type::TEXT_ARRAY),
+            (&texts(names), Type::TEXT_ARRAY),
             (&numbers, Type::INT8_ARRAY),
         ];
         self.client.send_text(&text, &params)?;
-        if let Some(meanwhile) = meanwhile {
-            meanwhile();
-        }
-        self.client.receive(None)?;
-        self.used = Instant::now();
+        self.client.receive(None, meanwhile)?;
         Ok(())
     }
 
@@ -453,11 +428,7 @@ impl Session {
             (&to, Type::INT8),
         ];
         self.client.send_text(&text, &params)?;
-        if let Some(meanwhile) = meanwhile {
-            meanwhile();
-        }
-        self.client.receive(None)?;
-        self.used = Instant::now();
+        self.client.receive(None, meanwhile)?;
         Ok(())
     }
 
@@ -537,6 +508,13 @@ fn counts(total: i64, pruned: i64) -> Totals {
 
 fn texts(names: &[Name]) -> Vec<&str> {
     names.iter().map(Name::as_str).collect()
+}
+
+fn optional_texts(names: &[Option<Name>]) -> Vec<Option<&str>> {
+    names
+        .iter()
+        .map(|name| name.as_ref().map(Name::as_str))
+        .collect()
 }
 
 /// Totals and what of each was deleted, as the server gives them.

@@ -211,7 +211,10 @@ mod tests {
             writer.advance(&writer.entry(&named(visits)));
         }
         let (names, numbers) = writer.named.outdated();
-        assert_eq!(names, ["a", "a"]);
+        assert_eq!(
+            names.iter().map(Name::as_str).collect::<Vec<_>>(),
+            ["a", "a"]
+        );
         assert_eq!(numbers, [1, 2]);
     }
 
