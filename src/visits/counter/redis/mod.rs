@@ -72,7 +72,7 @@ impl Redis {
         let mut connection = self.log_in(deadline)?;
         connection.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
         // A dry run: a full server, a read-only replica or a key without a number refuses it too.
-        connection.ask::<i64>(&increment(0), deadline)?;
+        connection.ask::<i64>(&increment(KEY, 0), deadline)?;
         Ok(connection)
     }
 
@@ -161,12 +161,8 @@ impl Redis {
     /// Runs a command. Any error ends the connection.
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
         let deadline = Instant::now() + self.timeout;
-        let mut connection = self
-            .fresh(deadline)
-            .map_err(|error| CountError::NotSent(Redis::in_words(&error)))?;
-        let answer = connection
-            .ask(command, deadline)
-            .map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
+        let mut connection = self.fresh(deadline).map_err(not_sent)?;
+        let answer = connection.ask(command, deadline).map_err(unknown)?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(answer)
@@ -204,10 +200,18 @@ fn key_of(name: &Name) -> String {
     format!("{KEY}:{name}")
 }
 
-fn increment(visits: u64) -> Cmd {
+fn increment(key: &str, visits: u64) -> Cmd {
     let mut command = redis::cmd("INCRBY");
-    command.arg(KEY).arg(visits);
+    command.arg(key).arg(visits);
     command
+}
+
+fn not_sent(error: RedisError) -> CountError {
+    CountError::NotSent(Redis::in_words(&error))
+}
+
+fn unknown(error: RedisError) -> CountError {
+    CountError::Unknown(Redis::in_words(&error))
 }
 
 impl Counter for Redis {
@@ -224,31 +228,27 @@ impl Counter for Redis {
 
     fn add(&mut self, visits: u64, names: &[NamedVisits]) -> Result<(), CountError> {
         let deadline = Instant::now() + self.timeout;
-        let not_sent = |error: RedisError| CountError::NotSent(Redis::in_words(&error));
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
-        let mut commands = increment(visits).get_packed_command();
+        let mut commands = increment(KEY, visits).get_packed_command();
         for NamedVisits { name, visits } in names {
-            let mut command = redis::cmd("INCRBY");
-            command.arg(key_of(name)).arg(*visits);
-            commands.extend(command.get_packed_command());
+            commands.extend(increment(&key_of(name), *visits).get_packed_command());
         }
         connection
             .send_packed(&commands, deadline)
-            .map_err(|error| CountError::Unknown(Redis::in_words(&error)))?;
+            .map_err(unknown)?;
         self.connection = Some(connection);
         self.names_in_flight = names.len();
         Ok(())
     }
 
     fn answer(&mut self) -> Result<Counted, CountError> {
-        let unknown = |reason| CountError::Unknown(reason);
         let connection = self.connection.take();
-        let mut connection = connection.ok_or_else(|| unknown("not connected".to_owned()))?;
-        let in_words = |error: RedisError| unknown(Redis::in_words(&error));
-        let number = connection.receive().map_err(in_words)?;
+        let mut connection =
+            connection.ok_or_else(|| CountError::Unknown("not connected".to_owned()))?;
+        let number = connection.receive().map_err(unknown)?;
         let names = std::mem::take(&mut self.names_in_flight);
         let names = (0..names).map(|_| self.of_a_name(connection.receive().map(Some)));
-        let names = names.collect::<RedisResult<_>>().map_err(in_words)?;
+        let names = names.collect::<RedisResult<_>>().map_err(unknown)?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok((number, names))
@@ -262,8 +262,6 @@ impl Counter for Redis {
 
     fn read_names(&mut self, names: &[Name]) -> Result<Vec<Option<i64>>, CountError> {
         let deadline = Instant::now() + self.timeout;
-        let not_sent = |error: RedisError| CountError::NotSent(Redis::in_words(&error));
-        let in_words = |error: RedisError| CountError::Unknown(Redis::in_words(&error));
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
         let commands = names.iter().map(|name| {
             let mut command = redis::cmd("GET");
@@ -272,13 +270,13 @@ impl Counter for Redis {
         let commands: Vec<u8> = commands.flatten().collect();
         connection
             .send_packed(&commands, deadline)
-            .map_err(in_words)?;
+            .map_err(unknown)?;
         let numbers = names.iter().map(|_| {
             let text = connection.receive::<Option<String>>();
             // The next increment begins a missing key at 0.
             self.of_a_name(text.map(|text| text.map_or(Some(0), |text| text.parse().ok())))
         });
-        let numbers = numbers.collect::<RedisResult<_>>().map_err(in_words)?;
+        let numbers = numbers.collect::<RedisResult<_>>().map_err(unknown)?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(numbers)
@@ -321,7 +319,7 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
         Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
         // What refuses an increment refuses this one too, which changes nothing.
         Ok(Some(_)) => connection
-            .ask::<i64>(&increment(0), deadline)
+            .ask::<i64>(&increment(KEY, 0), deadline)
             .map(|count| format!("{KEY} is {count}")),
         Err(error) => Err(error),
     };
