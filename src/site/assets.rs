@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::fnv::{self, fnv1a};
+
 const STYLE_SOURCE: &str = include_str!("page.css");
 const SCRIPT_SOURCE: &str = concat!(
     include_str!("words.js"),
@@ -35,12 +37,8 @@ impl Versions {
     }
 }
 
-/// A file's version: FNV-1a, 32 bits.
 fn version(text: &[u8]) -> String {
-    let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
-    format!("{hash:08x}")
+    format!("{:016x}", fnv1a(fnv::BASIS, text.iter().copied()))
 }
 
 /// The text without empty lines, lines of `//`, and the spaces that a line begins with.

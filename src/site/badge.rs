@@ -9,6 +9,7 @@ use super::refusal::{RETRY_AFTER_S, refuse};
 use super::routes::Scope;
 use super::text::json_string;
 use super::{Session, Site, fields};
+use crate::fnv::{self, fnv1a};
 use crate::http::{Answer, Answered, Status};
 
 /// Characters of a label.
@@ -76,15 +77,8 @@ impl Badge {
 
     /// The entity tag of this badge with this total (RFC 9110, section 8.8.3).
     pub(super) fn tag(&self, total: u64) -> String {
-        // FNV-1a, 64 bits: the label is bounded, and nobody gains by a collision.
-        let hash = self
-            .grouping
-            .key()
-            .chain([self.style as u8])
-            .chain(self.label.bytes())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
+        let look = self.grouping.key().chain([self.style as u8]);
+        let hash = fnv1a(fnv::BASIS, look.chain(self.label.bytes()));
         format!("\"{total:x}-{:x}-{hash:x}\"", self.colour)
     }
 

@@ -19,9 +19,9 @@ use crate::{clock, workers};
 /// Time between two messages.
 const PERIOD_MS: u64 = 1000;
 /// Without news listeners get a heartbeat this often, and so learn that the connection is lost.
-pub(super) const HEARTBEAT_MS: u64 = 15_000;
+const HEARTBEAT_MS: u64 = 15_000;
 /// A comment, which a browser drops.
-pub(super) const HEARTBEAT: &[u8] = b":\n\n";
+const HEARTBEAT: &[u8] = b":\n\n";
 /// Milliseconds after which a listener that lost its connection reconnects.
 const RETRY: &str = "retry: 2000\n\n";
 /// How long a message waits for the history. Without it the numbers are sent alone.
@@ -31,23 +31,51 @@ const WORKER: usize = 0;
 
 #[derive(Debug)]
 pub(super) struct Events {
-    pub(super) feed: Arc<Feed>,
+    pub(super) channel: Channel,
     /// When the last message was begun.
     begun_ms: AtomicU64,
-    /// When the last message or heartbeat was sent.
-    sent_ms: AtomicU64,
     busy: AtomicBool,
-    last: Mutex<String>,
+}
+
+/// A feed, and what was sent to it last.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) feed: Arc<Feed>,
+    /// The last message, and when it or a heartbeat was sent.
+    last: Mutex<(String, u64)>,
+}
+
+impl Channel {
+    pub(super) fn new(workers: usize) -> Channel {
+        Channel {
+            feed: Arc::new(Feed::new(workers)),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Sends what is new, or now and then a heartbeat.
+    pub(super) fn send(&self, message: String) {
+        let now = clock::monotonic_ms();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (text, sent_ms) = &mut *last;
+        if *text != message {
+            self.feed.publish(message.as_bytes());
+            *text = message;
+        } else if now >= *sent_ms + HEARTBEAT_MS {
+            self.feed.publish(HEARTBEAT);
+        } else {
+            return;
+        }
+        *sent_ms = now;
+    }
 }
 
 impl Events {
     pub(super) fn new(workers: usize) -> Self {
         Events {
-            feed: Arc::new(Feed::new(workers)),
+            channel: Channel::new(workers),
             begun_ms: AtomicU64::new(0),
-            sent_ms: AtomicU64::new(0),
             busy: AtomicBool::new(false),
-            last: Mutex::default(),
         }
     }
 }
@@ -61,7 +89,7 @@ impl Site {
             return;
         }
         let named = self.named.has_followers();
-        if events.feed.followers() == 0 && !named && !self.takes_count_wanted() {
+        if events.channel.feed.followers() == 0 && !named && !self.takes_count_wanted() {
             return;
         }
         if events.busy.swap(true, Ordering::AcqRel) {
@@ -70,7 +98,9 @@ impl Site {
         events.begun_ms.store(now, Ordering::Relaxed);
         let site = Arc::clone(self);
         let send = move || {
-            site.send_event();
+            site.events
+                .channel
+                .send(site.message(&site.session(WORKER)));
             if named {
                 site.send_names(&site.session(WORKER).waiter);
             }
@@ -87,22 +117,6 @@ impl Site {
         self.visits.is_ready() && self.count_wanted.swap(false, Ordering::Relaxed)
     }
 
-    fn send_event(&self) {
-        let message = self.message(&self.session(WORKER));
-        let events = &self.events;
-        let now = clock::monotonic_ms();
-        let mut last = events.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != message {
-            events.feed.publish(message.as_bytes());
-            *last = message;
-        } else if now >= events.sent_ms.load(Ordering::Relaxed) + HEARTBEAT_MS {
-            events.feed.publish(HEARTBEAT);
-        } else {
-            return;
-        }
-        events.sent_ms.store(now, Ordering::Relaxed);
-    }
-
     pub(super) fn follow_events(
         &self,
         session: &Session,
@@ -116,21 +130,23 @@ impl Site {
             return self.follow_name(session, name, RETRY, answer);
         }
         let first = RETRY.to_owned() + &self.message(session);
-        answer.follow(fields::EVENTS, first.as_bytes(), &self.events.feed)
+        answer.follow(fields::EVENTS, first.as_bytes(), &self.events.channel.feed)
     }
 
     fn message(&self, session: &Session) -> String {
         let count = self.peek(session, &Scope::All).ok();
         // Without listeners only `/metrics` wants the count.
-        let wants_history = count.is_some() && self.events.feed.followers() > 0;
+        let wants_history = count.is_some() && self.events.channel.feed.followers() > 0;
         let history = wants_history
             .then(|| self.visits.read_history(&session.waiter, HISTORY_WAIT).ok())
             .flatten();
-        let up = self
-            .visits
-            .store_states()
-            .map(|(_, state)| state == StoreState::Up);
-        render(count, history.as_deref(), up)
+        render(count, history.as_deref(), self.stores_up())
+    }
+
+    /// Whether the ledger is up, and the counter.
+    pub(super) fn stores_up(&self) -> [bool; 2] {
+        let states = self.visits.store_states();
+        states.map(|(_, state)| state == StoreState::Up)
     }
 }
 

@@ -68,15 +68,6 @@ pub(super) fn by(name_given: Option<&str>) -> Option<Period> {
     Period::ALL.into_iter().find(|by| name(*by) == given)
 }
 
-/// Whether `?format=` names CSV; `None` for an unknown word.
-pub(super) fn is_csv(format: &str) -> Option<bool> {
-    match format {
-        "csv" => Some(true),
-        "json" => Some(false),
-        _ => None,
-    }
-}
-
 /// `{"by":"minute","step_seconds":60,"points":[{"start":"2026-01-31T12:00:00Z","visits":3}]}`;
 /// months differ, so their `step_seconds` is null.
 #[cold]

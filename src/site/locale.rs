@@ -1,14 +1,12 @@
 //! How languages group the digits of a whole number: the decimal formats of Unicode's CLDR.
 
-use std::iter;
-
 /// Between two groups.
 const NO_BREAK_SPACE: &str = "\u{a0}";
 const NARROW_NO_BREAK_SPACE: &str = "\u{202f}";
 const APOSTROPHE: &str = "\u{2019}";
 
 /// A language's way to write a whole number. The default one has no groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grouping {
     separator: &'static str,
     /// Digits of a number that has groups at least.
@@ -17,8 +15,14 @@ pub(super) struct Grouping {
     size: usize,
 }
 
+impl Default for Grouping {
+    fn default() -> Self {
+        Grouping::new("", 4)
+    }
+}
+
 impl Grouping {
-    const fn new(separator: &'static str, least: usize) -> Grouping {
+    pub(super) const fn new(separator: &'static str, least: usize) -> Grouping {
         Grouping {
             separator,
             least,
@@ -62,23 +66,25 @@ impl Grouping {
         })
     }
 
-    pub(super) fn write(self, number: u64) -> String {
+    pub(super) fn write(self, number: impl itoa::Integer) -> String {
+        let mut text = Vec::with_capacity(40);
+        self.append(number, &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    pub(super) fn append(self, number: impl itoa::Integer, into: &mut Vec<u8>) {
         let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(number);
-        if self.separator.is_empty() || digits.len() < self.least {
-            return digits.to_owned();
-        }
-        // The ends of the groups, from the right.
-        let ends = iter::successors(Some(3), |end| Some(end + self.size));
-        let ends: Vec<usize> = ends.take_while(|end| *end < digits.len()).collect();
-        let mut text = String::with_capacity(digits.len() + 3 * ends.len());
-        for (index, digit) in digits.char_indices() {
-            if ends.contains(&(digits.len() - index)) {
-                text.push_str(self.separator);
+        let text = buffer.format(number).as_bytes();
+        let (sign, digits) = text.split_at(usize::from(text.first() == Some(&b'-')));
+        into.extend_from_slice(sign);
+        let has_groups = digits.len() >= self.least;
+        for (index, digit) in digits.iter().enumerate() {
+            let left = digits.len() - index;
+            if has_groups && index > 0 && left >= 3 && (left - 3) % self.size == 0 {
+                into.extend_from_slice(self.separator.as_bytes());
             }
-            text.push(digit);
+            into.push(*digit);
         }
-        text
     }
 
     /// Tells groupings apart, for an entity tag.

@@ -81,7 +81,7 @@ const METRICS: &[Metric] = &[
     metric(GAUGE, "visitas_connections", "Open connections.",
         |site, out| out.value(site.front.open.load(Ordering::Relaxed) as f64)),
     metric(GAUGE, "visitas_event_listeners", "Connections that follow /events.",
-        |site, out| out.value(site.events.feed.followers() as f64)),
+        |site, out| out.value(site.events.channel.feed.followers() as f64)),
     metric(COUNTER, "visitas_connections_accepted_total", "Connections accepted.",
         |site, out| out.value(number(&site.front.accepted))),
     metric(COUNTER, "visitas_connections_refused_total", "Connections beyond the limit.",

@@ -7,20 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::events::{HEARTBEAT, HEARTBEAT_MS, render};
-use super::negotiation::Format;
+use super::events::{Channel, render};
+use super::negotiation::{Format, asks_csv};
 use super::refusal::refuse;
 use super::text::json_string;
-use super::{Session, Site, fields};
+use super::visit::CHART_WAIT;
+use super::{Session, Site, fields, query};
 use crate::clock;
-use crate::http::{Answer, Answered, Feed, Status};
+use crate::http::{Answer, Answered, Request, Status};
 use crate::visits::history::History;
-use crate::visits::{Count, Name, Refused, StoreState, Waiter};
+use crate::visits::{Count, Name, Refused, Waiter};
 
 /// How long a request waits for the numbers of a name.
 const NUMBERS_WAIT: Duration = Duration::from_secs(4);
-/// How long a page waits for a history.
-const CHART_WAIT: Duration = Duration::from_millis(200);
 /// Age up to which a page shows the history of a name. With many names in use it is what they cost.
 const FRESH_MS: u64 = 10_000;
 /// Names that one question is about.
@@ -35,7 +34,7 @@ pub(super) struct Named {
     /// The names that were visited here.
     known: RwLock<HashMap<Name, Arc<Known>>>,
     /// The names with listeners.
-    feeds: Mutex<HashMap<Name, Arc<NameFeed>>>,
+    channels: Mutex<HashMap<Name, Arc<Channel>>>,
     readings: AtomicU64,
 }
 
@@ -55,12 +54,6 @@ pub(super) struct Shown {
     read_ms: u64,
 }
 
-#[derive(Debug)]
-struct NameFeed {
-    feed: Arc<Feed>,
-    last: Mutex<(String, u64)>,
-}
-
 /// What a request for the list asks for.
 #[derive(Debug, Clone)]
 pub struct ListRequest {
@@ -71,8 +64,9 @@ pub struct ListRequest {
 }
 
 impl ListRequest {
-    /// What the query asks for, or `None` where that cannot be answered.
-    pub(super) fn of(query: impl Fn(&str) -> Option<String>, prefers_csv: bool) -> Option<Self> {
+    /// What the request asks for; `None` where that cannot be answered.
+    pub(super) fn of(request: &Request<'_>) -> Option<Self> {
+        let query = |name| query::value(request.target, name);
         let most = match query("limit") {
             None => LISTED,
             Some(text) => {
@@ -80,16 +74,10 @@ impl ListRequest {
                 limit.filter(|limit| (1..=LISTED_AT_MOST).contains(limit))?
             }
         };
-        let csv = match query("format").as_deref() {
-            None => prefers_csv,
-            Some("csv") => true,
-            Some("json") => false,
-            Some(_) => return None,
-        };
         Some(ListRequest {
             after: query("after").unwrap_or_default(),
             most,
-            csv,
+            csv: asks_csv(request)?,
         })
     }
 }
@@ -121,13 +109,13 @@ impl Named {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn feeds(&self) -> MutexGuard<'_, HashMap<Name, Arc<NameFeed>>> {
-        lock(&self.feeds)
+    fn channels(&self) -> MutexGuard<'_, HashMap<Name, Arc<Channel>>> {
+        lock(&self.channels)
     }
 
     /// Whether anybody listens to a name.
     pub(super) fn has_followers(&self) -> bool {
-        !self.feeds().is_empty()
+        !self.channels().is_empty()
     }
 }
 
@@ -194,42 +182,38 @@ impl Site {
         let first = self.name_messages(&session.waiter, names).pop();
         let first = retry.to_owned() + &first.unwrap_or_default();
         let feed = {
-            let mut feeds = self.named.feeds();
-            let of_name = feeds.entry(name.clone()).or_insert_with(|| {
-                Arc::new(NameFeed {
-                    feed: Arc::new(Feed::new(self.settings.workers)),
-                    last: Mutex::default(),
-                })
-            });
-            Arc::clone(&of_name.feed)
+            let mut channels = self.named.channels();
+            let channel = channels
+                .entry(name.clone())
+                .or_insert_with(|| Arc::new(Channel::new(self.settings.workers)));
+            Arc::clone(&channel.feed)
         };
         answer.follow(fields::EVENTS, first.as_bytes(), &feed)
     }
 
     /// Sends the listeners of each name what is new.
     pub(super) fn send_names(&self, waiter: &Arc<Waiter>) {
-        let feeds: Vec<(Name, Arc<NameFeed>)> = {
-            let mut feeds = self.named.feeds();
+        let channels: Vec<(Name, Arc<Channel>)> = {
+            let mut channels = self.named.channels();
             // A connection that begins or ends to follow holds the feed.
-            feeds.retain(|_, of_name| Arc::strong_count(&of_name.feed) > 1);
-            let feeds = feeds.iter();
-            feeds
-                .map(|(name, feed)| (name.clone(), Arc::clone(feed)))
+            channels.retain(|_, channel| Arc::strong_count(&channel.feed) > 1);
+            let channels = channels.iter();
+            channels
+                .map(|(name, channel)| (name.clone(), Arc::clone(channel)))
                 .collect()
         };
-        for some in feeds.chunks(NAMES_A_QUESTION) {
+        for some in channels.chunks(NAMES_A_QUESTION) {
             let names = some.iter().map(|(name, _)| name.clone()).collect();
             let messages = self.name_messages(waiter, names);
-            for ((_, of_name), message) in some.iter().zip(messages) {
-                of_name.send(message);
+            for ((_, channel), message) in some.iter().zip(messages) {
+                channel.send(message);
             }
         }
     }
 
     /// A message about each of the names.
     fn name_messages(&self, waiter: &Arc<Waiter>, names: Vec<Name>) -> Vec<String> {
-        let up = self.visits.store_states();
-        let up = up.map(|(_, state)| state == StoreState::Up);
+        let up = self.stores_up();
         let asked = names.len();
         match self.visits.read_names(waiter, names, true, NUMBERS_WAIT) {
             Ok(readings) => readings
@@ -281,22 +265,5 @@ impl Site {
             body.push('}');
         }
         answer.send(Status::Ok, &header, body.as_bytes())
-    }
-}
-
-impl NameFeed {
-    fn send(&self, message: String) {
-        let now = clock::monotonic_ms();
-        let mut last = lock(&self.last);
-        let (text, sent_ms) = &mut *last;
-        if *text != message {
-            self.feed.publish(message.as_bytes());
-            *text = message;
-        } else if now >= *sent_ms + HEARTBEAT_MS {
-            self.feed.publish(HEARTBEAT);
-        } else {
-            return;
-        }
-        *sent_ms = now;
     }
 }

@@ -1,6 +1,7 @@
 //! The form and the language of an answer: proactive negotiation by Accept and Accept-Language (RFC
 //! 9110, section 12).
 
+use super::query;
 use crate::http::Request;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +32,15 @@ pub(super) fn format(request: &Request<'_>) -> Format {
     }
 }
 
-/// Whether CSV is preferred to JSON.
-pub(super) fn prefers_csv(request: &Request<'_>) -> bool {
-    prefers(request, "text/csv", "application/json")
+/// Whether CSV is asked for instead of JSON, by `?format=` or else by Accept; `None` for an unknown
+/// word.
+pub(super) fn asks_csv(request: &Request<'_>) -> Option<bool> {
+    match query::value(request.target, "format").as_deref() {
+        Some("csv") => Some(true),
+        Some("json") => Some(false),
+        Some(_) => None,
+        None => Some(prefers(request, "text/csv", "application/json")),
+    }
 }
 
 /// Whether Accept prefers the media type `wanted` to `usual`: by quality, then by how specific the

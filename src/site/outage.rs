@@ -7,7 +7,7 @@ use super::measures::Reason;
 use super::negotiation::Language;
 use super::page::header_fields;
 use super::routes::Scope;
-use super::text::{grouped_text, size};
+use super::text::{fill, grouped_text, size};
 use super::words::{Words, words};
 use super::{Site, StoreNames};
 use crate::http::{Answer, Answered, Status};
@@ -76,10 +76,7 @@ impl Site {
             ("{stores}", words.stores),
             ("{states}", &self.states(words)),
         ];
-        let page = TEMPLATE.to_owned();
-        filled
-            .iter()
-            .fold(page, |page, (place, value)| page.replace(place, value))
+        fill(TEMPLATE, &filled)
     }
 
     /// An item for each store, with its state.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::assets::Versions;
 use super::negotiation::Language;
-use super::text::{grouped, size};
+use super::text::{fill, grouped, size};
 use super::words::{Words, words};
 use super::{StoreNames, chart};
 use crate::visits::Count;
@@ -246,11 +246,7 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         ("{counter-state}", &counter_state(words, names, counter_up)),
         ("{utc}", words.utc),
     ];
-    let page = TEMPLATE.to_owned();
-    let text = filled
-        .iter()
-        .fold(page, |page, (place, value)| page.replace(place, value));
-    split(&text)
+    split(&fill(TEMPLATE, &filled))
 }
 
 fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {

@@ -6,7 +6,7 @@ use super::badge::{Badge, BadgeRequest};
 use super::cors::Origin;
 use super::history::HistoryRequest;
 use super::named::ListRequest;
-use super::negotiation::{Format, format, language, prefers_csv};
+use super::negotiation::{Format, asks_csv, format, language};
 use super::visit::Form;
 use super::{assets, fields, history, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
@@ -301,11 +301,8 @@ impl Route {
                 Part::Badge { json } => badge(scope, request, json),
             },
             Route::Counters => {
-                let value = |name: &str| query::value(request.target, name);
-                match ListRequest::of(value, prefers_csv(request)) {
-                    Some(list) => Task::Counters(Box::new(list)),
-                    None => Task::Fixed(BAD_LIST),
-                }
+                let list = ListRequest::of(request);
+                list.map_or(Task::Fixed(BAD_LIST), |list| Task::Counters(Box::new(list)))
             }
             Route::Livez => Task::Livez,
             Route::Readyz => Task::Readyz {
@@ -327,14 +324,9 @@ fn is_preflight(request: &Request<'_>) -> bool {
 
 fn read_history(scope: Scope, request: &Request<'_>) -> Task {
     let value = |name| query::value(request.target, name);
-    let format = value("format");
-    let csv = match &format {
-        Some(format) => history::is_csv(format),
-        None => Some(prefers_csv(request)),
-    };
-    match (history::by(value("by").as_deref()), csv) {
+    match (history::by(value("by").as_deref()), asks_csv(request)) {
         (Some(by), Some(csv)) => {
-            let download = format.is_some();
+            let download = value("format").is_some();
             Task::History(scope, HistoryRequest { by, csv, download })
         }
         _ => Task::Fixed(BAD_HISTORY),

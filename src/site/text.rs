@@ -3,32 +3,33 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::locale::Grouping;
 use super::negotiation::Language;
 use crate::logging;
 
 /// Appends `1.234` in Portuguese, `1,234` in English.
 pub(super) fn grouped(number: impl itoa::Integer, language: Language, into: &mut Vec<u8>) {
-    let separator = match language {
-        Language::Portuguese => b'.',
-        Language::English => b',',
-    };
-    let mut buffer = itoa::Buffer::new();
-    let text = buffer.format(number).as_bytes();
-    let (sign, digits) = text.split_at(usize::from(text.first() == Some(&b'-')));
-    into.extend_from_slice(sign);
-    for (index, digit) in digits.iter().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            into.push(separator);
-        }
-        into.push(*digit);
-    }
+    grouping(language).append(number, into);
 }
 
 /// As [`grouped`], on its own.
 pub(super) fn grouped_text(number: impl itoa::Integer, language: Language) -> String {
-    let mut text = Vec::with_capacity(27);
-    grouped(number, language, &mut text);
-    String::from_utf8(text).unwrap_or_default()
+    grouping(language).write(number)
+}
+
+fn grouping(language: Language) -> Grouping {
+    match language {
+        Language::Portuguese => Grouping::new(".", 4),
+        Language::English => Grouping::new(",", 4),
+    }
+}
+
+/// The template with its placeholders filled in.
+pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let text = template.to_owned();
+    values
+        .iter()
+        .fold(text, |text, (place, value)| text.replace(place, value))
 }
 
 /// The class of both numbers, by the digits of the longer one: the style makes long ones smaller,

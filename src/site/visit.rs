@@ -17,7 +17,7 @@ use crate::visits::{Count, Refused, Waiter};
 
 /// How long a page waits for a new reading of the history where the last one is old. Then it shows
 /// the old one.
-const CHART_WAIT: Duration = Duration::from_millis(200);
+pub(super) const CHART_WAIT: Duration = Duration::from_millis(200);
 
 /// Seconds after which the page of an outage tries again.
 const TRY_AGAIN_S: u64 = 5;
