@@ -6,6 +6,7 @@ use crate::support::html::Page;
 use crate::support::ports::free_port;
 use crate::support::process::Process;
 use crate::support::scratch::Folder;
+use crate::support::server::READ_ROUTES;
 use crate::support::tools::tool;
 use crate::support::{Client, LIMIT, Settings, Visitas, within};
 
@@ -15,25 +16,10 @@ fn start() -> Visitas {
     Settings::new().set("BASE_PATH", BASE).start()
 }
 
-const PARTS: [&str; 12] = [
-    "/",
-    "/visit.svg",
-    "/stats",
-    "/history",
-    "/events",
-    "/badge.svg",
-    "/badge.json",
-    "/style.css",
-    "/live.js",
-    "/favicon.ico",
-    "/favicon.svg",
-    "/robots.txt",
-];
-
 #[test]
 fn every_route_is_below_it_and_nowhere_else() {
     let visitas = start();
-    for part in PARTS {
+    for part in READ_ROUTES {
         let status = |path: &str| visitas.request("HEAD", path, &[]).status;
         assert_eq!(status(&format!("{BASE}{part}")), 200, "{part}");
         assert_eq!(status(part), 404, "{part} at the root");

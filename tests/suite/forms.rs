@@ -278,14 +278,7 @@ fn an_outage_is_a_grey_picture_of_the_last_total() {
 
 #[test]
 fn a_total_that_was_never_known_is_a_dash() {
-    let port = crate::support::ports::free_port();
-    let settings = Settings::new()
-        .set("PORT", port)
-        .set("DB_HOST", "127.0.0.1")
-        .set("DB_PORT", 1)
-        .set("CONNECT_ATTEMPTS", 0);
-    let visitas = settings.launch();
-    visitas.wait_listening();
+    let visitas = Settings::new().start_without_database();
     for path in ["/visit.svg", "/badge.svg"] {
         is_grey(&visitas.get(path), 503, "\u{2013}");
     }

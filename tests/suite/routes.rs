@@ -1,6 +1,7 @@
 //! Every route's status, content type, headers and body, and the answers to other paths and
 //! methods.
 
+use crate::support::server::READ_ROUTES;
 use crate::support::{Cluster, Redis, Response, Settings};
 
 /// The headers of every answer.
@@ -164,23 +165,7 @@ fn other_paths_are_not_found() {
 #[test]
 fn other_methods_get_405_and_the_allowed_ones() {
     let visitas = Settings::new().start();
-    let paths = [
-        "/",
-        "/stats",
-        "/livez",
-        "/readyz",
-        "/metrics",
-        "/history",
-        "/events",
-        "/visit.svg",
-        "/badge.svg",
-        "/badge.json",
-        "/style.css",
-        "/live.js",
-        "/favicon.ico",
-        "/favicon.svg",
-        "/robots.txt",
-    ];
+    let paths = READ_ROUTES.iter().chain(&["/livez", "/readyz", "/metrics"]);
     for path in paths {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
             let response = visitas.request(method, path, &[]);
@@ -210,14 +195,7 @@ fn a_query_does_not_change_the_route() {
 
 #[test]
 fn a_refusal_during_the_start_is_a_sentence() {
-    let port = crate::support::ports::free_port();
-    let settings = Settings::new()
-        .set("PORT", port)
-        .set("DB_HOST", "127.0.0.1")
-        .set("DB_PORT", 1)
-        .set("CONNECT_ATTEMPTS", 0);
-    let visitas = settings.launch();
-    visitas.wait_listening();
+    let visitas = Settings::new().start_without_database();
     let response = visitas.get("/");
     check(&response, 503, HTML);
     response.sentence();

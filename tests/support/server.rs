@@ -15,6 +15,22 @@ use super::wait::{LIMIT, within_value};
 /// An end includes the drain, which by default takes at most 10 s.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
+/// The routes for those who visit that take GET and HEAD alone.
+pub const READ_ROUTES: [&str; 12] = [
+    "/",
+    "/visit.svg",
+    "/stats",
+    "/history",
+    "/events",
+    "/badge.svg",
+    "/badge.json",
+    "/style.css",
+    "/live.js",
+    "/favicon.ico",
+    "/favicon.svg",
+    "/robots.txt",
+];
+
 /// What to run. The environment holds these variables and no others.
 #[derive(Debug)]
 pub struct Settings {
@@ -99,6 +115,11 @@ impl Settings {
         self.set(name, format!("{}ms", value.as_millis()))
     }
 
+    pub fn arguments(self, arguments: &[&str]) -> Settings {
+        let add = |settings: Settings, argument: &&str| settings.argument(argument);
+        arguments.iter().fold(self, add)
+    }
+
     pub fn argument(mut self, argument: &str) -> Settings {
         self.arguments.push(argument.to_owned());
         self
@@ -115,6 +136,18 @@ impl Settings {
     pub fn start(self) -> Visitas {
         let mut visitas = self.launch();
         visitas.wait_ready();
+        visitas
+    }
+
+    /// Starts it where no database is, which it goes on to look for.
+    pub fn start_without_database(self) -> Visitas {
+        let settings = self
+            .set("PORT", super::ports::free_port())
+            .set("DB_HOST", "127.0.0.1")
+            .set("DB_PORT", 1)
+            .set("CONNECT_ATTEMPTS", 0);
+        let visitas = settings.launch();
+        visitas.wait_listening();
         visitas
     }
 

@@ -260,12 +260,7 @@ fn an_unknown_flag_or_command_is_refused() {
         &["-x"],
         &["healthcheck", "more"],
     ] {
-        let settings = arguments
-            .iter()
-            .fold(Settings::new(), |settings, argument| {
-                settings.argument(argument)
-            });
-        let ended = settings.run();
+        let ended = Settings::new().arguments(arguments).run();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
         let word = arguments.last().expect("an argument");
         assert!(

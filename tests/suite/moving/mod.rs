@@ -34,6 +34,14 @@ fn within_folder(folder: &Folder) -> Settings {
     any_name().set("DATA_DIR", folder.path().display())
 }
 
+/// Runs the test for a fresh store of each kind.
+fn on_both_stores(test: impl Fn(&dyn Fn() -> Settings)) {
+    let folder = Folder::new("store");
+    test(&|| within_folder(&folder));
+    let database = Cluster::shared().database();
+    test(&|| over(&database));
+}
+
 fn run_import(settings: Settings, file: &Path) -> Ended {
     let file = file.to_str().expect("a path of UTF-8");
     let ended = settings.argument("import").argument(file).run();
@@ -160,19 +168,15 @@ fn from_the_embedded_store_to_postgres_and_back() {
 
 #[test]
 fn years_of_lines_move_in_with_their_history() {
-    let (folder, file) = (Folder::new("store"), Folder::new("csv"));
-    let file = file.file("visits.csv", &lines(12_345));
-    let database = Cluster::shared().database();
-    for settings in [
-        &|| within_folder(&folder),
-        &(|| over(&database)) as &dyn Fn() -> Settings,
-    ] {
+    let csv = Folder::new("csv");
+    let file = csv.file("visits.csv", &lines(12_345));
+    on_both_stores(|settings| {
         assert!(import(settings(), &file).contains("imported 12345 lines"));
         let mut text: Vec<String> = lines(12_345).lines().map(str::to_owned).collect();
         text.sort_unstable();
         assert_eq!(sorted(settings()), text);
         count_agrees(settings());
-    }
+    });
 }
 
 #[test]
@@ -291,13 +295,9 @@ fn pruned_visits_are_exported_without_a_time() {
 
 #[test]
 fn a_reader_may_close_the_pipe() {
-    let (database, folder) = (Cluster::shared().database(), Folder::new("store"));
     let csv = Folder::new("csv");
     let file = csv.file("visits.csv", &lines(20_000));
-    for settings in [
-        &|| within_folder(&folder),
-        &(|| over(&database)) as &dyn Fn() -> Settings,
-    ] {
+    on_both_stores(|settings| {
         import(settings(), &file);
         let ended = shell(
             settings(),
@@ -305,19 +305,15 @@ fn a_reader_may_close_the_pipe() {
         );
         assert_eq!(ended.stdout.lines().count(), 3, "{ended:?}");
         assert_eq!(ended.stderr, "exit 0", "{ended:?}");
-    }
+    });
 }
 
 /// The slow side is a sleep of the shell, longer than the time between two reports.
 #[test]
 fn what_takes_long_says_how_far_it_is() {
-    let (database, folder) = (Cluster::shared().database(), Folder::new("store"));
     let csv = Folder::new("csv");
     let file = csv.file("visits.csv", &lines(20_000));
-    for settings in [
-        &|| within_folder(&folder),
-        &(|| over(&database)) as &dyn Fn() -> Settings,
-    ] {
+    on_both_stores(|settings| {
         let file = file.display();
         let slow = format!(
             "(head -n 9000 {file}; sleep 3; tail -n +9001 {file}) | \"$0\" import && \
@@ -333,7 +329,7 @@ fn what_takes_long_says_how_far_it_is() {
         ] {
             assert!(ended.stderr.contains(line), "{line}: {ended:?}");
         }
-    }
+    });
 }
 
 /// The most memory that a command took, in KiB, and its end.

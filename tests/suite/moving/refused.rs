@@ -170,12 +170,7 @@ fn the_command_line_is_checked() {
         (&["import", "--id", "a", "--id", "b"], "--id"),
         (&["--id", "a"], "--id"),
     ] {
-        let settings = arguments
-            .iter()
-            .fold(Settings::new(), |settings, argument| {
-                settings.argument(argument)
-            });
-        let ended = settings.run();
+        let ended = Settings::new().arguments(arguments).run();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(named), "{arguments:?}: {ended:?}");
     }
