@@ -75,7 +75,8 @@ impl Random {
         match self.below(8) {
             0..2 => format!("INSERT INTO acessos (momento, contador) VALUES ({moment}, {name})"),
             2 => format!(
-                "INSERT INTO acessos (momento, contador) SELECT m, {name} FROM (VALUES {}) AS v(m)",
+                "INSERT INTO acessos (momento, contador) SELECT m::timestamptz, {name} \
+                 FROM (VALUES {}) AS v(m)",
                 self.moments(30)
             ),
             3..5 => format!("UPDATE acessos SET contador = {name} WHERE {}", self.some()),
