@@ -26,10 +26,14 @@ CHECKOUT = BENCH.parent
 CACHE = Path(os.environ.get("BENCH_CACHE", BENCH / ".cache")).resolve()
 LOGS = CACHE / "logs"  # what the servers of the last run printed
 
-PEERS = ["axum", "actix", "go", "fastapi", "flask-gunicorn", "flask-exercise"]
+GROUPED = ["axum-grouped", "go-grouped"]  # an expert's answers: they group commits too
+PEERS = [*GROUPED, "may-pipelined", "axum", "actix", "go", "fastapi"]
+PEERS += ["flask-gunicorn", "flask-exercise"]
 FRONTS = ["front-hyper", "front-nginx", "front-may-minihttp"]  # each answers a constant
 QUICK = ["visitas", "axum", "flask-exercise", "visitas-livez", "front-nginx"]
 QUICK_S = 170  # all rounds of --quick
+# What grouped and pipelined peers send for a page: as much as visitas, see the column of bytes.
+PAGE_BYTES = int(os.environ.get("PAGE_BYTES", 2_700))
 WARM_UP_S = 1
 PATIENCE_S = 60  # for a server to start, a tool to end after its time, the stores to settle
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -358,6 +362,7 @@ class Server:
         else:
             env |= {"DB_SSLMODE": "disable", "REDIS_TLS": "off"}
         env |= {name: str(port) for name, port in ports.items()}
+        env |= {"PAGE_BYTES": str(PAGE_BYTES)}
         env |= {"DB_NAME": self.database, "DB_USER": "user_app", "DB_PASSWORD": "bench"}
         name = self.contender.name
         ready = "/readyz" if self.contender.counts else self.contender.path
