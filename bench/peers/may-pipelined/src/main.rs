@@ -91,6 +91,7 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 fn main() -> io::Result<()> {
+    may::config().set_stack_size(0x2000); // words
     let connect = || -> io::Result<Counter> {
         let connections = setting("POOL", "16").parse().map_err(io::Error::other)?;
         Ok(Counter { postgres: stores::postgres(connections)?, redis: stores::redis()? })

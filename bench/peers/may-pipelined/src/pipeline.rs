@@ -66,7 +66,7 @@ fn receive(
     pending: &mpsc::Receiver<Waiter>,
 ) -> io::Result<()> {
     let mut received = BytesMut::new();
-    let mut part = [0; 16384];
+    let mut part = vec![0; 16384]; // not on a coroutine's small stack
     loop {
         match stream.read(&mut part)? {
             0 => return Ok(()),

@@ -111,7 +111,7 @@ fn finish(stream: &mut TcpStream, messages: &[u8]) -> io::Result<()> {
 }
 
 fn read(stream: &mut TcpStream, received: &mut BytesMut) -> io::Result<Message> {
-    let mut part = [0; 4096];
+    let mut part = vec![0; 4096];
     loop {
         if let Some(message) = Message::parse(received)? {
             return Ok(message);
