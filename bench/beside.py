@@ -27,7 +27,8 @@ def idle(port: int, count: int):
 
 @contextlib.contextmanager
 def listeners(port: int, count: int):
-    """Listeners of /events, which read all that they get. Each must get something, and stay."""
+    """Listeners of /events, which read all that they get. Each must get something, and stay. Lends
+    the sets of those that heard something and of those that ended."""
     with contextlib.ExitStack() as held, selectors.DefaultSelector() as ready:
         for _ in range(count):
             client = held.enter_context(connection(port))
@@ -46,7 +47,7 @@ def listeners(port: int, count: int):
         reader = threading.Thread(target=read)
         reader.start()
         try:
-            yield
+            yield heard, lost
         finally:
             over.set()
             reader.join()
