@@ -42,8 +42,7 @@ PEERS += ["flask-gunicorn", "flask-exercise"]
 FRONTS = ["front-hyper", "front-nginx", "front-may-minihttp"]  # each answers a constant
 QUICK = ["visitas", "axum-grouped", "axum", "flask-exercise", "visitas-livez", "front-nginx"]
 QUICK_S = 170  # all rounds of --quick
-# What grouped and pipelined peers send for a page: as much as visitas, see the column of bytes.
-PAGE_BYTES = int(os.environ.get("PAGE_BYTES", 2_700))
+PAGE_BYTES = 2_700  # of the page of grouped and pipelined peers where visitas is not measured
 WARM_UP_S = 1
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -235,7 +234,8 @@ class Server:
         work, stores = self.contender.workload, self.stores
         ours = ("DB_", "DATABASE_", "REDIS_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        env |= {"HOST": "127.0.0.1", "BUILT": "1", "PAGE_BYTES": str(PAGE_BYTES)}
+        env |= {"HOST": "127.0.0.1", "BUILT": "1"}
+        env.setdefault("PAGE_BYTES", str(PAGE_BYTES))
         redis_port = stores.redis_tls_port if work.tls else stores.redis_port
         env |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis_port)}
         env |= {"REDIS_TLS": "insecure" if work.tls else "off"}
@@ -262,6 +262,9 @@ class Server:
         shown = json.loads(get(self.ports[0], "/"))
         return shown["total"], shown["cache"]
 
+    def page(self) -> bytes:
+        return get(self.ports[0], "/", "*/*")
+
     def cpu(self) -> dict[str, float]:
         """CPU time so far of all that takes part."""
         load = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -273,9 +276,9 @@ class Server:
         }
 
 
-def get(port: int, path: str) -> bytes:
+def get(port: int, path: str, accept: str = "application/json") -> bytes:
     """The body of a 200; another answer is an OSError."""
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": accept}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
     with NO_PROXY.open(request, timeout=30) as answer:
         return answer.read()
@@ -468,6 +471,14 @@ def prepare_rows(side: Contender, stores: Stores) -> None:
     print(f"{rows} rows, each {each[0]} bytes of the table and {each[1]} of its index", flush=True)
 
 
+def page_bytes(compared: list[Contender], stores: Stores) -> int:
+    """The length of visitas' page: that of the grouped and pipelined peers is as long."""
+    [own] = [side for side in compared if side.name == "visitas"]
+    stores.fresh_database(own.workload.database)
+    with Server(own, stores).running() as server:
+        return len(server.page())
+
+
 def measure_insert(stores: Stores, seconds: int) -> dict:
     """What PostgreSQL alone takes for one visit: one client, one row per transaction."""
     database, column = Workload().database, "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
@@ -657,6 +668,8 @@ def main() -> int:
     results.names = [side.name for side in compared]
 
     def work(stores: Stores) -> None:
+        if "PAGE_BYTES" not in os.environ and "visitas" in o.only and not o.pairs:
+            os.environ["PAGE_BYTES"] = str(page_bytes(compared, stores))
         if o.rows:
             prepare_rows(compared[-1], stores)
         run_rounds(compared, stores, results)

@@ -5,8 +5,8 @@ use std::env;
 use std::sync::LazyLock;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -14,8 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use tokio::net::TcpSocket;
-use tokio::runtime::Builder;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -49,22 +48,42 @@ static PAGE: LazyLock<[String; 3]> = LazyLock::new(|| {
         <p>Total de acessos (PostgreSQL): <strong>";
     let middle = "</strong></p>\n<p>Contador em cache (Redis): <strong>";
     let end = "</strong></p>\n</body>\n</html>\n<!---->\n";
-    let bytes: usize = setting("PAGE_BYTES", "0").parse().expect("PAGE_BYTES is a number");
+    let bytes: usize = setting("PAGE_BYTES", "0")
+        .parse()
+        .expect("PAGE_BYTES is a number");
     let rest = bytes.saturating_sub(start.len() + middle.len() + end.len());
-    [start, middle, &end.replace("<!--", &format!("<!--{}", "-".repeat(rest)))].map(str::to_owned)
+    [
+        start,
+        middle,
+        &end.replace("<!--", &format!("<!--{}", "-".repeat(rest))),
+    ]
+    .map(str::to_owned)
 });
 
-fn main() -> Result<(), Error> {
+/// One thread: here two, or two runtimes, cost more in wake-ups than they gain.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
     let (queue, queued) = mpsc::unbounded_channel();
-    let committer = Builder::new_current_thread().enable_all().build()?;
-    committer.block_on(async {
-        tokio::spawn(commit_batches(queued, database().await?, cache().await?));
-        for _ in 1..setting("THREADS", "1").parse()? {
-            let (queue, front) = (queue.clone(), Builder::new_current_thread().enable_all().build()?);
-            std::thread::spawn(move || front.block_on(serve(queue)).expect("the port is free"));
-        }
-        serve(queue).await
-    })
+    tokio::spawn(commit_batches(queued, database().await?, cache().await?));
+    let routes = Router::new()
+        .route("/readyz", get(|| async { "ok\n" }))
+        .route("/", get(visit));
+    let service = TowerToHyperService::new(routes.with_state(queue));
+    let address = format!(
+        "{}:{}",
+        setting("HOST", "127.0.0.1"),
+        setting("PORT", "5000")
+    );
+    let listener = TcpListener::bind(address).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let mut http = http1::Builder::new();
+        tokio::spawn(
+            http.pipeline_flush(true)
+                .serve_connection(TokioIo::new(stream), service.clone()),
+        );
+    }
 }
 
 fn setting(name: &str, default: &str) -> String {
@@ -73,8 +92,12 @@ fn setting(name: &str, default: &str) -> String {
 
 async fn database() -> Result<Client, Error> {
     let mut config = Config::new();
-    config.host(env::var("DB_HOST")?).port(setting("DB_PORT", "5432").parse()?);
-    config.user(env::var("DB_USER")?).password(env::var("DB_PASSWORD")?);
+    config
+        .host(env::var("DB_HOST")?)
+        .port(setting("DB_PORT", "5432").parse()?);
+    config
+        .user(env::var("DB_USER")?)
+        .password(env::var("DB_PASSWORD")?);
     let (client, connection) = config.dbname(env::var("DB_NAME")?).connect(NoTls).await?;
     tokio::spawn(connection);
     client.batch_execute(TABLES).await?;
@@ -82,13 +105,26 @@ async fn database() -> Result<Client, Error> {
 }
 
 async fn cache() -> Result<MultiplexedConnection, Error> {
-    let address = format!("redis://{}:{}", env::var("REDIS_HOST")?, setting("REDIS_PORT", "6379"));
-    Ok(redis::Client::open(address)?.get_multiplexed_async_connection().await?)
+    let address = format!(
+        "redis://{}:{}",
+        env::var("REDIS_HOST")?,
+        setting("REDIS_PORT", "6379")
+    );
+    Ok(redis::Client::open(address)?
+        .get_multiplexed_async_connection()
+        .await?)
 }
 
 /// A batch is counted in Redis while the next one is committed. Who is dropped gets a 503.
-async fn commit_batches(mut queued: mpsc::UnboundedReceiver<Waiter>, database: Client, cache: MultiplexedConnection) {
-    let commit = database.prepare(COMMIT).await.expect("the statement is valid");
+async fn commit_batches(
+    mut queued: mpsc::UnboundedReceiver<Waiter>,
+    database: Client,
+    cache: MultiplexedConnection,
+) {
+    let commit = database
+        .prepare(COMMIT)
+        .await
+        .expect("the statement is valid");
     loop {
         let mut batch = Vec::with_capacity(256);
         queued.recv_many(&mut batch, MAX_BATCH).await;
@@ -112,32 +148,17 @@ async fn answer(batch: Vec<Waiter>, total: i64, mut cache: MultiplexedConnection
     }
 }
 
-/// One of the fronts on the port, each on its own thread.
-async fn serve(queue: Queue) -> Result<(), Error> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseport(true)?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(format!("{}:{}", setting("HOST", "127.0.0.1"), setting("PORT", "5000")).parse()?)?;
-    let listener = socket.listen(4096)?;
-    let routes = Router::new().route("/readyz", get(|| async { "ok\n" })).route("/", get(visit));
-    let service = TowerToHyperService::new(routes.with_state(queue));
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let connection = http1::Builder::new()
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), service.clone());
-        tokio::spawn(connection);
-    }
-}
-
-async fn visit(State(queue): State<Queue>, headers: HeaderMap) -> Response {
+async fn visit(State(queue): State<Queue>, request: Request) -> Response {
     let (waiter, counted) = oneshot::channel();
     let queued = queue.send(waiter);
     let (Ok(()), Ok((total, cache))) = (queued, counted.await) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "a store is down\n").into_response();
     };
-    if headers.get(header::ACCEPT).is_some_and(|accept| accept == "application/json") {
+    if request
+        .headers()
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept == "application/json")
+    {
         let json = format!("{{\"total\":{total},\"cache\":{cache}}}");
         return ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     }

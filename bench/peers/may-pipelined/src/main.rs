@@ -24,7 +24,9 @@ static PAGE: LazyLock<[String; 3]> = LazyLock::new(|| {
         <p>Total de acessos (PostgreSQL): <strong>";
     let middle = "</strong></p>\n<p>Contador em cache (Redis): <strong>";
     let end = "</strong></p>\n</body>\n</html>\n<!---->\n";
-    let bytes: usize = setting("PAGE_BYTES", "0").parse().expect("PAGE_BYTES is a number");
+    let bytes: usize = setting("PAGE_BYTES", "0")
+        .parse()
+        .expect("PAGE_BYTES is a number");
     let rest = bytes.saturating_sub(start.len() + middle.len() + end.len());
     let end = end.replace("<!--", &format!("<!--{}", "-".repeat(rest)));
     [start.to_owned(), middle.to_owned(), end]
@@ -50,7 +52,12 @@ impl HttpServiceFactory for Counter {
     fn new_service(&self, id: usize) -> Visitor {
         let (answered, answers) = mpsc::channel();
         let postgres = self.postgres[id % self.postgres.len()].clone();
-        Visitor { postgres, redis: self.redis.clone(), answered, answers }
+        Visitor {
+            postgres,
+            redis: self.redis.clone(),
+            answered,
+            answers,
+        }
     }
 }
 
@@ -94,10 +101,17 @@ fn main() -> io::Result<()> {
     may::config().set_stack_size(0x2000); // words
     let connect = || -> io::Result<Counter> {
         let connections = setting("POOL", "16").parse().map_err(io::Error::other)?;
-        Ok(Counter { postgres: stores::postgres(connections)?, redis: stores::redis()? })
+        Ok(Counter {
+            postgres: stores::postgres(connections)?,
+            redis: stores::redis()?,
+        })
     };
     let panicked = |_| io::Error::other("a coroutine panicked");
     let counter = go!(connect).join().map_err(panicked)??;
-    let address = format!("{}:{}", setting("HOST", "127.0.0.1"), setting("PORT", "5000"));
+    let address = format!(
+        "{}:{}",
+        setting("HOST", "127.0.0.1"),
+        setting("PORT", "5000")
+    );
     counter.start(address)?.join().map_err(panicked)
 }

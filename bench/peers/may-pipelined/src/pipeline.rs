@@ -32,7 +32,9 @@ impl Client {
     }
 
     pub fn ask(&self, waiter: Waiter) {
-        self.0.send(waiter).expect("the connection ends with the process");
+        self.0
+            .send(waiter)
+            .expect("the connection ends with the process");
     }
 }
 

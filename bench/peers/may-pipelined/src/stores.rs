@@ -37,7 +37,10 @@ pub fn postgres(connections: usize) -> io::Result<Vec<Client>> {
     run(&mut login()?, TABLES)?;
     let one = |part| {
         let mut stream = login()?;
-        run(&mut stream, &format!("INSERT INTO total VALUES ({part}, 0)"))?;
+        run(
+            &mut stream,
+            &format!("INSERT INTO total VALUES ({part}, 0)"),
+        )?;
         let mut messages = BytesMut::new();
         frontend::parse("visit", &visit(part), [], &mut messages)?;
         frontend::sync(&mut messages);
@@ -55,7 +58,11 @@ pub fn postgres(connections: usize) -> io::Result<Vec<Client>> {
 
 pub fn redis() -> io::Result<Client> {
     let stream = TcpStream::connect(address("REDIS", "6379"))?;
-    Client::new(stream, Bytes::from_static(b"INCR contador_cache\r\n"), Integers)
+    Client::new(
+        stream,
+        Bytes::from_static(b"INCR contador_cache\r\n"),
+        Integers,
+    )
 }
 
 fn address(store: &str, port: &str) -> String {
@@ -152,6 +159,8 @@ impl Answers for Integers {
         let line = received.split_to(end + 1);
         let digits = line.strip_prefix(b":").map(|line| line.trim_ascii_end());
         let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        number.map(Some).ok_or_else(|| io::Error::other("Redis refused"))
+        number
+            .map(Some)
+            .ok_or_else(|| io::Error::other("Redis refused"))
     }
 }
