@@ -301,13 +301,18 @@ def run_load(tool: str, server: Server, connections: int, seconds: int) -> dict[
     load = [str(max(1, connections // len(urls))), str(seconds)]
     tools = [subprocess.Popen([*limit, url, *load], env=env, **PIPES) for url in urls]
     outputs = [child.communicate() for child in tools]
-    reports = [read_report(tool, *texts) for texts in outputs]
-    # Counts and rates add up; of times and sizes the largest stands.
-    single = {name for name in reports[0] if name.endswith("_ms")} | {"seconds", "bytes"}
-    load = {n: (max if n in single else sum)(each[n] for each in reports) for n in reports[0]}
-    if load["seconds"] > 2 * seconds + 1 and tool == "wrk":
+    load = add_up([read_report(tool, *texts) for texts in outputs])
+    # oha waits for the last answers, of slow peers for seconds.
+    if tool == "wrk" and load["seconds"] > 2 * seconds + 1:
         raise BenchError(f"the machine stood still: {seconds} s took {load['seconds']} s")
     return load
+
+
+def add_up(reports: list[dict[str, float]]) -> dict[str, float]:
+    """One report of several loads at once."""
+    # Counts and rates add up; of times and sizes the largest stands.
+    single = {name for name in reports[0] if name.endswith("_ms")} | {"seconds", "bytes"}
+    return {n: (max if n in single else sum)(each[n] for each in reports) for n in reports[0]}
 
 
 def read_report(tool: str, said: str, errors: str) -> dict[str, float]:

@@ -89,9 +89,7 @@ class ReportTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             results = WorkloadResults(workloads.parse(["--connections", "64", "--out", folder]))
             loads = [record("a", 80, goal=0.8), record(PLAIN, 100), record("b", 10)]
-            for number in (1, 2):
-                for load in loads:
-                    results.add(number, load)
+            results.records = [load | {"round": number} for number in (1, 2) for load in loads]
             report = results.report({})
         lines = {line.split(" | ")[0]: line for line in report.splitlines()}
         self.assertTrue(lines["| a"].endswith("| 0.80 (0.80 to 0.80) | 0.80 | yes (0.80) |"))
