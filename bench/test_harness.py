@@ -17,6 +17,7 @@ from harness import (
     add_up,
     cpu_seconds,
     parse,
+    process,
     read_report,
     run_load,
     show,
@@ -94,6 +95,13 @@ class LoadTest(unittest.TestCase):
     def test_another_text_is_an_error(self):
         with self.assertRaisesRegex(BenchError, "unable to connect"):
             read_report("wrk", "", "unable to connect")
+
+    def test_whatever_a_server_is_called_its_log_is_kept(self):
+        with tempfile.TemporaryDirectory() as folder, patch("stores.LOGS", Path(folder)):
+            with process(["echo", "said"], "1,000 listeners of /events") as server:
+                server.wait()
+            [log] = Path(folder).iterdir()
+            self.assertEqual(log.read_text(), "said\n")
 
     def test_cpu_of_children_counts_while_they_live_and_after(self):
         burn = "import time\nwhile time.process_time() < 0.3: pass"
