@@ -35,7 +35,8 @@ def free_port() -> int:
 def process(command: list, name: str, sign: signal.Signals = signal.SIGTERM, **options):
     """A server in a process group of its own, which ends when `with` is left."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    with (LOGS / f"{re.sub(r'[^\w-]+', '-', name)}.log").open("wb") as log:
+    file = re.sub(r"[^\w-]+", "-", name) + ".log"
+    with (LOGS / file).open("wb") as log:
         options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
         child = subprocess.Popen(command, start_new_session=True, **options)
     try:
