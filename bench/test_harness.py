@@ -1,5 +1,7 @@
 """Tests of what would make figures wrong: python3 -m unittest discover bench"""
 
+import ast
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from harness import (
     show,
     spread,
 )
+from stores import BENCH
 
 EXACT = {"ok": 1000, "rows": 1000, "increments": 1000, "unanswered": 0}
 EXACT |= {"shown_total": 1000, "shown_cache": 1000}
@@ -111,6 +114,16 @@ class LoadTest(unittest.TestCase):
         with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:
             self.assertEqual(child.stdout.readline(), "over\n")
             self.assertGreaterEqual(cpu_seconds(child.pid), 0.28)
+
+
+class ScriptTest(unittest.TestCase):
+    def test_what_the_scripts_import_is_there(self):
+        for name in ("footprint", "profile"):
+            for node in ast.parse((BENCH / name).read_text()).body:
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    missing = [each.name for each in node.names if not hasattr(module, each.name)]
+                    self.assertEqual(missing, [], f"{name} imports it from {node.module}")
 
 
 class ReportTest(unittest.TestCase):
