@@ -217,7 +217,7 @@ export default {
       await page.emulateMedia({ media: 'print' });
       for (const name of PERIODS) {
         assert.ok(await page.locator(`#${name}`).isVisible(), name);
-        assert.ok(await page.locator(`#${name} .plot`).isVisible(), `${name} is empty`);
+        assert.ok(await page.locator(`#${name} .sum`).isVisible(), `${name} is empty`);
         assert.match(await page.locator(`#${name} .now`).getAttribute('d'), /^M/, name);
       }
       assert.equal(await page.locator('a:visible, button:visible, summary:visible').count(), 0);
