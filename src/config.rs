@@ -3,6 +3,7 @@
 mod parameters;
 mod postgres;
 mod reader;
+mod redis;
 mod stores;
 mod tls;
 
@@ -322,7 +323,7 @@ impl Config {
                 .unwrap_or_default(),
             ops: ops_address(&env, listen)?,
             ledger: stores::ledger(&env)?,
-            counter: stores::counter(&env)?,
+            counter: redis::counter(&env)?,
             workers: env
                 .if_set("WORKERS", |name| env.whole(name, 1..=MOST_WORKERS))?
                 .unwrap_or_else(cores),

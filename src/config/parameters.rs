@@ -53,7 +53,7 @@ fn from_url(rest: &str) -> Option<Vec<(String, String)>> {
 }
 
 /// An address of IPv6 is written in brackets.
-fn host_and_port(place: &str) -> Option<(&str, &str)> {
+pub(super) fn host_and_port(place: &str) -> Option<(&str, &str)> {
     if let Some(rest) = place.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         return match port.strip_prefix(':') {
@@ -65,7 +65,7 @@ fn host_and_port(place: &str) -> Option<(&str, &str)> {
 }
 
 /// Text without its percent-encoding (RFC 3986, section 2.1).
-fn decoded(text: &str) -> Option<String> {
+pub(super) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -7,7 +7,8 @@ use super::ConfigError;
 use super::parameters;
 use super::reader::{Reader, error, hidden, quoted};
 use super::tls;
-use crate::visits::ledger::{Host, PostgresAddress, Secret};
+use crate::visits::Secret;
+use crate::visits::ledger::{Host, PostgresAddress};
 
 /// What an address looks like, said in every error about one.
 const ADDRESS: &str = "postgres://user:password@host:port/name, or key=value pairs";

@@ -3,12 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
-
 use super::ConfigError;
 use super::postgres;
-use super::reader::{Reader, error, hidden, printable};
-use super::tls::{self, RedisTls};
+use super::reader::{Reader, error, printable};
 use crate::visits::counter::RedisAddress;
 use crate::visits::ledger::{Host, PostgresAddress};
 
@@ -52,15 +49,11 @@ impl fmt::Display for CounterPlace {
             CounterPlace::InProcess => f.write_str("in process"),
             CounterPlace::Redis(address) => f.write_str(&printable(&format!(
                 "redis at {}/{}",
-                address.info.addr(),
-                address.info.redis_settings().db()
+                address.place, address.database
             ))),
         }
     }
 }
-
-/// What a Redis address looks like, said in every error about one.
-const REDIS_ADDRESS: &str = "redis://user:password@host:port/number";
 
 pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     if let Some(url) = env.secret("DATABASE_URL", "DATABASE_URL_FILE")? {
@@ -94,58 +87,9 @@ pub(super) fn ledger(env: &Reader<'_>) -> Result<LedgerPlace, ConfigError> {
     Ok(LedgerPlace::Postgres(Box::new(address)))
 }
 
-pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
-    if let Some(url) = env.secret("REDIS_URL", "REDIS_URL_FILE")? {
-        return redis_from_url(env, &url);
-    }
-    let password = env.secret("REDIS_PASSWORD", "REDIS_PASSWORD_FILE")?;
-    let port = env.whole("REDIS_PORT", 1..=u16::MAX)?;
-    let user = env.own_text("REDIS_USER")?;
-    let Some(host) = env.own_text("REDIS_HOST")? else {
-        let parts = [
-            "REDIS_PORT",
-            "REDIS_USER",
-            "REDIS_PASSWORD",
-            "REDIS_PASSWORD_FILE",
-            "REDIS_TLS",
-            "REDIS_CA_FILE",
-            "REDIS_CERT_FILE",
-            "REDIS_KEY_FILE",
-        ];
-        let takes = "a Redis host; without one the counter is in this process, so unset the others";
-        no_parts(env, "REDIS_HOST", &parts, takes)?;
-        return Ok(CounterPlace::InProcess);
-    };
-    let address = ConnectionAddr::Tcp(host, port).into_connection_info();
-    let info = address.map_err(|_| {
-        error(
-            "REDIS_HOST",
-            "an address Redis cannot have",
-            "a host name or an IP address",
-        )
-    })?;
-    let mut login = RedisConnectionInfo::default();
-    if let Some(user) = user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = password {
-        login = login.set_password(password);
-    }
-    redis_place(env, info.set_redis_settings(login), RedisTls::Off)
-}
-
-fn redis_place(
-    env: &Reader<'_>,
-    info: redis::ConnectionInfo,
-    of_url: RedisTls,
-) -> Result<CounterPlace, ConfigError> {
-    let tls = tls::redis(env, info.addr(), of_url)?;
-    Ok(CounterPlace::Redis(Box::new(RedisAddress { info, tls })))
-}
-
 /// Parts of an address without a host: the host is most likely lost, and another store would be
 /// used silently.
-fn no_parts(
+pub(super) fn no_parts(
     env: &Reader<'_>,
     host: &'static str,
     parts: &[&'static str],
@@ -166,43 +110,5 @@ fn no_parts(
             format!("\"\" (while {} {verb} set)", set.join(", ")),
             takes,
         ))
-    }
-}
-
-fn redis_from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigError> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    let is_one_of = |schemes: &[&str]| {
-        schemes
-            .iter()
-            .any(|known| scheme.eq_ignore_ascii_case(known))
-    };
-    if scheme.to_ascii_lowercase().contains("sentinel") {
-        return Err(error(
-            "REDIS_URL",
-            hidden(url),
-            "the address of the Redis server itself (redis://): this binary asks no Sentinel; \
-             put HAProxy before Redis, or a name that follows the primary",
-        ));
-    }
-    // The library would parse any other scheme before it refuses it, and a host in http: or file:
-    // by the rules for international names, which are not built in.
-    let known = is_one_of(&[
-        "redis",
-        "rediss",
-        "valkey",
-        "valkeys",
-        "redis+unix",
-        "valkey+unix",
-        "unix",
-    ]);
-    let (address, of_url) = tls::of_redis_url(url);
-    let is_whole = of_url == RedisTls::Off || !address.contains('#');
-    match (known && is_whole).then(|| address.into_connection_info()) {
-        Some(Ok(info)) => redis_place(env, info, of_url),
-        _ => Err(error(
-            "REDIS_URL",
-            format!("{} (not such an address)", hidden(url)),
-            REDIS_ADDRESS,
-        )),
     }
 }

@@ -3,10 +3,9 @@
 
 use std::path::PathBuf;
 
-use redis::ConnectionAddr;
-
 use super::ConfigError;
 use super::reader::{Reader, error, quoted};
+use crate::visits::counter::RedisPlace;
 use crate::visits::ledger::{ChannelBinding, Encryption};
 use crate::visits::tls::{self, Identity, Roots, Tls, Verify};
 
@@ -284,37 +283,20 @@ fn identity(certificate: Option<Word>, key: Option<Word>) -> Result<Option<Ident
 }
 
 /// What `REDIS_TLS` or an address says.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum RedisTls {
     Off,
     On,
     Insecure,
 }
 
-/// An address of Redis as the library takes it in every build, and what its scheme and its fragment
-/// say of TLS (`rediss://host#insecure`).
-pub(super) fn of_redis_url(url: &str) -> (String, RedisTls) {
-    let plain = |rest| format!("redis:{rest}");
-    match url.split_once(':') {
-        Some((scheme, rest))
-            if ["rediss", "valkeys"].contains(&scheme.to_ascii_lowercase().as_str()) =>
-        {
-            match rest.strip_suffix("#insecure") {
-                Some(rest) => (plain(rest), RedisTls::Insecure),
-                None => (plain(rest), RedisTls::On),
-            }
-        }
-        _ => (url.to_owned(), RedisTls::Off),
-    }
-}
-
 /// How a Redis address is encrypted, of which its URL says `of_url`.
 pub(super) fn redis(
     env: &Reader<'_>,
-    address: &ConnectionAddr,
+    place: &RedisPlace,
     of_url: RedisTls,
 ) -> Result<Option<Tls>, ConfigError> {
-    let wanted = redis_tls(env, address, of_url)?;
+    let wanted = redis_tls(env, place, of_url)?;
     let file = |variable| {
         let word = env.own_text(variable)?.map(|text| Word {
             parameter: "",
@@ -357,7 +339,7 @@ pub(super) fn redis(
 /// What `REDIS_TLS` says, or else the URL.
 fn redis_tls(
     env: &Reader<'_>,
-    address: &ConnectionAddr,
+    place: &RedisPlace,
     of_url: RedisTls,
 ) -> Result<RedisTls, ConfigError> {
     let words = [
@@ -387,7 +369,7 @@ fn redis_tls(
         Some(own) => ("REDIS_TLS", own),
         None => ("REDIS_URL", of_url),
     };
-    if wanted != RedisTls::Off && matches!(address, ConnectionAddr::Unix(_)) {
+    if wanted != RedisTls::Off && matches!(place, RedisPlace::Unix(_)) {
         return Err(error(variable, "with TLS", "a Unix socket without TLS"));
     }
     if wanted != RedisTls::Off && !tls::AVAILABLE {

@@ -46,7 +46,7 @@ pub use name::{MAX_NAME_BYTES, Name, NameRules};
 use question::{ListQuestion, NamesQuestion};
 pub use stats::{Histogram, Stats};
 use store::Store;
-pub use store::StoreState;
+pub use store::{Secret, StoreState};
 pub use visit::{Count, Refused};
 
 #[derive(Debug, Clone)]

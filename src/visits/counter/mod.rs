@@ -5,7 +5,7 @@ mod memory;
 mod redis;
 
 pub use memory::Memory;
-pub use redis::{Address as RedisAddress, Redis, diagnose as diagnose_redis};
+pub use redis::{Address as RedisAddress, Place as RedisPlace, Redis, diagnose as diagnose_redis};
 
 use super::ledger::{NamedVisits, OpenError};
 use super::name::Name;

@@ -11,7 +11,7 @@ pub use embedded::{
     importer as import_file, recount as recount_file,
 };
 pub use postgres::{
-    Address as PostgresAddress, ChannelBinding, Encryption, Host, Postgres, PostgresPruner, Secret,
+    Address as PostgresAddress, ChannelBinding, Encryption, Host, Postgres, PostgresPruner,
     diagnose as diagnose_postgres, export as export_postgres, importer as import_postgres,
     recount as recount_postgres,
 };

@@ -3,6 +3,7 @@
 mod backoff;
 mod connection;
 mod resolver;
+mod secret;
 mod wire;
 
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use connection::Connection;
 pub(super) use connection::{Disconnect, State};
 pub(super) use resolver::Resolver;
+pub use secret::Secret;
 pub(super) use wire::{Timed, Wire};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,11 @@
 //! One connection to Redis, on which every call ends by its deadline, however slowly bytes come.
-//!
-//! The commands are the library's. The library's own connection only limits each read: a server
-//! that sends a byte now and then could hold a call without end.
 
 #[cfg(feature = "tls")]
 use std::io;
 use std::io::{BufReader, Write};
 use std::time::Instant;
 
-use redis::{Cmd, FromRedisValue, RedisResult};
-
-use super::reply;
+use super::protocol::{self, Error, Reply};
 use crate::visits::store::{Timed, Wire};
 #[cfg(feature = "tls")]
 use crate::visits::tls::Client;
@@ -49,36 +44,29 @@ impl Connection {
         self.wire.get_ref().encryption()
     }
 
-    /// Sends a command and reads its answer. After an error the connection is of no more use: the
-    /// next answer on it might belong to this command.
+    /// Sends a command and reads its reply. After an error the connection is of no more use: the
+    /// next reply on it might belong to this command.
     ///
     /// # Errors
-    /// When there is no answer by the deadline, or the answer is an error.
-    pub(super) fn ask<T: FromRedisValue>(
-        &mut self,
-        command: &Cmd,
-        deadline: Instant,
-    ) -> RedisResult<T> {
-        self.send(command, deadline)?;
+    /// When there is no reply by the deadline, or the reply is an error.
+    pub(super) fn ask(&mut self, words: &[&str], deadline: Instant) -> Result<Reply, Error> {
+        let mut command = Vec::with_capacity(64);
+        protocol::append(&mut command, words);
+        self.send(&command, deadline)?;
         self.receive()
     }
 
-    /// The first half of [`Connection::ask`]; the second is [`Connection::receive`].
-    pub(super) fn send(&mut self, command: &Cmd, deadline: Instant) -> RedisResult<()> {
-        self.send_packed(&command.get_packed_command(), deadline)
-    }
-
-    /// Sends commands at once; [`Connection::receive`] gives the answer to each, in their order.
-    pub(super) fn send_packed(&mut self, commands: &[u8], deadline: Instant) -> RedisResult<()> {
+    /// Sends commands at once; [`Connection::receive`] gives the reply to each, in their order.
+    pub(super) fn send(&mut self, commands: &[u8], deadline: Instant) -> Result<(), Error> {
         let wire = self.wire.get_mut();
         wire.set_deadline(deadline);
         wire.write_all(commands)?;
         Ok(wire.flush()?)
     }
 
-    /// Reads the answer to the command that was sent last, by its deadline.
-    pub(super) fn receive<T: FromRedisValue>(&mut self) -> RedisResult<T> {
-        Ok(T::from_redis_value(reply::read(&mut self.wire)?)?)
+    /// Reads the next reply, by the deadline of what was sent last.
+    pub(super) fn receive(&mut self) -> Result<Reply, Error> {
+        protocol::read(&mut self.wire)
     }
 
     /// Whether the server has not closed it, as far as can be told without asking it. Bytes that
@@ -90,7 +78,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{self, Read};
     use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
     use std::time::Duration;
@@ -120,10 +108,14 @@ mod tests {
         Connection::plain(socket.expect("a connection"))
     }
 
-    fn increment(connection: &mut Connection) -> (RedisResult<i64>, Duration) {
+    fn increment(connection: &mut Connection) -> (Result<i64, Error>, Duration) {
         let began = Instant::now();
-        let answer = connection.ask(redis::cmd("INCRBY").arg("key").arg(1), began + LIMIT);
-        (answer, began.elapsed())
+        let answer = connection.ask(&["INCRBY", "key", "1"], began + LIMIT);
+        (answer.and_then(Reply::integer), began.elapsed())
+    }
+
+    fn is_timeout(error: &Error) -> bool {
+        matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
     }
 
     #[test]
@@ -139,7 +131,7 @@ mod tests {
     fn an_answer_that_trickles_does_not_stretch_the_deadline() {
         let (answer, took) = increment(&mut to_server(&[b'1'; 100], LIMIT / 4));
         assert!(
-            answer.is_err_and(|error| error.is_timeout()),
+            answer.is_err_and(|error| is_timeout(&error)),
             "no answer is no success"
         );
         assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");
@@ -150,7 +142,7 @@ mod tests {
         let (answer, took) = increment(&mut to_server(b":1\r\n", LIMIT * 5));
         let error = answer.expect_err("no answer is no success");
         assert!(
-            error.is_timeout() && error.to_string().contains("no answer in time"),
+            is_timeout(&error) && error.to_string().contains("no answer in time"),
             "{error}"
         );
         assert!((LIMIT..LIMIT * 2).contains(&took), "it took {took:?}");

@@ -1,40 +1,31 @@
 //! The counter in Redis: key `contador_cache`, one `INCRBY` per batch, and in the same round trip
 //! one of `contador_cache:NAME` per name in it.
 
+mod address;
 mod connection;
-mod reply;
+mod protocol;
 
 use std::time::{Duration, Instant};
-
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisError, RedisResult};
 
 use super::super::ledger::{NamedVisits, OpenError};
 use super::super::name::Name;
 use super::{CountError, Counted, Counter};
 use crate::visits::diagnose::Check;
-use crate::visits::store::{Resolver, Timed};
+use crate::visits::store::{Resolver, Secret, Timed};
 #[cfg(feature = "tls")]
 use crate::visits::tls::Client;
 use crate::visits::tls::Tls;
+pub use address::{Address, Place};
 use connection::Connection;
+use protocol::{Error, Reply};
 
 /// The key, as the exercise names it.
 const KEY: &str = "contador_cache";
 
-/// Where the server is, and how the way there is encrypted.
-#[derive(Debug, Clone)]
-pub struct Address {
-    /// Everything but the encryption.
-    pub info: ConnectionInfo,
-    /// `None`: the connection is plain.
-    pub tls: Option<Tls>,
-}
-
 /// A client of one Redis server.
 #[derive(Debug)]
 pub struct Redis {
-    info: ConnectionInfo,
-    tls: Option<Tls>,
+    address: Address,
     resolver: Resolver,
     /// For each call, with a reconnection where needed.
     timeout: Duration,
@@ -56,8 +47,7 @@ impl Redis {
     /// A client, not yet connected. No call takes longer than `timeout`.
     pub fn new(address: Address, timeout: Duration) -> Self {
         Redis {
-            info: address.info,
-            tls: address.tls,
+            address,
             resolver: Resolver::new(),
             timeout,
             connection: None,
@@ -68,16 +58,16 @@ impl Redis {
     }
 
     /// Connects, creates the key, and proves that an increment works.
-    fn connect(&mut self, deadline: Instant) -> RedisResult<Connection> {
+    fn connect(&mut self, deadline: Instant) -> Result<Connection, Error> {
         let mut connection = self.log_in(deadline)?;
-        connection.ask::<()>(redis::cmd("SET").arg(KEY).arg(0).arg("NX"), deadline)?;
+        connection.ask(&["SET", KEY, "0", "NX"], deadline)?;
         // A dry run: a full server, a read-only replica or a key without a number refuses it too.
-        connection.ask::<i64>(&increment(KEY, 0), deadline)?;
+        connection.ask(&["INCRBY", KEY, "0"], deadline)?.integer()?;
         Ok(connection)
     }
 
     /// An error in a sentence that says what to do.
-    fn in_words(error: &RedisError) -> String {
+    fn in_words(error: &Error) -> String {
         match error.code() {
             Some("MOVED" | "ASK" | "CLUSTERDOWN") => format!(
                 "this is a node of a Redis Cluster, and {KEY} is on another one: \
@@ -94,37 +84,27 @@ impl Redis {
         }
     }
 
-    fn log_in(&mut self, deadline: Instant) -> RedisResult<Connection> {
+    fn log_in(&mut self, deadline: Instant) -> Result<Connection, Error> {
         let mut connection = self.connect_socket(deadline)?;
-        let settings = self.info.redis_settings();
-        if let Some(password) = settings.password() {
-            let mut command = redis::cmd("AUTH");
-            if let Some(user) = settings.username() {
-                command.arg(user);
-            }
-            connection.ask::<()>(command.arg(password), deadline)?;
+        if let Some(Secret(password)) = &self.address.password {
+            match &self.address.user {
+                Some(user) => connection.ask(&["AUTH", user, password], deadline)?,
+                None => connection.ask(&["AUTH", password], deadline)?,
+            };
         }
-        if settings.db() != 0 {
-            connection.ask::<()>(redis::cmd("SELECT").arg(settings.db()), deadline)?;
+        if self.address.database != 0 {
+            let number = self.address.database.to_string();
+            connection.ask(&["SELECT", &number], deadline)?;
         }
         Ok(connection)
     }
 
     /// Connects to the first of the server's addresses that can be reached.
-    fn connect_socket(&mut self, deadline: Instant) -> RedisResult<Connection> {
-        let (host, port) = match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                (host, *port)
-            }
-            ConnectionAddr::Unix(path) => {
+    fn connect_socket(&mut self, deadline: Instant) -> Result<Connection, Error> {
+        let (host, port) = match &self.address.place {
+            Place::Tcp(host, port) => (host, *port),
+            Place::Unix(path) => {
                 return Ok(Connection::plain(Timed::over_unix(path, deadline)?));
-            }
-            other => {
-                return Err(RedisError::from((
-                    redis::ErrorKind::InvalidClientConfig,
-                    "cannot connect to",
-                    other.to_string(),
-                )));
             }
         };
         let limit = deadline.saturating_duration_since(Instant::now());
@@ -135,7 +115,7 @@ impl Redis {
             let now = Instant::now();
             let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
             let connected = Timed::over_tcp((*address, port).into(), now + share);
-            match connected.and_then(|socket| secure(socket, self.tls.as_ref(), host)) {
+            match connected.and_then(|socket| secure(socket, self.address.tls.as_ref(), host)) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
@@ -147,7 +127,7 @@ impl Redis {
 
     /// The answer about a name's key. What the server refuses there, such as a key without a number,
     /// must not end the counting of all others.
-    fn of_a_name(&mut self, answer: RedisResult<Option<i64>>) -> RedisResult<Option<i64>> {
+    fn of_a_name(&mut self, answer: Result<Option<i64>, Error>) -> Result<Option<i64>, Error> {
         let Err(error) = &answer else { return answer };
         if error.code().is_none() {
             return answer;
@@ -158,19 +138,9 @@ impl Redis {
         Ok(None)
     }
 
-    /// Runs a command. Any error ends the connection.
-    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CountError> {
-        let deadline = Instant::now() + self.timeout;
-        let mut connection = self.fresh(deadline).map_err(not_sent)?;
-        let answer = connection.ask(command, deadline).map_err(unknown)?;
-        self.connection = Some(connection);
-        self.used = Instant::now();
-        Ok(answer)
-    }
-
     /// Takes the connection out. An unused one is checked, and replaced where the server has closed
     /// it: an increment sent into a closed connection would be in doubt.
-    fn fresh(&mut self, deadline: Instant) -> RedisResult<Connection> {
+    fn fresh(&mut self, deadline: Instant) -> Result<Connection, Error> {
         let rested = self.used.elapsed() > STALE_AFTER;
         match self.connection.take() {
             Some(kept) if !rested || kept.is_alive() => Ok(kept),
@@ -200,17 +170,11 @@ fn key_of(name: &Name) -> String {
     format!("{KEY}:{name}")
 }
 
-fn increment(key: &str, visits: u64) -> Cmd {
-    let mut command = redis::cmd("INCRBY");
-    command.arg(key).arg(visits);
-    command
-}
-
-fn not_sent(error: RedisError) -> CountError {
+fn not_sent(error: Error) -> CountError {
     CountError::NotSent(Redis::in_words(&error))
 }
 
-fn unknown(error: RedisError) -> CountError {
+fn unknown(error: Error) -> CountError {
     CountError::Unknown(Redis::in_words(&error))
 }
 
@@ -229,13 +193,13 @@ impl Counter for Redis {
     fn add(&mut self, visits: u64, names: &[NamedVisits]) -> Result<(), CountError> {
         let deadline = Instant::now() + self.timeout;
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
-        let mut commands = increment(KEY, visits).get_packed_command();
+        let mut commands = Vec::with_capacity(64 * (1 + names.len()));
+        protocol::append(&mut commands, &["INCRBY", KEY, &visits.to_string()]);
         for NamedVisits { name, visits } in names {
-            commands.extend(increment(&key_of(name), *visits).get_packed_command());
+            let words = ["INCRBY", &key_of(name), &visits.to_string()];
+            protocol::append(&mut commands, &words);
         }
-        connection
-            .send_packed(&commands, deadline)
-            .map_err(unknown)?;
+        connection.send(&commands, deadline).map_err(unknown)?;
         self.connection = Some(connection);
         self.names_in_flight = names.len();
         Ok(())
@@ -245,41 +209,50 @@ impl Counter for Redis {
         let connection = self.connection.take();
         let mut connection =
             connection.ok_or_else(|| CountError::Unknown("not connected".to_owned()))?;
-        let number = connection.receive().map_err(unknown)?;
+        let mut next = || connection.receive().and_then(Reply::integer);
+        let number = next().map_err(unknown)?;
         let names = std::mem::take(&mut self.names_in_flight);
-        let names = (0..names).map(|_| self.of_a_name(connection.receive().map(Some)));
-        let names = names.collect::<RedisResult<_>>().map_err(unknown)?;
+        let names = (0..names).map(|_| self.of_a_name(next().map(Some)));
+        let names = names.collect::<Result<_, _>>().map_err(unknown)?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok((number, names))
     }
 
     fn read(&mut self) -> Result<i64, CountError> {
-        // The next increment begins a missing key at 0.
-        self.ask::<Option<i64>>(redis::cmd("GET").arg(KEY))
-            .map(Option::unwrap_or_default)
+        let deadline = Instant::now() + self.timeout;
+        let mut connection = self.fresh(deadline).map_err(not_sent)?;
+        let reply = connection.ask(&["GET", KEY], deadline);
+        let number = reply.and_then(number).map_err(unknown)?;
+        self.connection = Some(connection);
+        self.used = Instant::now();
+        Ok(number)
     }
 
     fn read_names(&mut self, names: &[Name]) -> Result<Vec<Option<i64>>, CountError> {
         let deadline = Instant::now() + self.timeout;
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
-        let commands = names.iter().map(|name| {
-            let mut command = redis::cmd("GET");
-            command.arg(key_of(name)).get_packed_command()
-        });
-        let commands: Vec<u8> = commands.flatten().collect();
-        connection
-            .send_packed(&commands, deadline)
-            .map_err(unknown)?;
+        let mut commands = Vec::new();
+        for name in names {
+            protocol::append(&mut commands, &["GET", &key_of(name)]);
+        }
+        connection.send(&commands, deadline).map_err(unknown)?;
         let numbers = names.iter().map(|_| {
-            let text = connection.receive::<Option<String>>();
-            // The next increment begins a missing key at 0.
-            self.of_a_name(text.map(|text| text.map_or(Some(0), |text| text.parse().ok())))
+            let reply = connection.receive();
+            self.of_a_name(reply.map(|reply| number(reply).ok()))
         });
-        let numbers = numbers.collect::<RedisResult<_>>().map_err(unknown)?;
+        let numbers = numbers.collect::<Result<_, _>>().map_err(unknown)?;
         self.connection = Some(connection);
         self.used = Instant::now();
         Ok(numbers)
+    }
+}
+
+/// What `GET` of a counter says. The next increment begins a missing key at 0.
+fn number(reply: Reply) -> Result<i64, Error> {
+    match reply.text()? {
+        Some(text) => text.parse().map_err(|_| Error::NoReply),
+        None => Ok(0),
     }
 }
 
@@ -298,9 +271,8 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
     };
     let took = began.elapsed();
     // Without an answer the checks below say so.
-    let server: String = connection
-        .ask(&redis::cmd("INFO"), deadline)
-        .unwrap_or_default();
+    let server = connection.ask(&["INFO"], deadline).and_then(Reply::text);
+    let server = server.ok().flatten().unwrap_or_default();
     let version = server
         .lines()
         .find_map(|line| line.strip_prefix("redis_version:"))
@@ -315,11 +287,15 @@ pub fn diagnose(address: &Address, timeout: Duration) -> Vec<Check> {
         encryption.unwrap_or_else(|| "none (REDIS_TLS)".to_owned()),
     ));
     let advice = "let this user SET, INCRBY and GET that key, and let it hold a whole number";
-    let count = match connection.ask::<Option<String>>(redis::cmd("GET").arg(KEY), deadline) {
+    let count = connection
+        .ask(&["GET", KEY], deadline)
+        .and_then(Reply::text);
+    let count = match count {
         Ok(None) => Ok("not there yet: it begins at 0".to_owned()),
         // What refuses an increment refuses this one too, which changes nothing.
         Ok(Some(_)) => connection
-            .ask::<i64>(&increment(KEY, 0), deadline)
+            .ask(&["INCRBY", KEY, "0"], deadline)
+            .and_then(Reply::integer)
             .map(|count| format!("{KEY} is {count}")),
         Err(error) => Err(error),
     };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::visits::store::Secret;
 use crate::visits::tls::Tls;
 
 /// What the environment says of a database.
@@ -29,16 +30,6 @@ pub struct Address {
     /// Whether TLS begins without asking the server (`sslnegotiation=direct`, PostgreSQL 17).
     pub direct: bool,
     pub channel_binding: ChannelBinding,
-}
-
-/// A password, which is never printed.
-#[derive(Clone)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
 }
 
 /// One host of the configuration.

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Arrivals, CommitError, LastBatch, Ledger, Meanwhile, OpenError, Sums, Totals};
 use crate::visits::history::{Bucket, Step};
 use crate::visits::name::Name;
-pub use address::{Address, ChannelBinding, Encryption, Host, Secret};
+pub use address::{Address, ChannelBinding, Encryption, Host};
 pub use count::recount;
 pub use diagnose::diagnose;
 use endpoints::Endpoints;
