@@ -46,7 +46,7 @@ const chart = (() => {
     figure.className = 'empty';
     figure.querySelector('figcaption').firstChild.data = title + ' ';
     figure.querySelector('.most').nextSibling.data = ` ${at} `;
-    for (const text of figure.querySelectorAll('time, .y span')) say(text, '\u00a0');
+    for (const text of figure.querySelectorAll('time, .y :not(:last-child)')) say(text, '\u00a0');
     for (const path of figure.querySelectorAll('path')) path.setAttribute('d', '');
     minute.before(figure);
   };
