@@ -59,11 +59,20 @@ const PLACEHOLDERS: [Placeholder; 8] = [
     ("{charts}", || Part::Charts),
 ];
 
-/// The page in one language, with the counter up and down.
+/// The page in one language.
 #[derive(Debug)]
 struct Edition {
     language: Language,
     fields: String,
+    /// Of all visits: the paths are known at start.
+    all: Layout,
+    /// Of a counter by name.
+    named: Layout,
+}
+
+/// The page's parts with the counter up and down.
+#[derive(Debug)]
+struct Layout {
     with_cache: Vec<Part>,
     without_cache: Vec<Part>,
 }
@@ -102,12 +111,12 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page of the counter `name`, whose routes are below `here`, and lends its parts to
-    /// `take`. Its charts show that reading of the history; each worker draws them once per
-    /// reading and language.
+    /// Renders the page of all visits or of one counter, given by its title and the path before its
+    /// routes, and lends its parts to `take`. The chart shows that reading of the history; each
+    /// worker draws it once per reading and language.
     pub(super) fn render<R>(
         &self,
-        (language, name, here): (Language, &str, &str),
+        (language, counter): (Language, Option<[&str; 2]>),
         count: Count,
         reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
@@ -128,8 +137,7 @@ impl Page {
             }
             let charts = charts.as_ref().map_or(&[][..], |charts| &charts.html);
             let edition = self.edition(language);
-            NUMBERS
-                .with_borrow_mut(|numbers| edition.join([name, here], count, charts, numbers, take))
+            NUMBERS.with_borrow_mut(|numbers| edition.join(counter, count, charts, numbers, take))
         })
     }
 
@@ -146,23 +154,29 @@ impl Edition {
         Edition {
             language: words.language,
             fields: header_fields(words),
-            with_cache: parts(words, names, base, true),
-            without_cache: parts(words, names, base, false),
+            all: Layout::new(words, names, base, &[("{name}", ""), ("{here}", base)]),
+            named: Layout::new(words, names, base, &[]),
         }
     }
 
     /// Fills the numbers in, and lends all parts to `take`.
     fn join<R>(
         &self,
-        [name, here]: [&str; 2],
+        counter: Option<[&str; 2]>,
         count: Count,
         charts: &[u8],
         numbers: &mut Numbers,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
+        let layout = if counter.is_some() {
+            &self.named
+        } else {
+            &self.all
+        };
+        let [name, here] = counter.unwrap_or_default();
         let parts = match count.cache {
-            Some(_) => &self.with_cache,
-            None => &self.without_cache,
+            Some(_) => &layout.with_cache,
+            None => &layout.without_cache,
         };
         let cache = count.cache.unwrap_or_default();
         numbers.total.clear();
@@ -191,11 +205,22 @@ impl Edition {
     }
 }
 
+impl Layout {
+    /// `known` are the placeholders of [`PLACEHOLDERS`] whose values never change.
+    fn new(words: &Words, names: StoreNames, base: &str, known: &[(&str, &str)]) -> Layout {
+        let parts = |counter_up| split(&fill(&text(words, names, base, counter_up), known));
+        Layout {
+            with_cache: parts(true),
+            without_cache: parts(false),
+        }
+    }
+}
+
 /// More than a page has; a test counts them.
 const MAX_PARTS: usize = 32;
 
 /// The template with all placeholders filled but those of [`PLACEHOLDERS`].
-fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<Part> {
+fn text(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> String {
     let rows = if names.has_database() {
         words.rows
     } else {
@@ -205,12 +230,6 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         Some(_) => (words.cache, words.cache_note),
         None => (words.memory, words.memory_note),
     };
-    let cache_block = if counter_up {
-        "<data id=\"cache\" value=\"{cache}\">{cache-shown}</data>"
-    } else {
-        ""
-    };
-    let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
     let versions = Versions::get();
     let [minutes, hours, days, months] = words.links;
     let filled = [
@@ -221,16 +240,10 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         ("{style-version}", &versions.style),
         ("{script-version}", &versions.script),
         ("{heading}", words.heading),
-        ("{live}", words.live),
         ("{total-name}", words.total),
         ("{total-note}", rows),
         ("{cache-name}", cache_name),
-        ("{cache-block}", cache_block),
-        ("{cache-hidden}", hidden(!counter_up)),
-        ("{cache-note}", cache_note),
-        ("{down-hidden}", hidden(counter_up)),
-        ("{unavailable}", words.unavailable),
-        ("{cache-down}", words.cache_down),
+        ("{cache-tile}", &cache_tile(words, cache_note, counter_up)),
         ("{history}", words.history),
         ("{choose}", words.choose),
         ("{minutes}", minutes),
@@ -238,15 +251,28 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         ("{days}", days),
         ("{months}", months),
         ("{download}", words.download),
-        ("{embed}", words.embed),
         ("{stores}", words.stores),
         ("{ledger-name}", names.ledger_shown(words)),
         ("{up}", words.up),
-        ("{down}", words.down),
         ("{counter-state}", &counter_state(words, names, counter_up)),
         ("{utc}", words.utc),
     ];
-    split(&fill(TEMPLATE, &filled))
+    fill(TEMPLATE, &filled)
+}
+
+/// The number with its note, or why there is none. live.js makes the other one.
+fn cache_tile(words: &Words, note: &str, up: bool) -> String {
+    if up {
+        format!(
+            "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd>\n\
+             <dd id=\"cache-note\" class=\"note\">{note}</dd>"
+        )
+    } else {
+        format!(
+            "<dd id=\"cache-down\" class=\"note\"><b class=\"unknown\">{}</b>{}</dd>",
+            words.unavailable, words.cache_down
+        )
+    }
 }
 
 fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {
@@ -258,11 +284,7 @@ fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {
     } else {
         (" class=\"down\"", words.down)
     };
-    format!(
-        "<li id=\"counter-state\"{class}>{name} \
-         <b data-up=\"{}\" data-down=\"{}\">{state}</b></li>",
-        words.up, words.down
-    )
+    format!("<li id=\"counter-state\"{class}>{name} <b>{state}</b></li>")
 }
 
 /// Cuts a text at the placeholders of the parts that change.
@@ -306,7 +328,7 @@ mod tests {
                     cache,
                 };
                 page.render(
-                    (language, "blog · ", "/here"),
+                    (language, Some(["blog · ", "/base/c/blog"])),
                     count,
                     reading,
                     || history.cloned(),
@@ -318,7 +340,7 @@ mod tests {
                             "{text}"
                         );
                         assert!(text.ends_with("</html>\n"), "{text}");
-                        assert!(text.contains("href=\"/here/stats\""), "{text}");
+                        assert!(text.contains("href=\"/base/c/blog/stats\""), "{text}");
                         assert!(text.contains("<title>blog · "), "{text}");
                         assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
                         assert_eq!(history.is_some(), text.contains("<figure"), "{text}");

@@ -20,7 +20,7 @@ use crate::visits::{Count, Refused, Waiter};
 pub(super) const CHART_WAIT: Duration = Duration::from_millis(200);
 
 /// Seconds after which the page of an outage tries again.
-const TRY_AGAIN_S: u64 = 5;
+pub(super) const TRY_AGAIN_S: u64 = 5;
 
 /// What a visit is answered with.
 #[derive(Debug, Clone)]
@@ -105,17 +105,17 @@ impl Site {
             Scope::All => {
                 let reading = self.recent_reading(&session.waiter);
                 let history = || self.visits.last_history();
-                let here = (language, "", &*self.settings.base_path);
-                self.page.render(here, count, reading, history, take)
+                self.page
+                    .render((language, None), count, reading, history, take)
             }
             Scope::Name(name) => {
                 let shown = self.shown_history(&session.waiter, name);
                 let reading = shown.as_ref().map_or(0, |shown| shown.reading);
                 let history = || shown.map(|shown| shown.history);
-                let here = format!("{}/c/{name}", self.settings.base_path);
-                let title = format!("{name} · ");
-                let here = (language, &*title, &*here);
-                self.page.render(here, count, reading, history, take)
+                let [title, here] = &scope.place(&self.settings.base_path);
+                let counter = Some([title.as_str(), here.as_str()]);
+                self.page
+                    .render((language, counter), count, reading, history, take)
             }
         }
     }
