@@ -8,7 +8,6 @@ mod stores;
 use std::sync::LazyLock;
 use std::{env, io};
 
-use may::go;
 use may::sync::mpsc;
 use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
 
@@ -98,20 +97,18 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 fn main() -> io::Result<()> {
-    may::config().set_stack_size(0x2000); // words
-    let connect = || -> io::Result<Counter> {
-        let connections = setting("POOL", "16").parse().map_err(io::Error::other)?;
-        Ok(Counter {
-            postgres: stores::postgres(connections)?,
-            redis: stores::redis()?,
-        })
+    let connections = setting("POOL", "16").parse().map_err(io::Error::other)?;
+    let counter = Counter {
+        postgres: stores::postgres(connections)?,
+        redis: stores::redis()?,
     };
-    let panicked = |_| io::Error::other("a coroutine panicked");
-    let counter = go!(connect).join().map_err(panicked)??;
     let address = format!(
         "{}:{}",
         setting("HOST", "127.0.0.1"),
         setting("PORT", "5000")
     );
-    counter.start(address)?.join().map_err(panicked)
+    let server = counter.start(address)?;
+    server
+        .join()
+        .map_err(|_| io::Error::other("a coroutine panicked"))
 }

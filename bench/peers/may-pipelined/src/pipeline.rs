@@ -1,11 +1,11 @@
 //! One connection on which one constant request after the other is sent without awaiting answers.
 
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::process::exit;
+use std::thread;
 
 use bytes::{Bytes, BytesMut};
-use may::go;
-use may::net::TcpStream;
 use may::sync::mpsc;
 
 /// Where an answer goes.
@@ -16,7 +16,8 @@ pub trait Answers: Send + 'static {
     fn next(&mut self, received: &mut BytesMut) -> io::Result<Option<i64>>;
 }
 
-/// Asks one connection. Whatever goes wrong with it ends the process.
+/// Asks one connection, which has two threads: with coroutines on a cloned stream, reads now and
+/// then failed with ENOTCONN. Whatever goes wrong with it ends the process.
 #[derive(Clone)]
 pub struct Client(mpsc::Sender<Waiter>);
 
@@ -26,8 +27,8 @@ impl Client {
         let (asked, waiters) = mpsc::channel();
         let (sent, pending) = mpsc::channel();
         let reader = stream.try_clone()?;
-        go!(move || over(send(stream, &request, &waiters, &sent)));
-        go!(move || over(receive(reader, answers, &pending)));
+        thread::spawn(move || over(send(stream, &request, &waiters, &sent)));
+        thread::spawn(move || over(receive(reader, answers, &pending)));
         Ok(Client(asked))
     }
 
@@ -68,7 +69,7 @@ fn receive(
     pending: &mpsc::Receiver<Waiter>,
 ) -> io::Result<()> {
     let mut received = BytesMut::new();
-    let mut part = vec![0; 16384]; // not on a coroutine's small stack
+    let mut part = [0; 16384];
     loop {
         match stream.read(&mut part)? {
             0 => return Ok(()),

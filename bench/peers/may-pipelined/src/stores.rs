@@ -2,9 +2,9 @@
 
 use std::env;
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 
 use bytes::{Buf, Bytes, BytesMut};
-use may::net::TcpStream;
 use postgres_protocol::IsNull;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::{backend::Message, frontend};
@@ -118,7 +118,7 @@ fn finish(stream: &mut TcpStream, messages: &[u8]) -> io::Result<()> {
 }
 
 fn read(stream: &mut TcpStream, received: &mut BytesMut) -> io::Result<Message> {
-    let mut part = vec![0; 4096];
+    let mut part = [0; 4096];
     loop {
         if let Some(message) = Message::parse(received)? {
             return Ok(message);
