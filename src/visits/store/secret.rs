@@ -1,4 +1,4 @@
-//! A password.
+//! A password that no message can print.
 
 use std::fmt;
 
