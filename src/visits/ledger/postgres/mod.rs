@@ -216,7 +216,8 @@ impl Ledger for Postgres {
         let Some(writer) = &self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
-        let (entry, alone) = (writer.entry(visits), self.upkeep.alone);
+        let alone = self.upkeep.alone;
+        let entry = writer.entry(visits, alone);
         let result = self.call(self.deadline, |session| {
             session.commit(&entry, &visits.times, alone, meanwhile)
         });
@@ -285,13 +286,14 @@ impl Ledger for Postgres {
             return;
         };
         let (id, number, minute) = (writer.id, writer.number, writer.minute());
+        let needed_from = writer.named.needed_from().unwrap_or(number);
         if writer.named.has_outdated() {
             let (names, numbers) = writer.named.outdated();
             // Where that fails, they go when the writer is closed.
             if let Err(error) = self.call(MAINTENANCE_TIMEOUT, |session| {
                 session.trim(id, &names, &numbers, meanwhile)
             }) {
-                log::debug!("old entries of names are not dropped: {error}");
+                log::debug!("old rows of names are not dropped: {error}");
             }
             return;
         }
@@ -303,7 +305,7 @@ impl Ledger for Postgres {
             ..
         } = self.upkeep;
         self.upkeep.minute = minute;
-        let drop_to = number - ENTRIES_KEPT;
+        let drop_to = needed_from.min(number - ENTRIES_KEPT);
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
         let folds = unfolded && last.elapsed() >= FOLD_INTERVAL;
         // Once a minute for what others left: silent writers, old buckets of the history.

@@ -39,8 +39,10 @@ pub(super) struct Entry {
     /// Minutes that are over for this writer, and its visits in them.
     pub(super) past: Vec<i64>,
     pub(super) past_visits: Vec<i64>,
-    /// `None` where no visit has a name.
+    /// `None` where nothing is written about names.
     pub(super) named: Option<NamedEntry>,
+    /// The first entry, perhaps this one, with numbers of names that `visitas_named` may lack.
+    pub(super) named_from: Option<i64>,
 }
 
 impl Writer {
@@ -59,8 +61,9 @@ impl Writer {
         self.minute.start
     }
 
-    /// The next entry, for these visits; without visits it changes no number.
-    pub(super) fn entry(&self, visits: &Arrivals) -> Entry {
+    /// The next entry, for these visits; without visits it changes no number. `alone` tells that
+    /// there is no other writer.
+    pub(super) fn entry(&self, visits: &Arrivals, alone: bool) -> Entry {
         let mut entry = Entry {
             writer: self.id,
             number: self.number,
@@ -72,9 +75,7 @@ impl Writer {
         let starts = visits.times.iter().map(|time| Step::Minute.start_of(*time));
         (entry.minute, over) = self.minute.with(starts);
         (entry.past, entry.past_visits) = over.into_iter().unzip();
-        if !visits.names.is_empty() {
-            self.named.add_to(&mut entry, visits);
-        }
+        self.named.add_to(&mut entry, visits, alone);
         entry
     }
 
@@ -83,9 +84,7 @@ impl Writer {
         self.number = entry.number + 1;
         self.total = entry.before + entry.visits;
         self.minute = entry.minute;
-        if let Some(named) = &entry.named {
-            self.named.advance(named, entry.number);
-        }
+        self.named.advance(entry);
     }
 }
 
@@ -135,14 +134,14 @@ mod tests {
     #[test]
     fn totals_run_on_and_minutes_that_are_over_are_told_once() {
         let mut writer = Writer::new(7);
-        let first = writer.entry(&at(&[60, 61]));
+        let first = writer.entry(&at(&[60, 61]), false);
         assert_eq!(
             (first.number, first.before, first.minute),
             (1, 0, minute(60, 2))
         );
         assert!(first.past.is_empty());
         writer.advance(&first);
-        let second = writer.entry(&at(&[119, 125, 300]));
+        let second = writer.entry(&at(&[119, 125, 300]), false);
         assert_eq!((second.number, second.before, second.visits), (2, 2, 3));
         assert_eq!(
             (second.past, second.past_visits),
@@ -154,8 +153,8 @@ mod tests {
     #[test]
     fn an_empty_entry_changes_no_number() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[60])));
-        let empty = writer.entry(&at(&[]));
+        writer.advance(&writer.entry(&at(&[60]), false));
+        let empty = writer.entry(&at(&[]), false);
         assert_eq!(
             (empty.before, empty.visits, empty.minute),
             (1, 0, minute(60, 1))
@@ -165,8 +164,8 @@ mod tests {
     #[test]
     fn a_visit_of_an_earlier_minute_goes_to_that_minute() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[600])));
-        let entry = writer.entry(&at(&[60, 601]));
+        writer.advance(&writer.entry(&at(&[600]), false));
+        let entry = writer.entry(&at(&[60, 601]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60], vec![1]));
         assert_eq!(entry.minute, minute(600, 2));
     }
@@ -192,8 +191,8 @@ mod tests {
     #[test]
     fn each_name_has_totals_and_minutes_of_its_own() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&named(&[(60, "a"), (61, "b"), (62, "a")])));
-        let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]));
+        writer.advance(&writer.entry(&named(&[(60, "a"), (61, "b"), (62, "a")]), false));
+        let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60, 60], vec![3, 1]));
         assert_eq!(entry.minute, minute(120, 3));
         let told = entry.named.expect("names");
@@ -208,7 +207,7 @@ mod tests {
     fn an_entry_with_a_newer_one_of_its_name_is_outdated() {
         let mut writer = Writer::new(7);
         for visits in [&[(60, "a"), (61, "b")][..], &[(62, "a")], &[(63, "a")]] {
-            writer.advance(&writer.entry(&named(visits)));
+            writer.advance(&writer.entry(&named(visits), false));
         }
         let (names, numbers) = writer.named.outdated();
         assert_eq!(
@@ -223,24 +222,24 @@ mod tests {
         let totals = |total| Totals { total, pruned: 1 };
         let mut writer = Writer::new(7);
         let visits = named(&[(60, "a"), (61, "b"), (62, "a")]);
-        let entry = writer.entry(&visits);
+        let entry = writer.entry(&visits, false);
         assert_eq!(entry.named.as_ref().and_then(|named| named.base), None);
         writer.advance(&entry);
         // The ledger tells what it has, here with visits of others, and the base.
         let told = [totals(12), totals(21)];
         assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), told);
-        let entry = writer.entry(&visits);
+        let entry = writer.entry(&visits, false);
         assert_eq!(entry.named.as_ref().and_then(|named| named.base), Some(5));
         writer.advance(&entry);
         let sums = writer.named.sums(&visits, None, Some(5));
         assert_eq!(sums, [totals(14), totals(22)]);
         // Another base: what was known of the old one does not count.
         let visits = named(&[(63, "b")]);
-        writer.advance(&writer.entry(&visits));
+        writer.advance(&writer.entry(&visits, false));
         let told = [totals(30)];
         assert_eq!(writer.named.sums(&visits, Some(&told), Some(6)), told);
         let base = |text| {
-            let entry = writer.entry(&named(&[(64, text)]));
+            let entry = writer.entry(&named(&[(64, text)]), false);
             entry.named.and_then(|named| named.base)
         };
         assert_eq!((base("b"), base("a")), (Some(6), None));
