@@ -1,9 +1,8 @@
 //! The page: both numbers, the history and the stores' states, in the visitor's language. All but
-//! the numbers is made in advance: the charts about once a second while somebody asks, the rest at
-//! start.
+//! the numbers is made in advance: the charts once per reading of the history, the rest at start.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::assets::Versions;
 use super::negotiation::Language;
@@ -59,6 +58,10 @@ const PLACEHOLDERS: [Placeholder; 8] = [
     ("{charts}", || Part::Charts),
 ];
 
+/// Readings of names whose charts are kept, each of 2 to 5 kB. Their numbers are consecutive, so
+/// the last ones are there.
+const DRAWN: usize = 1024;
+
 /// The page in one language, with the counter up and down.
 #[derive(Debug)]
 struct Edition {
@@ -66,13 +69,26 @@ struct Edition {
     fields: String,
     with_cache: Vec<Part>,
     without_cache: Vec<Part>,
+    /// The charts of names, each at the place of its reading.
+    drawn: OnceLock<Vec<Mutex<Option<Arc<Charts>>>>>,
 }
 
 /// The charts of one reading of the history, in one language.
 #[derive(Debug)]
-struct Charts {
+pub(super) struct Charts {
     reading: u64,
-    html: Vec<u8>,
+    html: Box<str>,
+}
+
+impl Charts {
+    fn draw(reading: u64, history: Option<Arc<History>>, language: Language) -> Charts {
+        let html = chart::render(history.as_deref(), language).into_boxed_str();
+        Charts { reading, html }
+    }
+
+    pub(super) fn html(&self) -> &str {
+        &self.html
+    }
 }
 
 /// The page in every language.
@@ -103,18 +119,31 @@ impl Page {
     }
 
     /// Renders the page of the counter `name`, whose routes are below `here`, and lends its parts to
-    /// `take`. Its charts show that reading of the history; each worker draws them once per
-    /// reading and language.
+    /// `take`.
     pub(super) fn render<R>(
         &self,
         (language, name, here): (Language, &str, &str),
         count: Count,
-        reading: u64,
-        history: impl FnOnce() -> Option<Arc<History>>,
+        charts: &str,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
         thread_local! {
             static NUMBERS: RefCell<Numbers> = RefCell::default();
+        }
+        let edition = self.edition(language);
+        NUMBERS.with_borrow_mut(|numbers| edition.join([name, here], count, charts, numbers, take))
+    }
+
+    /// Lends the charts of all visits to `take`. Each worker draws them once per reading and
+    /// language.
+    pub(super) fn charts<R>(
+        &self,
+        language: Language,
+        reading: u64,
+        history: impl FnOnce() -> Option<Arc<History>>,
+        take: impl FnOnce(&str) -> R,
+    ) -> R {
+        thread_local! {
             static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
         }
         CHARTS.with_borrow_mut(|all| {
@@ -123,14 +152,34 @@ impl Page {
                 .as_ref()
                 .is_none_or(|charts| charts.reading != reading)
             {
-                let html = chart::render(history().as_deref(), language).into_bytes();
-                *charts = Some(Charts { reading, html });
+                *charts = Some(Charts::draw(reading, history(), language));
             }
-            let charts = charts.as_ref().map_or(&[][..], |charts| &charts.html);
-            let edition = self.edition(language);
-            NUMBERS
-                .with_borrow_mut(|numbers| edition.join([name, here], count, charts, numbers, take))
+            take(charts.as_ref().map_or("", Charts::html))
         })
+    }
+
+    /// The charts of a name, which all workers share: there are too many for each to draw them.
+    pub(super) fn charts_of_name(
+        &self,
+        language: Language,
+        reading: u64,
+        history: impl FnOnce() -> Option<Arc<History>>,
+    ) -> Arc<Charts> {
+        let drawn = self.edition(language).drawn.get_or_init(|| {
+            let places = std::iter::repeat_with(Mutex::default);
+            places.take(DRAWN).collect()
+        });
+        let mut place = drawn[reading as usize % DRAWN]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*place {
+            Some(charts) if charts.reading == reading => Arc::clone(charts),
+            _ => {
+                let charts = Arc::new(Charts::draw(reading, history(), language));
+                *place = Some(Arc::clone(&charts));
+                charts
+            }
+        }
     }
 
     fn edition(&self, language: Language) -> &Edition {
@@ -148,6 +197,7 @@ impl Edition {
             fields: header_fields(words),
             with_cache: parts(words, names, base, true),
             without_cache: parts(words, names, base, false),
+            drawn: OnceLock::new(),
         }
     }
 
@@ -156,7 +206,7 @@ impl Edition {
         &self,
         [name, here]: [&str; 2],
         count: Count,
-        charts: &[u8],
+        charts: &str,
         numbers: &mut Numbers,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
@@ -184,7 +234,7 @@ impl Edition {
                 Part::Cache => cache_digits.as_bytes(),
                 Part::CacheShown => &numbers.cache,
                 Part::Size => size(count.total, cache).as_bytes(),
-                Part::Charts => charts,
+                Part::Charts => charts.as_bytes(),
             };
         }
         take(&pieces)
@@ -305,11 +355,19 @@ mod tests {
                     pruned: 0,
                     cache,
                 };
+                let charts = page.charts_of_name(language, reading, || history.cloned());
+                page.charts(
+                    language,
+                    reading,
+                    || history.cloned(),
+                    |same| {
+                        assert_eq!(charts.html(), same);
+                    },
+                );
                 page.render(
                     (language, "blog · ", "/here"),
                     count,
-                    reading,
-                    || history.cloned(),
+                    charts.html(),
                     |parts| {
                         let text = parts.concat();
                         let text = String::from_utf8_lossy(&text);
@@ -326,5 +384,25 @@ mod tests {
                 );
             }
         }
+    }
+    #[test]
+    fn each_reading_of_a_name_is_drawn_once_and_never_shown_as_another() {
+        let names = StoreNames {
+            ledger: "PostgreSQL",
+            counter: None,
+        };
+        let page = Page::new(names, "");
+        let history = Arc::new(History::new(SystemTime::now(), &[]));
+        let (pt, en) = (Language::Portuguese, Language::English);
+        let first = page.charts_of_name(pt, 5, || Some(Arc::clone(&history)));
+        let again = page.charts_of_name(pt, 5, || panic!("drawn twice"));
+        assert!(Arc::ptr_eq(&first, &again));
+        let english = page.charts_of_name(en, 5, || Some(Arc::clone(&history)));
+        assert_ne!(first.html(), english.html());
+        // The same place.
+        let other = page.charts_of_name(pt, 5 + DRAWN as u64, || None);
+        assert_ne!(first.html(), other.html());
+        let anew = page.charts_of_name(pt, 5, || Some(Arc::clone(&history)));
+        assert_eq!(first.html(), anew.html());
     }
 }

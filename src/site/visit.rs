@@ -106,16 +106,19 @@ impl Site {
                 let reading = self.recent_reading(&session.waiter);
                 let history = || self.visits.last_history();
                 let here = (language, "", &*self.settings.base_path);
-                self.page.render(here, count, reading, history, take)
+                self.page.charts(language, reading, history, |charts| {
+                    self.page.render(here, count, charts, take)
+                })
             }
             Scope::Name(name) => {
                 let shown = self.shown_history(&session.waiter, name);
                 let reading = shown.as_ref().map_or(0, |shown| shown.reading);
                 let history = || shown.map(|shown| shown.history);
+                let charts = self.page.charts_of_name(language, reading, history);
                 let here = format!("{}/c/{name}", self.settings.base_path);
                 let title = format!("{name} · ");
                 let here = (language, &*title, &*here);
-                self.page.render(here, count, reading, history, take)
+                self.page.render(here, count, charts.html(), take)
             }
         }
     }

@@ -115,6 +115,7 @@ impl Minute {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::named::MAX_RECENT_ENTRIES;
     use super::*;
     use crate::visits::ledger::{NamedVisits, Totals};
     use crate::visits::name::Name;
@@ -222,26 +223,98 @@ mod tests {
         let totals = |total| Totals { total, pruned: 1 };
         let mut writer = Writer::new(7);
         let visits = named(&[(60, "a"), (61, "b"), (62, "a")]);
-        let entry = writer.entry(&visits, false);
+        let entry = writer.entry(&visits, true);
         assert_eq!(entry.named.as_ref().and_then(|named| named.base), None);
         writer.advance(&entry);
-        // The ledger tells what it has, here with visits of others, and the base.
-        let told = [totals(12), totals(21)];
-        assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), told);
-        let entry = writer.entry(&visits, false);
+        // The ledger tells what others have, and the base.
+        let told = [(10, 1), (20, 1)];
+        let sums = [totals(12), totals(21)];
+        assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), sums);
+        let entry = writer.entry(&visits, true);
         assert_eq!(entry.named.as_ref().and_then(|named| named.base), Some(5));
         writer.advance(&entry);
         let sums = writer.named.sums(&visits, None, Some(5));
         assert_eq!(sums, [totals(14), totals(22)]);
-        // Another base: what was known of the old one does not count.
+        // Another base: what was known of the old one does not count. Others may have deleted more
+        // rows than they have.
         let visits = named(&[(63, "b")]);
-        writer.advance(&writer.entry(&visits, false));
-        let told = [totals(30)];
-        assert_eq!(writer.named.sums(&visits, Some(&told), Some(6)), told);
+        writer.advance(&writer.entry(&visits, true));
+        let sums = writer.named.sums(&visits, Some(&[(-2, 1)]), Some(6));
+        assert_eq!(sums, [totals(1)]);
         let base = |text| {
-            let entry = writer.entry(&named(&[(64, text)]), false);
+            let entry = writer.entry(&named(&[(64, text)]), true);
             entry.named.and_then(|named| named.base)
         };
         assert_eq!((base("b"), base("a")), (Some(6), None));
+        let visits = named(&[(65, "b")]);
+        writer.advance(&writer.entry(&visits, true));
+        assert_eq!(writer.named.sums(&visits, None, Some(6)), [totals(2)]);
+    }
+
+    /// The names in an entry, and the first entry that then counts.
+    fn told(entry: &Entry) -> (Vec<&str>, Option<i64>) {
+        let names = entry.named.iter().flat_map(|named| &named.names);
+        (names.map(Name::as_str).collect(), entry.named_from)
+    }
+
+    #[test]
+    fn a_lone_writer_keeps_numbers_in_its_entries_until_there_is_another() {
+        let mut writer = Writer::new(7);
+        let batches = [&[(60, "a"), (61, "b")][..], &[(62, "")], &[(63, "a")]];
+        for (visits, names) in batches.iter().zip([&["a", "b"][..], &[], &["a"]]) {
+            let entry = writer.entry(&named(visits), true);
+            assert_eq!(told(&entry), (names.to_vec(), Some(1)));
+            writer.advance(&entry);
+        }
+        assert_eq!(writer.named.needed_from(), Some(1));
+        assert!(writer.named.outdated().0.is_empty(), "no row is written");
+        // Beside another writer all get their rows, those of other batches too.
+        let entry = writer.entry(&named(&[(64, "c")]), false);
+        assert_eq!(told(&entry), (vec!["c", "b", "a"], None));
+        let numbers = entry.named.clone().expect("names");
+        assert_eq!((numbers.asked, &numbers.totals[..]), (1, &[1, 1, 2][..]));
+        assert_eq!(numbers.minutes_visits, [1, 1, 2]);
+        writer.advance(&entry);
+        assert_eq!(writer.named.needed_from(), None);
+        let entry = writer.entry(&named(&[(65, "b")]), true);
+        assert_eq!(told(&entry), (vec!["b"], Some(5)));
+        writer.advance(&entry);
+        // Of a batch without names too.
+        let entry = writer.entry(&at(&[66]), false);
+        assert_eq!(told(&entry), (vec!["b"], None));
+        writer.advance(&entry);
+        assert_eq!(writer.named.needed_from(), None);
+        let (names, numbers) = writer.named.outdated();
+        assert_eq!((names[0].as_str(), &numbers[..]), ("b", &[4][..]));
+    }
+
+    #[test]
+    fn names_that_are_not_visited_again_leave_their_entries_one_by_one() {
+        let mut writer = Writer::new(7);
+        let rows = |writer: &mut Writer, visits: &Arrivals| {
+            let entry = writer.entry(visits, true);
+            writer.advance(&entry);
+            let from = entry.named_from.expect("recent entries");
+            assert!(entry.number - from < MAX_RECENT_ENTRIES, "{from}");
+            told(&entry).0[visits.names.len()..].join(",")
+        };
+        // By the number of entries.
+        assert_eq!(rows(&mut writer, &named(&[(60, "a"), (60, "b")])), "");
+        for number in 2..=MAX_RECENT_ENTRIES {
+            assert_eq!(rows(&mut writer, &named(&[(61, "b")])), "", "{number}");
+        }
+        assert_eq!(rows(&mut writer, &named(&[(62, "c")])), "a");
+        // By the number of names.
+        let many: Vec<String> = (0..1000).map(|number| format!("n{number}")).collect();
+        let many: Vec<(u64, &str)> = many.iter().map(|name| (63, &**name)).collect();
+        let many = named(&many);
+        let moved: Vec<String> = (0..4).map(|_| rows(&mut writer, &many)).collect();
+        assert_eq!(moved, ["", "", "", ""]);
+        assert_eq!(rows(&mut writer, &many), "b,c");
+        for _ in 0..3 {
+            assert_eq!(rows(&mut writer, &many), "");
+        }
+        let entry = writer.entry(&many, true);
+        assert_eq!(entry.named_from, Some(entry.number - 3));
     }
 }
