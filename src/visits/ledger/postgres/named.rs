@@ -20,7 +20,7 @@ use crate::visits::name::Name;
 /// about a millisecond. Of 1,000 names in turn all are visited again before that.
 const MAX_RECENT_NAMES: usize = 4096;
 /// Numbers from the first recent entry to the next one, for the same reason.
-pub(super) const MAX_RECENT_ENTRIES: i64 = 512;
+pub(super) const MAX_RECENT_ENTRIES: i64 = 128;
 /// Outdated rows that are dropped at once: a few milliseconds.
 const ROWS_DROPPED: usize = 1024;
 

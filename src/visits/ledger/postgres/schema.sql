@@ -166,11 +166,13 @@ SELECT g.writer, u.counter, g.number, u.total, u.minute, u.minute_visits
        unnest(g.names), unnest(g.names_totals), unnest(g.names_minutes),
        unnest(g.names_minutes_visits)) AS u(counter, total, minute, minute_visits);
 
--- Of these the ones that may be newer than visitas_named: some thousand at most.
+-- Of these the ones that may be newer than visitas_named: some thousand at most. OFFSET keeps the
+-- planner from another order, which would read the whole log.
 CREATE OR REPLACE VIEW @schema@.visitas_recent AS
 SELECT g.writer, g.counter, g.number, g.total, g.minute, g.minute_visits
-  FROM @schema@.visitas_newest n
-  JOIN @schema@.visitas_log_named g ON g.writer = n.writer AND g.number >= n.named_from;
+  FROM @schema@.visitas_newest n CROSS JOIN LATERAL (
+       SELECT * FROM @schema@.visitas_log_named o
+        WHERE o.writer = n.writer AND o.number >= n.named_from OFFSET 0) AS g;
 
 -- The newest numbers of each open writer for each name: for what is about all names.
 CREATE OR REPLACE VIEW @schema@.visitas_named_newest AS
