@@ -116,6 +116,30 @@ fn visits_without_names_move_them_too() {
     count_agrees(&database);
 }
 
+/// A lane answers questions with its own numbers, as long as nobody has closed its writer.
+#[test]
+fn a_writer_that_another_closed_is_not_counted_twice() {
+    let database = Cluster::shared().database();
+    let visitas = named(&database).start();
+    visit_until_alone(&visitas, &database, "a");
+    let a = visit(&visitas, "a").0;
+    let told = || {
+        let stats = json(&visitas.get("/c/a/stats"));
+        let history = json(&visitas.get("/c/a/history?by=day"));
+        let points = history["points"].as_array().expect("points").iter();
+        let visits = points.map(|point| point["visits"].as_u64().expect("visits"));
+        (stats["total"].as_u64(), visits.sum::<u64>())
+    };
+    assert_eq!(told(), (Some(a), a));
+    let close = "SELECT count(visitas_close(writer)) FROM visitas_newest";
+    assert_eq!(database.number(close), 1);
+    assert_eq!(told(), (Some(a), a));
+    assert_eq!(visit(&visitas, "a").0, a + 1);
+    assert_eq!(told(), (Some(a + 1), a + 1));
+    totals_are_rows(&visitas, &database);
+    count_agrees(&database);
+}
+
 /// A lone lane adds its own visits to what others have, which here is less than nothing.
 #[test]
 fn visits_whose_rows_are_deleted_do_not_come_back() {

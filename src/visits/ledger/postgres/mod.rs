@@ -262,12 +262,17 @@ impl Ledger for Postgres {
         names: &[Name],
         history: Option<SystemTime>,
     ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError> {
-        let totals = self.call(self.deadline, |session| session.names(names))?;
+        let own = self.writer.as_ref();
+        let own = own.map(|writer| (writer.id, writer.named.of(names)));
+        let own = own.as_ref();
+        let totals = self.call(self.deadline, |session| session.names(names, own))?;
         let found = totals.into_iter().map(|totals| (totals, Vec::new()));
         let mut found: Vec<(Totals, Vec<Bucket>)> = found.collect();
         if let Some(now) = history {
             let since = Step::ALL.map(|step| step.since(now));
-            let parts = self.call(self.deadline, |session| session.histories(names, since))?;
+            let parts = self.call(self.deadline, |session| {
+                session.histories(names, since, own)
+            })?;
             for (place, bucket) in parts {
                 if let Some((_, buckets)) = found.get_mut(place) {
                     buckets.push(bucket);

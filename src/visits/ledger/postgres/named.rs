@@ -55,6 +55,14 @@ struct Numbers {
     others: Option<(i64, (i64, i64))>,
 }
 
+/// A writer's totals and current minutes for some names.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) totals: Vec<i64>,
+    pub(super) minutes: Vec<i64>,
+    pub(super) minutes_visits: Vec<i64>,
+}
+
 /// What one batch writes about names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NamedEntry {
@@ -192,6 +200,18 @@ impl NamedNumbers {
                 names: told.names[..told.kept].to_vec(),
             });
         }
+    }
+
+    /// What the writer has of these names.
+    pub(super) fn of(&self, names: &[Name]) -> Own {
+        let mut own = Own::default();
+        for name in names {
+            let numbers = self.names.get(name).copied().unwrap_or_default();
+            own.totals.push(numbers.total);
+            own.minutes.push(numbers.minute.start);
+            own.minutes_visits.push(numbers.minute.visits);
+        }
+        own
     }
 
     /// The number of the first entry that must stay in the log.

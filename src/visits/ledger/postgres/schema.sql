@@ -401,9 +401,10 @@ END
 $$;
 
 -- The totals of these names and what of each was deleted for its age, in pairs. Those of the writer
--- p_but are left out.
+-- p_but are not read: its totals for the names are given where they are to be added. They are if it
+-- is not closed.
 CREATE OR REPLACE FUNCTION @schema@.visitas_named_sums(
-    p_names text[], p_but bigint DEFAULT NULL)
+    p_names text[], p_but bigint DEFAULT NULL, p_totals bigint[] DEFAULT NULL)
 RETURNS bigint[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -425,7 +426,11 @@ BEGIN
                    UNION ALL
                    SELECT 0, 0) AS q
             UNION ALL
-            SELECT o.place, o.total, 0 FROM @schema@.visitas_named_of(p_names, p_but) AS o) AS p
+            SELECT o.place, o.total, 0 FROM @schema@.visitas_named_of(p_names, p_but) AS o
+            UNION ALL
+            SELECT o.place, o.total, 0
+              FROM unnest(p_totals) WITH ORDINALITY AS o(total, place)
+              JOIN @schema@.visitas_writers w ON w.writer = p_but) AS p
          GROUP BY 1) AS s
      CROSS JOIN LATERAL (VALUES (1, s.total), (2, s.pruned)) AS v(part, value);
     RETURN coalesce(result, '{}');
@@ -539,9 +544,10 @@ BEGIN
 END
 $$;
 
--- The same for each of these names.
+-- The same for each of these names; p_but as for visitas_named_sums, with its minutes.
 CREATE OR REPLACE FUNCTION @schema@.visitas_named_history(
-    p_names text[], p_steps bigint[], p_since bigint[])
+    p_names text[], p_steps bigint[], p_since bigint[], p_but bigint DEFAULT NULL,
+    p_minutes bigint[] DEFAULT NULL, p_minutes_visits bigint[] DEFAULT NULL)
 RETURNS TABLE (place bigint, step bigint, start bigint, visits bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -563,15 +569,20 @@ BEGIN
                   AND c.start >= first) AS q
         UNION ALL
         SELECT o.place, o.minute, o.minute_visits
-          FROM @schema@.visitas_named_of(p_names, NULL) AS o) AS p
+          FROM @schema@.visitas_named_of(p_names, p_but) AS o
+        UNION ALL
+        SELECT o.place, o.minute, o.minute_visits
+          FROM ROWS FROM (unnest(p_minutes), unnest(p_minutes_visits))
+               WITH ORDINALITY AS o(minute, minute_visits, place)
+          JOIN @schema@.visitas_writers w ON w.writer = p_but) AS p
       JOIN unnest(p_steps, p_since) AS s(step, since) ON p.start >= s.since
      GROUP BY 1, 2, 3;
 END
 $$;
 
 -- Up to p_most names after p_after, in order, with the totals of each in p_sums as
--- visitas_named_sums gives them. One index probe per name and table, however many entries it has;
--- names that are only in visitas_log come last.
+-- visitas_named_sums gives them. One index probe per name and table, however many rows it has there;
+-- those of recent entries are merged in.
 CREATE OR REPLACE FUNCTION @schema@.visitas_list(
     p_after text, p_most integer, OUT names text[], OUT sums bigint[])
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

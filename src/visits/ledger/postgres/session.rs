@@ -11,6 +11,7 @@ use super::encryption::{self, Kind};
 use super::endpoints::{Endpoints, Place};
 use super::failure::Failure;
 use super::login;
+use super::named::Own;
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
 use crate::visits::ledger::{Meanwhile, Sums, Totals};
@@ -353,12 +354,19 @@ impl Session {
         rows.iter().map(bucket).collect()
     }
 
-    /// The totals of each of the names.
-    pub(super) fn names(&mut self, names: &[Name]) -> Result<Vec<Totals>, Failure> {
-        let text = format!("SELECT {}.visitas_named_sums($1)", self.schema);
-        let row = self
-            .client
-            .query_one(&text, &[(&texts(names), Type::TEXT_ARRAY)])?;
+    /// The totals of each of the names. What the writer `own` has, the ledger need not read.
+    pub(super) fn names(
+        &mut self,
+        names: &[Name],
+        own: Option<&(i64, Own)>,
+    ) -> Result<Vec<Totals>, Failure> {
+        let text = format!("SELECT {}.visitas_named_sums($1, $2, $3)", self.schema);
+        let params: [Param<'_>; 3] = [
+            (&texts(names), Type::TEXT_ARRAY),
+            (&own.map(|(writer, _)| writer), Type::INT8),
+            (&own.map(|(_, own)| &own.totals), Type::INT8_ARRAY),
+        ];
+        let row = self.client.query_one(&text, &params)?;
         let numbers: Vec<i64> = row.get(0)?;
         Ok(pairs(&numbers).map(counts).collect())
     }
@@ -368,16 +376,21 @@ impl Session {
         &mut self,
         names: &[Name],
         since: [i64; 3],
+        own: Option<&(i64, Own)>,
     ) -> Result<Vec<(usize, Bucket)>, Failure> {
         let schema = &self.schema;
         let text = format!(
-            "SELECT step, start, visits, place FROM {schema}.visitas_named_history($1, $2, $3)"
+            "SELECT step, start, visits, place \
+               FROM {schema}.visitas_named_history($1, $2, $3, $4, $5, $6)"
         );
         let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
-        let params: [Param<'_>; 3] = [
+        let params: [Param<'_>; 6] = [
             (&texts(names), Type::TEXT_ARRAY),
             (&steps, Type::INT8_ARRAY),
             (&since, Type::INT8_ARRAY),
+            (&own.map(|(writer, _)| writer), Type::INT8),
+            (&own.map(|(_, own)| &own.minutes), Type::INT8_ARRAY),
+            (&own.map(|(_, own)| &own.minutes_visits), Type::INT8_ARRAY),
         ];
         let rows = self.client.query(&text, &params)?;
         let placed = |row: &Row| {
