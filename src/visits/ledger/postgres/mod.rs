@@ -213,7 +213,7 @@ impl Ledger for Postgres {
     }
 
     fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError> {
-        let Some(writer) = &self.writer else {
+        let Some(writer) = &mut self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
         let alone = self.upkeep.alone;
@@ -239,10 +239,8 @@ impl Ledger for Postgres {
             base,
             ..
         } = result?;
-        let names = match &mut self.writer {
-            Some(writer) if !visits.names.is_empty() => {
-                writer.named.sums(visits, named.as_deref(), base)
-            }
+        let names = match (&mut self.writer, &entry.named) {
+            (Some(writer), Some(entry)) => writer.named.sums(entry, named.as_deref(), base),
             _ => Vec::new(),
         };
         Ok(Sums { all, names })

@@ -8,7 +8,7 @@
 //! All of it is in the transaction of the batch. So whatever becomes of the batch's entry, and
 //! whoever closes the writer, holds for these numbers too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::session::counts;
 use super::writer::{Entry, Minute};
@@ -27,24 +27,29 @@ const ROWS_DROPPED: usize = 1024;
 /// The numbers of all names. There are no more than names in use.
 #[derive(Debug, Default)]
 pub(super) struct NamedNumbers {
-    names: HashMap<Name, Numbers>,
+    /// Where in `numbers` each name is.
+    places: HashMap<Name, usize>,
+    numbers: Vec<Numbers>,
     /// The entries in `visitas_log` with numbers that `visitas_named` may lack, the oldest first.
     recent: VecDeque<Recent>,
     recent_names: usize,
-    /// Rows in `visitas_named` with a newer one of the same name.
-    outdated: Vec<(Name, i64)>,
+    /// Rows in `visitas_named` with a newer one of the same name: the name's place, and the number.
+    outdated: Vec<(usize, i64)>,
     /// The base for which totals are known.
     base: Option<i64>,
+    /// Entries made, whatever became of them.
+    made: u64,
 }
 
 #[derive(Debug)]
 struct Recent {
     number: i64,
-    names: Vec<Name>,
+    places: Vec<usize>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug)]
 struct Numbers {
+    name: Name,
     /// The number of the last batch with the name.
     number: i64,
     /// The number of the newest row in `visitas_named`; 0 before the first.
@@ -53,6 +58,8 @@ struct Numbers {
     minute: Minute,
     /// The total without this writer's visits, and what was deleted, in that base.
     others: Option<(i64, (i64, i64))>,
+    /// The last entry made with it, by [`NamedNumbers::made`].
+    made_in: u64,
 }
 
 /// A writer's totals and current minutes for some names.
@@ -70,6 +77,7 @@ pub(super) struct NamedEntry {
     pub(super) rows: Vec<Option<Name>>,
     /// The batch's names; behind them names whose numbers leave the recent entries.
     pub(super) names: Vec<Name>,
+    places: Vec<usize>,
     /// How many are the batch's.
     pub(super) asked: usize,
     /// How many of these stay in the entry: all or none.
@@ -85,7 +93,8 @@ pub(super) struct NamedEntry {
 }
 
 impl NamedEntry {
-    fn add(&mut self, name: &Name, total: i64, minute: Minute) {
+    fn add(&mut self, place: usize, name: &Name, total: i64, minute: Minute) {
+        self.places.push(place);
         self.names.push(name.clone());
         self.totals.push(total);
         self.minutes.push(minute.start);
@@ -96,7 +105,7 @@ impl NamedEntry {
 impl NamedNumbers {
     /// Adds what the visits change of their names, and which recent entries still count. `alone`
     /// tells that there is no other writer.
-    pub(super) fn add_to(&self, entry: &mut Entry, visits: &Arrivals, alone: bool) {
+    pub(super) fn add_to(&mut self, entry: &mut Entry, visits: &Arrivals, alone: bool) {
         let asked = visits.names.len();
         let kept = if alone { asked } else { 0 };
         let leaving = self.leaving(entry.number, asked, alone);
@@ -110,18 +119,16 @@ impl NamedNumbers {
             kept,
             ..NamedEntry::default()
         };
+        self.made += 1;
         if asked > 0 {
             self.add_visits(&mut told, entry, visits);
         }
-        if leaving > 0 {
-            let newer: HashSet<&Name> = visits.names.iter().map(|named| &named.name).collect();
-            for Recent { number, names } in self.recent.range(..leaving) {
-                let last = names
-                    .iter()
-                    .filter_map(|name| self.names.get_key_value(name));
-                let last = last.filter(|(_, numbers)| numbers.number == *number);
-                for (name, numbers) in last.filter(|(name, _)| !newer.contains(name)) {
-                    told.add(name, numbers.total, numbers.minute);
+        for Recent { number, places } in self.recent.range(..leaving) {
+            for place in places {
+                let numbers = &self.numbers[*place];
+                // Neither in a later entry nor in this one.
+                if numbers.number == *number && numbers.made_in != self.made {
+                    told.add(*place, &numbers.name, numbers.total, numbers.minute);
                 }
             }
         }
@@ -135,52 +142,77 @@ impl NamedNumbers {
         let stays = |recent: &Recent| {
             let entries = number - recent.number;
             let stays = alone && names <= MAX_RECENT_NAMES && entries < MAX_RECENT_ENTRIES;
-            names -= recent.names.len();
+            names -= recent.places.len();
             stays
         };
         let first = self.recent.iter().position(stays);
         first.unwrap_or(self.recent.len())
     }
 
-    fn add_visits(&self, told: &mut NamedEntry, entry: &mut Entry, visits: &Arrivals) {
+    fn add_visits(&mut self, told: &mut NamedEntry, entry: &mut Entry, visits: &Arrivals) {
         let name = |place: &usize| visits.names[*place].name.clone();
         let of = visits.name_of.iter();
         told.rows = of.map(|place| place.as_ref().map(name)).collect();
         told.past_names = vec![None; entry.past.len()];
         told.base = self.base;
-        let mut starts: Vec<Vec<i64>> = vec![Vec::new(); visits.names.len()];
-        for (time, place) in visits.times.iter().zip(&visits.name_of) {
-            if let Some(place) = place {
-                starts[*place].push(Step::Minute.start_of(*time));
-            }
-        }
-        for (named, starts) in visits.names.iter().zip(starts) {
-            let numbers = self.names.get(&named.name).copied().unwrap_or_default();
-            let (minute, past) = numbers.minute.with(starts.into_iter());
+        let times = visits.times.iter();
+        let starts: Vec<i64> = times.map(|time| Step::Minute.start_of(*time)).collect();
+        let is_one = starts.iter().all(|start| *start == starts[0]);
+        for (index, named) in visits.names.iter().enumerate() {
+            let place = self.place(&named.name);
+            let numbers = &mut self.numbers[place];
+            numbers.made_in = self.made;
+            let (minute, past) = if is_one {
+                let starts = std::iter::repeat_n(starts[0], named.visits as usize);
+                numbers.minute.with(starts)
+            } else {
+                let starts = starts.iter().zip(&visits.name_of);
+                let starts = starts.filter(|(_, of)| **of == Some(index));
+                let starts: Vec<i64> = starts.map(|(start, _)| *start).collect();
+                numbers.minute.with(starts.into_iter())
+            };
             for (start, visits) in past {
                 told.past_names.push(Some(named.name.clone()));
                 entry.past.push(start);
                 entry.past_visits.push(visits);
             }
-            let total = numbers.total + named.visits.cast_signed();
-            told.add(&named.name, total, minute);
             let is_known = numbers.others.map(|(base, _)| base) == self.base;
             told.base = told.base.filter(|_| is_known);
+            let total = numbers.total + named.visits.cast_signed();
+            told.add(place, &named.name, total, minute);
         }
+    }
+
+    fn place(&mut self, name: &Name) -> usize {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = self.numbers.len();
+        self.places.insert(name.clone(), place);
+        self.numbers.push(Numbers {
+            name: name.clone(),
+            number: 0,
+            row: 0,
+            total: 0,
+            minute: Minute::default(),
+            others: None,
+            made_in: 0,
+        });
+        place
     }
 
     /// The entry is in the log.
     pub(super) fn advance(&mut self, entry: &Entry) {
         let from = entry.named_from.unwrap_or(entry.number);
         while let Some(left) = self.recent.pop_front_if(|recent| recent.number < from) {
-            self.recent_names -= left.names.len();
+            self.recent_names -= left.places.len();
         }
         let Some(told) = &entry.named else { return };
-        for (index, name) in told.names.iter().enumerate() {
-            let numbers = self.names.entry(name.clone()).or_default();
+        for (index, place) in told.places.iter().enumerate() {
+            let numbers = &mut self.numbers[*place];
             if index >= told.kept {
                 if numbers.row > 0 {
-                    self.outdated.push((name.clone(), numbers.row));
+                    self.outdated.push((*place, numbers.row));
                 }
                 numbers.row = entry.number;
             }
@@ -197,7 +229,7 @@ impl NamedNumbers {
             self.recent_names += told.kept;
             self.recent.push_back(Recent {
                 number: entry.number,
-                names: told.names[..told.kept].to_vec(),
+                places: told.places[..told.kept].to_vec(),
             });
         }
     }
@@ -206,10 +238,11 @@ impl NamedNumbers {
     pub(super) fn of(&self, names: &[Name]) -> Own {
         let mut own = Own::default();
         for name in names {
-            let numbers = self.names.get(name).copied().unwrap_or_default();
-            own.totals.push(numbers.total);
-            own.minutes.push(numbers.minute.start);
-            own.minutes_visits.push(numbers.minute.visits);
+            let numbers = self.places.get(name).map(|place| &self.numbers[*place]);
+            let minute = numbers.map_or_else(Minute::default, |numbers| numbers.minute);
+            own.totals.push(numbers.map_or(0, |numbers| numbers.total));
+            own.minutes.push(minute.start);
+            own.minutes_visits.push(minute.visits);
         }
         own
     }
@@ -224,23 +257,23 @@ impl NamedNumbers {
     /// is.
     pub(super) fn sums(
         &mut self,
-        visits: &Arrivals,
+        entry: &NamedEntry,
         told: Option<&[(i64, i64)]>,
         base: Option<i64>,
     ) -> Vec<Totals> {
         self.base = base;
-        let mut sums = Vec::with_capacity(visits.names.len());
-        for (index, named) in visits.names.iter().enumerate() {
-            let numbers = self.names.entry(named.name.clone()).or_default();
+        let places = entry.places[..entry.asked].iter().enumerate();
+        let sum = |(index, place): (usize, &usize)| {
+            let numbers = &mut self.numbers[*place];
             let others = match told {
                 Some(told) => told.get(index).copied(),
                 None => numbers.others.map(|(_, others)| others),
             };
             let (total, pruned) = others.unwrap_or_default();
             numbers.others = base.map(|base| (base, (total, pruned)));
-            sums.push(counts((total + numbers.total, pruned)));
-        }
-        sums
+            counts((total + numbers.total, pruned))
+        };
+        places.map(sum).collect()
     }
 
     /// Whether there is enough to drop.
@@ -251,6 +284,9 @@ impl NamedNumbers {
     /// Takes out some rows to drop: names and numbers.
     pub(super) fn outdated(&mut self) -> (Vec<Name>, Vec<i64>) {
         let upto = self.outdated.len().min(ROWS_DROPPED);
-        self.outdated.drain(..upto).unzip()
+        let dropped = self.outdated.drain(..upto);
+        dropped
+            .map(|(place, number)| (self.numbers[place].name.clone(), number))
+            .unzip()
     }
 }

@@ -63,7 +63,7 @@ impl Writer {
 
     /// The next entry, for these visits; without visits it changes no number. `alone` tells that
     /// there is no other writer.
-    pub(super) fn entry(&self, visits: &Arrivals, alone: bool) -> Entry {
+    pub(super) fn entry(&mut self, visits: &Arrivals, alone: bool) -> Entry {
         let mut entry = Entry {
             writer: self.id,
             number: self.number,
@@ -128,6 +128,24 @@ mod tests {
         }
     }
 
+    /// Makes the next entry, and commits it.
+    fn commit(writer: &mut Writer, visits: &Arrivals, alone: bool) -> Entry {
+        let entry = writer.entry(visits, alone);
+        writer.advance(&entry);
+        entry
+    }
+
+    /// The totals of the names in a committed entry.
+    fn sums(
+        writer: &mut Writer,
+        entry: &Entry,
+        told: Option<&[(i64, i64)]>,
+        base: i64,
+    ) -> Vec<Totals> {
+        let named = entry.named.as_ref().expect("names");
+        writer.named.sums(named, told, Some(base))
+    }
+
     fn minute(start: i64, visits: i64) -> Minute {
         Minute { start, visits }
     }
@@ -154,7 +172,7 @@ mod tests {
     #[test]
     fn an_empty_entry_changes_no_number() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[60]), false));
+        commit(&mut writer, &at(&[60]), false);
         let empty = writer.entry(&at(&[]), false);
         assert_eq!(
             (empty.before, empty.visits, empty.minute),
@@ -165,7 +183,7 @@ mod tests {
     #[test]
     fn a_visit_of_an_earlier_minute_goes_to_that_minute() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[600]), false));
+        commit(&mut writer, &at(&[600]), false);
         let entry = writer.entry(&at(&[60, 601]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60], vec![1]));
         assert_eq!(entry.minute, minute(600, 2));
@@ -192,7 +210,11 @@ mod tests {
     #[test]
     fn each_name_has_totals_and_minutes_of_its_own() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&named(&[(60, "a"), (61, "b"), (62, "a")]), false));
+        commit(
+            &mut writer,
+            &named(&[(60, "a"), (61, "b"), (62, "a")]),
+            false,
+        );
         let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60, 60], vec![3, 1]));
         assert_eq!(entry.minute, minute(120, 3));
@@ -208,7 +230,7 @@ mod tests {
     fn an_entry_with_a_newer_one_of_its_name_is_outdated() {
         let mut writer = Writer::new(7);
         for visits in [&[(60, "a"), (61, "b")][..], &[(62, "a")], &[(63, "a")]] {
-            writer.advance(&writer.entry(&named(visits), false));
+            commit(&mut writer, &named(visits), false);
         }
         let (names, numbers) = writer.named.outdated();
         assert_eq!(
@@ -221,34 +243,28 @@ mod tests {
     #[test]
     fn a_lone_writer_knows_totals_as_long_as_the_base_stays() {
         let totals = |total| Totals { total, pruned: 1 };
+        let known = |entry: &Entry| entry.named.as_ref().and_then(|named| named.base);
         let mut writer = Writer::new(7);
         let visits = named(&[(60, "a"), (61, "b"), (62, "a")]);
-        let entry = writer.entry(&visits, true);
-        assert_eq!(entry.named.as_ref().and_then(|named| named.base), None);
-        writer.advance(&entry);
+        let entry = commit(&mut writer, &visits, true);
+        assert_eq!(known(&entry), None);
         // The ledger tells what others have, and the base.
-        let told = [(10, 1), (20, 1)];
-        let sums = [totals(12), totals(21)];
-        assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), sums);
-        let entry = writer.entry(&visits, true);
-        assert_eq!(entry.named.as_ref().and_then(|named| named.base), Some(5));
-        writer.advance(&entry);
-        let sums = writer.named.sums(&visits, None, Some(5));
-        assert_eq!(sums, [totals(14), totals(22)]);
+        let told = sums(&mut writer, &entry, Some(&[(10, 1), (20, 1)]), 5);
+        assert_eq!(told, [totals(12), totals(21)]);
+        let entry = commit(&mut writer, &visits, true);
+        assert_eq!(known(&entry), Some(5));
+        let told = sums(&mut writer, &entry, None, 5);
+        assert_eq!(told, [totals(14), totals(22)]);
         // Another base: what was known of the old one does not count. Others may have deleted more
         // rows than they have.
-        let visits = named(&[(63, "b")]);
-        writer.advance(&writer.entry(&visits, true));
-        let sums = writer.named.sums(&visits, Some(&[(-2, 1)]), Some(6));
-        assert_eq!(sums, [totals(1)]);
-        let base = |text| {
-            let entry = writer.entry(&named(&[(64, text)]), true);
-            entry.named.and_then(|named| named.base)
-        };
-        assert_eq!((base("b"), base("a")), (Some(6), None));
-        let visits = named(&[(65, "b")]);
-        writer.advance(&writer.entry(&visits, true));
-        assert_eq!(writer.named.sums(&visits, None, Some(6)), [totals(2)]);
+        let entry = commit(&mut writer, &named(&[(63, "b")]), true);
+        let told = sums(&mut writer, &entry, Some(&[(-2, 1)]), 6);
+        assert_eq!(told, [totals(1)]);
+        let of_a = writer.entry(&named(&[(64, "a")]), true);
+        assert_eq!(known(&of_a), None);
+        let entry = commit(&mut writer, &named(&[(64, "b")]), true);
+        assert_eq!(known(&entry), Some(6));
+        assert_eq!(sums(&mut writer, &entry, None, 6), [totals(2)]);
     }
 
     /// The names in an entry, and the first entry that then counts.
@@ -286,6 +302,16 @@ mod tests {
         assert_eq!(writer.named.needed_from(), None);
         let (names, numbers) = writer.named.outdated();
         assert_eq!((names[0].as_str(), &numbers[..]), ("b", &[4][..]));
+    }
+
+    #[test]
+    fn an_entry_that_failed_hides_no_name_from_the_next_one() {
+        let mut writer = Writer::new(7);
+        commit(&mut writer, &named(&[(60, "a"), (60, "b")]), true);
+        let failed = writer.entry(&named(&[(61, "a")]), true);
+        let again = writer.entry(&named(&[(62, "c")]), false);
+        assert_eq!(failed.number, again.number);
+        assert_eq!(told(&again), (vec!["c", "a", "b"], None));
     }
 
     #[test]
