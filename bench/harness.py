@@ -8,10 +8,8 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -21,37 +19,52 @@ from pathlib import Path
 from statistics import median
 from subprocess import getoutput
 
-BENCH = Path(__file__).resolve().parent
+from beside import idle, listeners
+from stores import (
+    BENCH,
+    CACHE,
+    PATIENCE_S,
+    PIPES,
+    BenchError,
+    Stores,
+    cpu_seconds,
+    free_port,
+    process,
+    rows_of,
+    wait_for,
+)
+
 CHECKOUT = BENCH.parent
-CACHE = Path(os.environ.get("BENCH_CACHE", BENCH / ".cache")).resolve()
-LOGS = CACHE / "logs"  # what the servers of the last run printed
 
-PEERS = ["axum", "actix", "go", "fastapi", "flask-gunicorn", "flask-exercise"]
+GROUPED = ["axum-grouped", "go-grouped"]  # an expert's answers: they group commits too
+PEERS = [*GROUPED, "may-pipelined", "axum", "actix", "go", "fastapi"]
+PEERS += ["flask-gunicorn", "flask-exercise"]
 FRONTS = ["front-hyper", "front-nginx", "front-may-minihttp"]  # each answers a constant
-QUICK = ["visitas", "axum", "flask-exercise", "visitas-livez", "front-nginx"]
+QUICK = ["visitas", "axum-grouped", "axum", "flask-exercise", "visitas-livez", "front-nginx"]
 QUICK_S = 170  # all rounds of --quick
+PAGE_BYTES = 2_700  # of the page of grouped and pipelined peers where visitas is not measured
 WARM_UP_S = 1
-PATIENCE_S = 60  # for a server to start, a tool to end after its time, the stores to settle
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
-class BenchError(Exception):
-    """One measurement failed; the others go on."""
 
 
 # ---- Options
 @dataclass(frozen=True)
 class Workload:
-    """What there is beside the load. Each field is an option."""
+    """What the load is, and what there is beside it. Each field is an option."""
 
     rows: int = 0
     snapshot: bool = False
     foreign: int = 0
     writers: int = 0
     idle: int = 0
+    listeners: int = 0
     pooler: bool = False
     tls: bool = False
+    embedded: bool = False
+    names: int = 0
+    workers: int = 0
+    per_connection: int = 0
+    rate: int = 0
 
     def __str__(self) -> str:
         parts = [f"{name} {value}" for name, value in asdict(self).items() if value]
@@ -65,11 +78,13 @@ class Workload:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     about = "Compares visitas with its peers or, in pairs, with itself: see docs/benchmarks.md."
-    parser = argparse.ArgumentParser(prog="bench/run", description=about)
+    more = "bench/run --workloads --help: the table of all workloads."
+    parser = argparse.ArgumentParser(prog="bench/run", description=about, epilog=more)
     flag, count = {"action": "store_true"}, {"type": int, "metavar": "N", "default": 0}
     counts = {"type": lambda text: [int(word) for word in text.split(",")], "metavar": "N,..."}
     names = {"type": lambda text: text.split(","), "metavar": "NAME,..."}
     pairs = parser.add_argument_group("pairs").add_mutually_exclusive_group()
+    pairs.add_argument("--peers", **flag, help="no pairs but all servers: the default")
     pairs.add_argument("--baseline", metavar="REV", help="against a git revision, or a binary")
     pairs.add_argument("--processes", **counts, help="several processes, against one")
     pairs.add_argument("--alone", **flag, help="one client, against pgbench's INSERT of one row")
@@ -79,9 +94,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     work.add_argument("--snapshot", **flag, help="another session holds a snapshot")
     work.add_argument("--foreign", **count, help="since then another writer inserted N rows")
     work.add_argument("--writers", **count, help="N other writers insert during the load")
-    work.add_argument("--idle", **count, help="not measured yet: N more connections, idle")
-    work.add_argument("--pooler", **flag, help="not measured yet: PgBouncer in transaction mode")
+    work.add_argument("--idle", **count, help="N more connections, idle")
+    work.add_argument("--listeners", **count, help="N more connections listen to /events")
+    work.add_argument("--pooler", **flag, help="through PgBouncer in transaction mode")
     work.add_argument("--tls", **flag, help="TLS to PostgreSQL and Redis")
+    work.add_argument("--embedded", **flag, help="rows in visitas' own file")
+    work.add_argument("--names", **count, help="wrk visits counters of N names in turn")
+    work.add_argument("--workers", **count, help="WORKERS=N")
+    work.add_argument("--per-connection", **count, help="N requests per connection; oha: 1")
+    work.add_argument("--rate", **count, help="oha: N requests per second, late ones corrected")
     what = parser.add_argument_group("what is measured")
     what.add_argument("--quick", **flag, help="3 minutes after the builds: wrk, few servers")
     what.add_argument("--only", **names, help="these servers")
@@ -94,9 +115,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     o = parser.parse_args(arguments)
     o.workload = Workload(**{name: getattr(o, name) for name in Workload.__dataclass_fields__})
-    if o.idle or o.pooler:
-        parser.error("--idle and --pooler are not measured yet")
-    o.pairs = bool(o.baseline or o.processes or o.alone or (str(o.workload) and not o.only))
+    alone = str(o.workload) and not (o.only or o.peers)
+    o.pairs = bool(o.baseline or o.processes or o.alone or alone)
     short, everyone = o.quick or o.pairs, ["visitas", *PEERS, "visitas-livez", *FRONTS]
     o.only = o.only or (["visitas"] if o.pairs else QUICK if o.quick else everyone)
     o.connections = o.connections or ([64, 256] if short else [1, 16, 64, 256, 1024])
@@ -128,7 +148,8 @@ PGBENCH = Contender("pgbench", [])
 
 def sides(o: argparse.Namespace, skip: Callable[[str, str], None]) -> list[Contender]:
     """What is compared. In pairs the first one is the reference."""
-    own = Contender("visitas", [own_binary(o)], exact=True, workload=o.workload)
+    ours = any(name.startswith("visitas") for name in o.only)
+    own = Contender("visitas", [own_binary(o.visitas, ours)], exact=True, workload=o.workload)
     if o.baseline:
         return [replace(own, name="baseline", command=[baseline(o.baseline)]), own]
     if o.processes:
@@ -152,10 +173,10 @@ def sides(o: argparse.Namespace, skip: Callable[[str, str], None]) -> list[Conte
     return found
 
 
-def own_binary(o: argparse.Namespace) -> Path:
-    if o.visitas:
-        return o.visitas.resolve()
-    if any(name.startswith("visitas") for name in o.only):
+def own_binary(given: Path | None, needed: bool = True) -> Path:
+    if given:
+        return given.resolve()
+    if needed:
         cargo_build(CHECKOUT, CHECKOUT / "target")
     return CHECKOUT / "target" / "release" / "visitas"
 
@@ -185,158 +206,6 @@ def cargo_build(source: Path, target: Path) -> None:
     subprocess.run(["cargo", "build", "--release", "--locked"], cwd=source, env=env, check=True)
 
 
-# ---- Processes
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def process(command: list, name: str, sign: signal.Signals = signal.SIGTERM, **options):
-    """A server in a process group of its own, which ends when `with` is left."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with (LOGS / f"{name}.log").open("wb") as log:
-        options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        child = subprocess.Popen(command, start_new_session=True, **options)
-    try:
-        yield child
-    finally:
-        child.send_signal(sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(PATIENCE_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-def wait_for(what: str, attempt: Callable[[], object], *servers: subprocess.Popen) -> None:
-    """Until the attempt raises no error."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        with contextlib.suppress(OSError, BenchError):
-            attempt()
-            return
-        if any(server.poll() is not None for server in servers) or time.monotonic() > deadline:
-            raise BenchError(f"{what} did not start; see {LOGS}")
-        time.sleep(0.001)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its descendants, those that ended included."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return 0.0
-    own = sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-    return own + sum(cpu_seconds(int(child)) for child in children)
-
-
-# ---- The stores
-class Stores:
-    """A private PostgreSQL and Redis on free ports of the loopback address, also with TLS."""
-
-    drop_root: list[str] = []
-
-    @contextlib.contextmanager
-    def running(self):
-        with contextlib.ExitStack() as held:
-            # Not /tmp: where that is memory, a flush costs nothing and the figures mean nothing.
-            folder = tempfile.TemporaryDirectory(prefix="visitas-bench.", dir="/var/tmp")
-            self.folder = Path(held.enter_context(folder))
-            self.postgres_port, self.redis_port = free_port(), free_port()
-            self.redis_tls_port = free_port()
-            if os.getuid() == 0:  # PostgreSQL refuses to run as root.
-                shutil.chown(self.folder, "postgres")
-                self.drop_root = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-            # A certificate that nobody vouches for: what is measured is not its verification.
-            certificate = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=bench"]
-            certificate += ["-pkeyopt", "ec_paramgen_curve:P-256", "-out", "tls.crt", "-keyout", "tls.key"]
-            command = [*self.drop_root, *certificate]
-            subprocess.run(command, check=True, cwd=self.folder, stderr=subprocess.DEVNULL)
-            self.postgres = held.enter_context(self._postgres())
-            # No snapshots, which would land in some loads and not in others.
-            redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)]
-            redis += ["--save", "", "--dir", str(self.folder)]
-            redis += ["--tls-port", str(self.redis_tls_port), "--tls-auth-clients", "no"]
-            redis += ["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"]
-            redis += ["--tls-ca-cert-file", "tls.crt"]
-            self.redis = held.enter_context(process(redis, "redis", cwd=self.folder))
-            wait_for("PostgreSQL", lambda: self.sql("SELECT 1", "postgres"), self.postgres)
-            wait_for("Redis", self.increments, self.redis)
-            self.sql("CREATE ROLE user_app LOGIN PASSWORD 'bench'", "postgres")
-            yield self
-
-    def _postgres(self):
-        on_path = Path(shutil.which("initdb") or ".").parent
-        newest = max(Path("/usr/lib/postgresql").glob("*/bin"), default=on_path)
-        self.bin = Path(os.environ.get("PG_BIN", newest))
-        data, drop_root = self.folder / "data", self.drop_root
-        init = [*drop_root, self.bin / "initdb", f"--pgdata={data}", "--username=postgres"]
-        init += ["--locale=C.UTF-8", "--auth-local=trust", "--auth-host=scram-sha-256"]
-        subprocess.run(init, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
-        command = [*drop_root, self.bin / "postgres", "-D", data, "-k", self.folder]
-        command += ["-h", "127.0.0.1", "-p", str(self.postgres_port)]
-        for name, file in ("ssl_cert_file", "tls.crt"), ("ssl_key_file", "tls.key"):
-            command += ["-c", f"{name}={self.folder / file}"]
-        command += ["-c", "ssl=on"]
-        command += ["-N", "300"]  # connections: some peers take one per request
-        return process(command, "postgres", signal.SIGINT, cwd=self.folder)
-
-    def psql(self, database: str) -> list[str]:
-        """As superuser over the socket."""
-        where = ["-h", str(self.folder), "-p", str(self.postgres_port), "-U", "postgres"]
-        return ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", *where, "-d", database]
-
-    def sql(self, statement: str, database: str) -> str:
-        done = subprocess.run([*self.psql(database), "-c", statement], **PIPES)
-        if done.returncode:
-            raise BenchError(f"{statement}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def increments(self) -> int:
-        with socket.create_connection(("127.0.0.1", self.redis_port), timeout=5) as connection:
-            connection.sendall(b"GET contador_cache\r\n")
-            answer = connection.makefile("rb")
-            return 0 if answer.readline() == b"$-1\r\n" else int(answer.readline())
-
-    def rows(self, database: str, after_id: int) -> int:
-        return int(self.sql(f"SELECT count(*) FROM acessos WHERE id > {after_id}", database))
-
-    def fresh_database(self, database: str) -> None:
-        self.sql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)", "postgres")
-        self.sql(f"CREATE DATABASE {database} OWNER user_app", "postgres")
-
-    @contextlib.contextmanager
-    def snapshot(self, database: str):
-        """A REPEATABLE READ transaction of another session, idle until `with` is left."""
-        with subprocess.Popen(self.psql(database), stdin=subprocess.PIPE, **PIPES) as session:
-            session.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'open';\n")
-            session.stdin.flush()
-            if session.stdout.readline() != "open\n":
-                raise BenchError("the snapshot was not opened")
-            yield
-
-    def inserts(self, database: str, *options: str, flush: str = "on") -> subprocess.Popen:
-        """Another writer: pgbench as user_app over TCP, a prepared INSERT of one row at a time."""
-        script = self.folder / "insert.sql"
-        script.write_text("INSERT INTO acessos DEFAULT VALUES;\n")
-        where = ["-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "user_app", database]
-        env = os.environ | {"PGPASSWORD": "bench", "PGOPTIONS": f"-c synchronous_commit={flush}"}
-        command = [self.bin / "pgbench", "--no-vacuum", "--protocol=prepared", "-f", script]
-        return subprocess.Popen([*command, *options, *where], env=env, **PIPES)
-
-
-def rows_of(writer: subprocess.Popen) -> int:
-    """How many it inserted, once it has ended. An INSERT that fails is an error."""
-    said, errors = writer.communicate()
-    rows = re.search(r"transactions actually processed: (\d+)", said)
-    if writer.returncode or not rows:
-        raise BenchError(f"another writer failed: {errors.strip() or said.strip()}")
-    return int(rows[1])
-
-
 # ---- A running server
 class Server:
     """A contender's processes on the stores."""
@@ -344,51 +213,72 @@ class Server:
     def __init__(self, contender: Contender, stores: Stores):
         self.contender, self.stores, self.database = contender, stores, contender.workload.database
         self.ports = [free_port() for _ in range(contender.processes)]
-        self.pids: list[int] = []
+        self.children: list[subprocess.Popen] = []
 
     @contextlib.contextmanager
     def running(self):
-        ours = ("DB_", "DATABASE_", "REDIS_")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        env |= dict.fromkeys(("HOST", "DB_HOST", "REDIS_HOST"), "127.0.0.1") | {"BUILT": "1"}
-        ports = {"DB_PORT": self.stores.postgres_port, "REDIS_PORT": self.stores.redis_port}
-        if self.contender.workload.tls:
-            ports["REDIS_PORT"] = self.stores.redis_tls_port
-            env |= {"DB_SSLMODE": "require", "REDIS_TLS": "insecure"}
-        else:
-            env |= {"DB_SSLMODE": "disable", "REDIS_TLS": "off"}
-        env |= {name: str(port) for name, port in ports.items()}
-        env |= {"DB_NAME": self.database, "DB_USER": "user_app", "DB_PASSWORD": "bench"}
         name = self.contender.name
         ready = "/readyz" if self.contender.counts else self.contender.path
         with contextlib.ExitStack() as held:
+            self.env = self._environment(held)
             for number, port in enumerate(self.ports):
-                env["PORT"] = str(port)
+                env = self.env | {"PORT": str(port)}
                 start = process(self.contender.command, f"{name}-{number}", env=env)
                 server = held.enter_context(start)
-                self.pids.append(server.pid)
+                self.children.append(server)
                 wait_for(name, partial(get, port, ready), server)
             yield self
+
+    def _environment(self, held: contextlib.ExitStack) -> dict[str, str]:
+        """The stores that the workload asks for, as variables. What they need is started."""
+        work, stores = self.contender.workload, self.stores
+        ours = ("DB_", "DATABASE_", "REDIS_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        env |= {"HOST": "127.0.0.1", "BUILT": "1"}
+        env.setdefault("PAGE_BYTES", str(PAGE_BYTES))
+        redis_port = stores.redis_tls_port if work.tls else stores.redis_port
+        env |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis_port)}
+        env |= {"REDIS_TLS": "insecure" if work.tls else "off"}
+        env |= {"WORKERS": str(work.workers)} if work.workers else {}
+        env |= {"COUNTERS": "n*"} if work.names else {}
+        if work.embedded:
+            return env | {"DATA_DIR": held.enter_context(stores.scratch())}
+        port = held.enter_context(stores.pooler()) if work.pooler else stores.postgres_port
+        env |= {"DB_HOST": "127.0.0.1", "DB_PORT": str(port), "DB_NAME": self.database}
+        env |= {"DB_SSLMODE": "require" if work.tls else "disable"}
+        return env | {"DB_USER": "user_app", "DB_PASSWORD": "bench"}
+
+    def exported_rows(self) -> int:
+        """Ends the process, and counts the rows in its file."""
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+            child.wait(PATIENCE_S)
+        export = [*self.contender.command, "export"]
+        done = subprocess.run(export, env=self.env, stdout=subprocess.PIPE, check=True)
+        return done.stdout.count(b"\n") - 1  # the names of the columns
 
     def visit(self) -> tuple[int, int]:
         """One visit: the two numbers it is shown."""
         shown = json.loads(get(self.ports[0], "/"))
         return shown["total"], shown["cache"]
 
+    def page(self) -> bytes:
+        return get(self.ports[0], "/", "*/*")
+
     def cpu(self) -> dict[str, float]:
         """CPU time so far of all that takes part."""
         load = resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
-            "server": sum(cpu_seconds(pid) for pid in self.pids),
+            "server": sum(cpu_seconds(child.pid) for child in self.children),
             "PostgreSQL": cpu_seconds(self.stores.postgres.pid),
             "Redis": cpu_seconds(self.stores.redis.pid),
             "load": load.ru_utime + load.ru_stime,
         }
 
 
-def get(port: int, path: str) -> bytes:
+def get(port: int, path: str, accept: str = "application/json") -> bytes:
     """The body of a 200; another answer is an OSError."""
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": accept}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
     with NO_PROXY.open(request, timeout=30) as answer:
         return answer.read()
@@ -401,16 +291,28 @@ def oha() -> str | None:
 
 def run_load(tool: str, server: Server, connections: int, seconds: int) -> dict[str, float]:
     """Loads all processes at once, the connections shared out evenly; what the tools report."""
+    work = server.contender.workload
     env = os.environ | {"OHA": oha() or "oha"}
+    for name, count in asdict(work).items():
+        if name in ("per_connection", "names", "rate") and count:
+            env[name.upper()] = str(count)
     urls = [f"http://127.0.0.1:{port}{server.contender.path}" for port in server.ports]
     limit = ["timeout", str(seconds + PATIENCE_S), BENCH / f"visits-{tool}.sh"]
     load = [str(max(1, connections // len(urls))), str(seconds)]
     tools = [subprocess.Popen([*limit, url, *load], env=env, **PIPES) for url in urls]
     outputs = [child.communicate() for child in tools]
-    reports = [read_report(tool, *texts) for texts in outputs]
-    # Counts and rates add up; of times the longest stands.
-    times = {name for name in reports[0] if name.endswith("_ms") or name == "seconds"}
-    return {n: (max if n in times else sum)(report[n] for report in reports) for n in reports[0]}
+    load = add_up([read_report(tool, *texts) for texts in outputs])
+    # oha waits for the last answers, of slow peers for seconds.
+    if tool == "wrk" and load["seconds"] > 2 * seconds + 1:
+        raise BenchError(f"the machine stood still: {seconds} s took {load['seconds']} s")
+    return load
+
+
+def add_up(reports: list[dict[str, float]]) -> dict[str, float]:
+    """One report of several loads at once."""
+    # Counts and rates add up; of times and sizes the largest stands.
+    single = {name for name in reports[0] if name.endswith("_ms")} | {"seconds", "bytes"}
+    return {n: (max if n in single else sum)(each[n] for each in reports) for n in reports[0]}
 
 
 def read_report(tool: str, said: str, errors: str) -> dict[str, float]:
@@ -478,10 +380,14 @@ def measure_load(server: Server, tool: str, connections: int, seconds: int) -> d
 def measure_visits(server: Server, tool: str, connections: int, seconds: int) -> dict:
     """A load beside its workload, on an empty table unless rows were asked for; then the check."""
     stores, database, work = server.stores, server.database, server.contender.workload
+    if work.embedded:
+        return measure_embedded(server, tool, connections, seconds)
     settle(stores, database, work.rows)
     if not work.rows:
         stores.sql("TRUNCATE acessos", database)
-    with stores.snapshot(database) if work.snapshot else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        if work.snapshot:
+            held.enter_context(stores.snapshot(database))
         if work.foreign:
             rows_of(stores.inserts(database, f"--transactions={work.foreign}", flush="off"))
         stores.sql("CHECKPOINT", database)
@@ -491,15 +397,18 @@ def measure_visits(server: Server, tool: str, connections: int, seconds: int) ->
         # Sessions may take ids in advance: a later row can have a lower id, so count from before.
         floor = int(stores.sql("SELECT coalesce(max(id), 0) - 100000 FROM acessos", database))
         rows = stores.rows(database, floor)
+        held.enter_context(beside(server))
         during = [f"--client={work.writers}", f"--time={seconds + 1}"]
         writers = stores.inserts(database, *during) if work.writers else None
         load = measure_load(server, tool, connections, seconds)
         foreign = rows_of(writers) if writers else 0
         rows_after, increments = settle(stores, database, floor)
+        if work.names and stores.names(database) != work.names:
+            raise BenchError(f"{stores.names(database)} names have rows")
         shown_total, shown_cache = server.visit()
     check = Check(
         ok=int(load["ok"]),
-        unanswered=int(load["failed_status"] + load["failed_socket"] + load["in_flight"]),
+        unanswered=unanswered(load),
         rows=rows_after - rows - foreign,
         increments=increments - cache,
         shown_total=shown_total - total - 1 - foreign,
@@ -509,11 +418,44 @@ def measure_visits(server: Server, tool: str, connections: int, seconds: int) ->
     return load | {"check": asdict(check), "thrown_out": "; ".join(check.problems()) or None}
 
 
-def settle(stores: Stores, database: str, after_id: int) -> tuple[int, int]:
-    """Rows and increments, once three readings are the same: what was in flight is then stored."""
+def measure_embedded(server: Server, tool: str, connections: int, seconds: int) -> dict:
+    """A load on a new file; then the check. The rows are those that the file exports."""
+    total, cache = server.visit()
+    with beside(server):
+        load = measure_load(server, tool, connections, seconds)
+        increments = settle(server.stores)[1]
+        shown_total, shown_cache = server.visit()
+    check = Check(
+        ok=int(load["ok"]),
+        unanswered=unanswered(load),
+        rows=server.exported_rows() - total - 1,
+        increments=increments - cache,
+        shown_total=shown_total - total - 1,
+        shown_cache=shown_cache - cache - 1,
+        exact=True,
+    )
+    return load | {"check": asdict(check), "thrown_out": "; ".join(check.problems()) or None}
+
+
+def unanswered(load: dict) -> int:
+    return int(load["failed_status"] + load["failed_socket"] + load["in_flight"])
+
+
+@contextlib.contextmanager
+def beside(server: Server):
+    """Other clients of the server, until `with` is left."""
+    work, port = server.contender.workload, server.ports[0]
+    with idle(port, work.idle), listeners(port, work.listeners):
+        yield
+
+
+def settle(stores: Stores, database: str = "", after_id: int = 0) -> tuple[int, int]:
+    """Rows, of a database, and increments, once three readings are the same: what was in flight is
+    then stored."""
     deadline, readings = time.monotonic() + PATIENCE_S, []
     while time.monotonic() < deadline:
-        readings.append((stores.rows(database, after_id), stores.increments()))
+        rows = stores.rows(database, after_id) if database else 0
+        readings.append((rows, stores.increments()))
         if len(readings) >= 3 and len(set(readings[-3:])) == 1:
             return readings[-1]
         time.sleep(0.06)
@@ -532,6 +474,14 @@ def prepare_rows(side: Contender, stores: Stores) -> None:
     sizes = stores.sql("SELECT pg_table_size('acessos'), pg_indexes_size('acessos')", database)
     each = [f"{int(size) / rows:.1f}" for size in sizes.split("|")]
     print(f"{rows} rows, each {each[0]} bytes of the table and {each[1]} of its index", flush=True)
+
+
+def page_bytes(compared: list[Contender], stores: Stores) -> int:
+    """The length of visitas' page: that of the grouped and pipelined peers is as long."""
+    [own] = [side for side in compared if side.name == "visitas"]
+    stores.fresh_database(own.workload.database)
+    with Server(own, stores).running() as server:
+        return len(server.page())
 
 
 def measure_insert(stores: Stores, seconds: int) -> dict:
@@ -561,6 +511,7 @@ def run_rounds(compared: list[Contender], stores: Stores, results: "Results") ->
 # ---- The report
 SHOWN = ("server_version", "fsync", "synchronous_commit")
 FIGURES = {"visits/s": "visits_per_second", "p50 ms": "p50_ms", "p99 ms": "p99_ms"}
+FIGURES |= {"bytes": "bytes"}  # of an answer
 FIGURES |= {f"{part} us": f"{part}_us" for part in ("server", "PostgreSQL", "Redis", "load")}
 
 
@@ -570,6 +521,7 @@ class Results:
     def __init__(self, o: argparse.Namespace):
         self.o, self.folder = o, o.out or BENCH / "runs" / time.strftime("%F-%H%M")
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "raw.jsonl").unlink(missing_ok=True)
         self.names, self.records, self.left_out = [], [], []
 
     def add(self, number: int, record: dict) -> None:
@@ -687,32 +639,47 @@ def machine(stores: Stores) -> dict[str, str]:
     }
 
 
-def main() -> int:
-    o = parse()
+def install(*more: str) -> None:
+    packages = ["wrk", "jq", "redis-server", *more] + ["postgresql"] * ("PG_BIN" not in os.environ)
+    subprocess.run([CHECKOUT / "scripts" / "install-tools", *packages], check=True)
+
+
+def run(results: Results, work: Callable[[Stores], None]) -> int:
+    """Does the work on new stores, then writes the report, also if the work was cut short."""
     # As an exception, so that servers are stopped and data is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    results = Results(o)
-    if "oha" in o.tools and not oha():
-        results.skip("oha", "it is not installed; bench/install-oha builds it")
-        o.tools.remove("oha")
-    packages = ["wrk", "jq", "redis-server"] + ["postgresql"] * ("PG_BIN" not in os.environ)
-    subprocess.run([CHECKOUT / "scripts" / "install-tools", *packages], check=True)
-    compared = sides(o, results.skip)
-    if not (compared and o.tools):
-        return 1
-    results.names = [side.name for side in compared]
     with Stores().running() as stores:
         facts = machine(stores)
         try:
-            if o.rows:
-                prepare_rows(compared[-1], stores)
-            run_rounds(compared, stores, results)
+            work(stores)
         finally:
             summary = results.report(facts)
             (results.folder / "summary.md").write_text(summary)
             print(f"\n{summary}\nin {results.folder}")
     failed = any(record["thrown_out"] for record in results.records)
     return int(failed or (os.environ.get("CI") == "true" and bool(results.left_out)))
+
+
+def main() -> int:
+    o = parse()
+    results = Results(o)
+    if "oha" in o.tools and not oha():
+        results.skip("oha", "it is not installed; bench/install-oha builds it")
+        o.tools.remove("oha")
+    install(*["pgbouncer"] * o.pooler)
+    compared = sides(o, results.skip)
+    if not (compared and o.tools):
+        return 1
+    results.names = [side.name for side in compared]
+
+    def work(stores: Stores) -> None:
+        if "PAGE_BYTES" not in os.environ and "visitas" in o.only and not o.pairs:
+            os.environ["PAGE_BYTES"] = str(page_bytes(compared, stores))
+        if o.rows:
+            prepare_rows(compared[-1], stores)
+        run_rounds(compared, stores, results)
+
+    return run(results, work)
 
 
 if __name__ == "__main__":

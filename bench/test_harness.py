@@ -1,13 +1,31 @@
 """Tests of what would make figures wrong: python3 -m unittest discover bench"""
 
+import ast
+import importlib
 import subprocess
 import sys
 import tempfile
 import unittest
 import xml.dom.minidom
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
-from harness import BenchError, Check, Results, cpu_seconds, parse, read_report, show, spread
+from harness import (
+    PGBENCH,
+    BenchError,
+    Check,
+    Results,
+    add_up,
+    cpu_seconds,
+    parse,
+    process,
+    read_report,
+    run_load,
+    show,
+    spread,
+)
+from stores import BENCH
 
 EXACT = {"ok": 1000, "rows": 1000, "increments": 1000, "unanswered": 0}
 EXACT |= {"shown_total": 1000, "shown_cache": 1000}
@@ -56,9 +74,37 @@ class LoadTest(unittest.TestCase):
         report = read_report("wrk", REPORT, "")
         self.assertEqual((report["ok"], report["in_flight"], report["p50_ms"]), (3018, 64, 0.639))
 
+    def test_of_several_loads_counts_add_up_and_the_largest_time_and_size_stand(self):
+        one = {"ok": 10, "seconds": 2, "visits_per_second": 5, "bytes": 900, "p99_ms": 3}
+        other = {"ok": 20, "seconds": 3, "visits_per_second": 7, "bytes": 800, "p99_ms": 1}
+        both = {"ok": 30, "seconds": 3, "visits_per_second": 12, "bytes": 900, "p99_ms": 3}
+        self.assertEqual(add_up([one, other]), both)
+
+    def test_a_load_is_thrown_out_if_the_machine_stood_still(self):
+        self.assertEqual(self.wrk_that_takes(1.1)["ok"], 1)
+        with self.assertRaisesRegex(BenchError, "stood still"):
+            self.wrk_that_takes(60)
+
+    def wrk_that_takes(self, seconds: float) -> dict[str, float]:
+        """What run_load makes of the report of a load of one second that took so long."""
+        server = SimpleNamespace(ports=[1], contender=PGBENCH)
+        with tempfile.TemporaryDirectory() as folder, patch("harness.BENCH", Path(folder)):
+            script = Path(folder) / "visits-wrk.sh"
+            report = f"ok 1\\nseconds {seconds}\\nmax_ms 1\\n"
+            script.write_text(f"#!/bin/sh\nprintf '{report}'\n")
+            script.chmod(0o755)
+            return run_load("wrk", server, 1, 1)
+
     def test_another_text_is_an_error(self):
         with self.assertRaisesRegex(BenchError, "unable to connect"):
             read_report("wrk", "", "unable to connect")
+
+    def test_whatever_a_server_is_called_its_log_is_kept(self):
+        with tempfile.TemporaryDirectory() as folder, patch("stores.LOGS", Path(folder)):
+            with process(["echo", "said"], "1,000 listeners of /events") as server:
+                server.wait()
+            [log] = Path(folder).iterdir()
+            self.assertEqual(log.read_text(), "said\n")
 
     def test_cpu_of_children_counts_while_they_live_and_after(self):
         burn = "import time\nwhile time.process_time() < 0.3: pass"
@@ -68,6 +114,16 @@ class LoadTest(unittest.TestCase):
         with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:
             self.assertEqual(child.stdout.readline(), "over\n")
             self.assertGreaterEqual(cpu_seconds(child.pid), 0.28)
+
+
+class ScriptTest(unittest.TestCase):
+    def test_what_the_scripts_import_is_there(self):
+        for name in ("footprint", "profile"):
+            for node in ast.parse((BENCH / name).read_text()).body:
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    missing = [each.name for each in node.names if not hasattr(module, each.name)]
+                    self.assertEqual(missing, [], f"{name} imports it from {node.module}")
 
 
 class ReportTest(unittest.TestCase):

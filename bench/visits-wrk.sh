@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Visits per second of any visit counter, with wrk: visits-wrk.sh URL CONNECTIONS SECONDS
 # Example: bench/visits-wrk.sh http://127.0.0.1:5000/ 64 10
-# The server counts every visit that wrk makes.
+# The server counts every visit that wrk makes. PER_CONNECTION=N: N requests per connection on average.
+# NAMES=N: visits to /c/n1 to /c/nN in turn.
 set -euo pipefail
 
 if [[ $# -ne 3 ]]; then
-    sed -n '2,4s/^# //p' "$0" >&2
+    sed -n '2,5s/^# //p' "$0" >&2
     exit 2
 fi
 url=$1 connections=$2 seconds=$3

@@ -38,7 +38,8 @@ impl Versions {
 }
 
 fn version(text: &[u8]) -> String {
-    format!("{:016x}", fnv1a(fnv::BASIS, text.iter().copied()))
+    let hash = fnv1a(fnv::BASIS, text.iter().copied());
+    format!("{:08x}", hash as u32)
 }
 
 /// The text without empty lines, lines of `//`, and the spaces that a line begins with.

@@ -1,8 +1,9 @@
-// The charts: drawn anew as visits come, read bar by bar, and shown as a table.
+// The charts: loaded as they are chosen, drawn anew as visits come, read bar by bar, and shown as a
+// table.
 const chart = (() => {
-  const PITCH = 10, HEIGHT = 100, LOWEST = 2; // as chart.rs draws
+  const HEIGHT = 100, LOWEST = 2; // as chart.rs draws
   const PERIODS = ['minute', 'hour', 'day', 'month'];
-  const section = byId('history');
+  const section = document.querySelector('section');
   const series = {};
   let chosen = 'minute';
 
@@ -34,12 +35,30 @@ const chart = (() => {
     say(element, times[name](start));
   };
 
+  const caption = name => byId(name).querySelector('figcaption').firstChild;
+
+  // The page comes with the minutes. Another period's figure is like theirs, and empty until its
+  // numbers are loaded.
+  const add = name => {
+    const minute = byId('minute'), figure = minute.cloneNode(true);
+    const [title, at] = words.figures[name];
+    figure.id = name;
+    figure.className = 'empty';
+    figure.querySelector('figcaption').firstChild.data = title + ' ';
+    figure.querySelector('.most').nextSibling.data = ` ${at} `;
+    for (const text of figure.querySelectorAll('time, .y :not(:last-child)')) say(text, '\u00a0');
+    for (const path of figure.querySelectorAll('path')) path.setAttribute('d', '');
+    minute.before(figure);
+  };
+
   const draw = name => {
     const figure = byId(name), { starts, visits } = series[name];
     const most = Math.max(...visits), high = top(most), last = visits.length - 1;
     const height = n => Math.max(LOWEST, Math.floor((n * HEIGHT) / high));
-    const bar = (n, i) => n ? `M${i * PITCH + PITCH / 2} ${HEIGHT - height(n)}V${HEIGHT}` : '';
+    const bar = (n, i) => n ? `M${i}-${height(n)}V0` : '';
     const [past, now] = figure.querySelectorAll('path');
+    figure.className = '';
+    figure.querySelector('svg').setAttribute('viewBox', `-.5 -${HEIGHT} ${visits.length} ${HEIGHT}`);
     past.setAttribute('d', visits.slice(0, -1).map(bar).join(''));
     now.setAttribute('d', bar(visits[last], last));
     say(figure.querySelector('.sum'), shown(visits.reduce((sum, n) => sum + n, 0)));
@@ -57,16 +76,27 @@ const chart = (() => {
     if (table.open || !body.rows.length) fill();
   };
 
-  const load = async name => {
-    if (!byId(name)) return;
-    const answer = await fetch(`${here}/history?by=${name}`).catch(() => null);
-    if (!answer?.ok) return;
-    const { points } = await answer.json();
+  const path = name => `${here}/history?by=${name}`;
+  const take = (name, { points }) => {
     series[name] = {
       starts: points.map(point => Date.parse(point.start) / 1000),
       visits: points.map(point => point.visits),
     };
     draw(name);
+  };
+  const load = async name => {
+    const answer = await fetch(path(name)).catch(() => null);
+    if (answer?.ok) take(name, await answer.json());
+    else series[name] ??= null; // asked for again once there are events
+  };
+  // Printing waits for nothing else.
+  const loadNow = name => {
+    const request = new XMLHttpRequest();
+    request.open('GET', path(name), false);
+    try {
+      request.send();
+      take(name, JSON.parse(request.responseText));
+    } catch { /* It is printed without this one. */ }
   };
 
   // The newest two points of a period, as an event has them.
@@ -94,7 +124,7 @@ const chart = (() => {
     bars.after(tip);
     bars.tabIndex = 0;
     bars.setAttribute('role', 'slider');
-    bars.setAttribute('aria-label', byId(name + '-caption').firstChild.data.trim());
+    bars.setAttribute('aria-label', caption(name).data.trim());
     bars.setAttribute('aria-valuemin', 0);
     bars.setAttribute('aria-valuenow', 0);
     let at = null;
@@ -149,17 +179,17 @@ const chart = (() => {
   const body = make('tbody');
   const head = make('tr', {}, ...(words?.columns ?? []).map(name =>
     make('th', { scope: 'col', textContent: name })));
-  const caption = make('caption');
+  const heading = make('caption');
   const table = make('details', { className: 'table' },
     make('summary', { textContent: words?.table }),
     make('div', { className: 'rows', tabIndex: 0, role: 'region', ariaLabel: words?.table },
-      make('table', {}, caption, make('thead', {}, head), body)));
+      make('table', {}, heading, make('thead', {}, head), body)));
   table.ontoggle = () => fill();
 
   // The chosen period as a table, the newest first.
   const fill = () => {
     const { starts, visits } = series[chosen] ?? { starts: [], visits: [] };
-    say(caption, byId(chosen + '-caption').firstChild.data.trim());
+    say(heading, caption(chosen).data.trim());
     while (body.rows.length > starts.length) body.rows[0].remove();
     while (body.rows.length < starts.length)
       body.append(make('tr', {}, make('th', { scope: 'row' }), make('td')));
@@ -178,7 +208,7 @@ const chart = (() => {
       else link.removeAttribute('aria-current');
     }
     for (const link of section.querySelectorAll('.get a'))
-      link.href = link.href.replace(/by=\w+/, 'by=' + name);
+      link.search = `?by=${name}&format=${link.textContent.toLowerCase()}`;
     body.replaceChildren();
     if (series[name]) draw(name);
     else load(name);
@@ -188,11 +218,12 @@ const chart = (() => {
   const named = () => PERIODS.find(name => '#' + name === location.hash) ?? 'minute';
   const readers = {};
   if (section && byId('minute')) {
-    for (const name of PERIODS) {
-      readers[name] = reader(name);
-      for (const element of byId(name).querySelectorAll('time'))
-        time(element, name, Date.parse(element.dateTime) / 1000);
-    }
+    for (const element of byId('minute').querySelectorAll('time'))
+      time(element, 'minute', Date.parse(element.dateTime) / 1000);
+    Object.keys(words.figures).forEach(add);
+    for (const name of PERIODS) readers[name] = reader(name);
+    // Without this script they lead to a page of their own.
+    for (const link of section.querySelectorAll('nav a')) link.href = link.hash;
     section.querySelector('.get').before(table);
     section.querySelector('nav').onclick = event => {
       const link = event.target.closest('a');
@@ -202,6 +233,7 @@ const chart = (() => {
       choose(named());
     };
     addEventListener('hashchange', () => choose(named()));
+    addEventListener('beforeprint', () => PERIODS.filter(name => !series[name]).forEach(loadNow));
     choose(named());
     const zone = new Intl.DateTimeFormat(root.lang, { timeZoneName: 'short' })
       .formatToParts().find(part => part.type === 'timeZoneName').value;

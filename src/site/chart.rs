@@ -1,5 +1,5 @@
-//! The history as charts: a figure for each period, with one path for the bars that are over and
-//! one for the last. The style shows the figure that was chosen. chart.js draws the same.
+//! The history as charts: a figure for a period, with one path for the bars that are over and one
+//! for the last. chart.js draws the same.
 
 use std::fmt::Write as _;
 
@@ -8,8 +8,7 @@ use super::text::{grouped_text, utc};
 use super::words::{Words, words};
 use crate::visits::history::{History, Period, Series};
 
-/// From one bar to the next, in units of the drawing.
-const PITCH: usize = 10;
+/// Of the drawing, in which a bar is one unit wide.
 const HEIGHT: u64 = 100;
 /// The lowest bar above zero, so that it is visible.
 const LOWEST: u64 = 2;
@@ -24,14 +23,15 @@ pub(super) fn name(period: Period) -> &'static str {
     }
 }
 
-/// The figures. The minutes come last, so the style can show them by default.
+/// What the page of a visit shows: today, the week, and the minutes. The other periods are loaded
+/// when they are chosen.
 #[cold]
 pub(super) fn render(history: Option<&History>, language: Language) -> String {
     let words = words(language);
     let Some(history) = history else {
         return format!("<p class=\"note\">{}</p>", words.no_history);
     };
-    let mut html = String::with_capacity(6 * 1024);
+    let mut html = String::with_capacity(2 * 1024);
     let (today, week) = history.today_and_week();
     // Writing to a String cannot fail, here and below.
     let _ = write!(
@@ -42,20 +42,31 @@ pub(super) fn render(history: Option<&History>, language: Language) -> String {
         words.week,
         grouped_text(week, language),
     );
+    figure(history.of(Period::Minute), words, "", &mut html);
+    html
+}
+
+/// All periods, each with its table and its files at `here`. The style shows the one that the
+/// address names, and without any the last.
+#[cold]
+pub(super) fn render_all(history: &History, words: &Words, here: &str) -> String {
+    let mut html = String::with_capacity(32 * 1024);
     for period in [Period::Hour, Period::Day, Period::Month, Period::Minute] {
-        figure(history.of(period), words, &mut html);
+        let series = history.of(period);
+        figure(series, words, &table(series, words, here), &mut html);
     }
     html
 }
 
-fn figure(series: &Series, words: &Words, html: &mut String) {
+/// A figure that ends with `below`.
+fn figure(series: &Series, words: &Words, below: &str, html: &mut String) {
     let name = name(series.period);
     let shown = |number: u64| grouped_text(number, words.language);
     let (peak, most) = peak(&series.visits);
     let top = top(most);
     let _ = write!(
         html,
-        "<figure id=\"{name}\"><figcaption id=\"{name}-caption\">{} \
+        "<figure id=\"{name}\"><figcaption>{} \
          <small><b class=\"sum\">{}</b> {}<span class=\"peak\"{}>, {} <b class=\"most\">{}</b> {} ",
         words.captions[series.period as usize],
         shown(series.visits.iter().sum()),
@@ -70,11 +81,11 @@ fn figure(series: &Series, words: &Words, html: &mut String) {
         html,
         "</span></small></figcaption><div class=\"plot\"><p class=\"y\" aria-hidden=\"true\">\
          <span>{}</span><span>{}</span><span>0</span></p>\
-         <div class=\"bars\"><svg viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-labelledby=\"{name}-caption\">",
+         <div class=\"bars\"><svg viewBox=\"-.5 -{HEIGHT} {} {HEIGHT}\" preserveAspectRatio=\"none\" \
+         aria-hidden=\"true\">",
         short(top, words),
         short(top / 2, words),
-        series.visits.len() * PITCH,
+        series.visits.len(),
     );
     let (now, past) = series.visits.split_last().unwrap_or((&0, &[]));
     let _ = write!(html, "<path d=\"{}\"/>", path(past, 0, top));
@@ -86,7 +97,32 @@ fn figure(series: &Series, words: &Words, html: &mut String) {
     time(series, 0, words.language, html);
     let _ = write!(html, "<span> {} </span>", words.to);
     time(series, past.len(), words.language, html);
-    html.push_str("</p></div></figure>");
+    let _ = write!(html, "</p></div>{below}</figure>");
+}
+
+/// The points as a table, the newest first, and links to them as files.
+fn table(series: &Series, words: &Words, here: &str) -> String {
+    let [when, count] = words.columns;
+    let mut html = format!(
+        "<details><summary>{}</summary><table><caption>{}</caption><thead><tr>\
+         <th scope=\"col\">{when}</th><th scope=\"col\">{count}</th></tr></thead><tbody>",
+        words.table, words.captions[series.period as usize]
+    );
+    for (index, visits) in series.visits.iter().enumerate().rev() {
+        html.push_str("<tr><th scope=\"row\">");
+        time(series, index, words.language, &mut html);
+        let visits = grouped_text(*visits, words.language);
+        let _ = write!(html, "</th><td>{visits}</td></tr>");
+    }
+    let name = name(series.period);
+    let _ = write!(
+        html,
+        "</tbody></table></details><p class=\"get\">{}: \
+         <a href=\"{here}/history?by={name}&amp;format=csv\">CSV</a> \
+         <a href=\"{here}/history?by={name}&amp;format=json\">JSON</a></p>",
+        words.download
+    );
+    html
 }
 
 /// The highest point, of equals the newest: its index and its visits.
@@ -121,18 +157,13 @@ fn short(number: u64, words: &Words) -> String {
     }
 }
 
-/// A vertical line for each point above zero.
+/// For each point above zero a line from its height down to the axis.
 fn path(visits: &[u64], first: usize, top: u64) -> String {
-    let mut path = String::with_capacity(visits.len() * 10);
+    let mut path = String::with_capacity(visits.len() * 8);
     for (index, count) in visits.iter().enumerate().filter(|(_, count)| **count > 0) {
         // A product of two counts needs 128 bits.
         let height = (u128::from(*count) * u128::from(HEIGHT) / u128::from(top)) as u64;
-        let above = HEIGHT - height.max(LOWEST);
-        let _ = write!(
-            path,
-            "M{} {above}V{HEIGHT}",
-            (first + index) * PITCH + PITCH / 2
-        );
+        let _ = write!(path, "M{}-{}V0", first + index, height.max(LOWEST));
     }
     path
 }
@@ -161,10 +192,10 @@ mod tests {
 
     #[test]
     fn bars_are_as_high_as_the_axis_says_and_none_is_lost() {
-        assert_eq!(path(&[0, 1, 0, 1000], 0, 1000), "M15 98V100M35 0V100");
-        assert_eq!(path(&[5], 59, 10), "M595 50V100");
+        assert_eq!(path(&[0, 1, 0, 1000], 0, 1000), "M1-2V0M3-100V0");
+        assert_eq!(path(&[5], 59, 10), "M59-50V0");
         assert_eq!(path(&[0, 0], 0, 2), "");
-        assert_eq!(path(&[u64::MAX], 0, u64::MAX), "M5 0V100");
+        assert_eq!(path(&[u64::MAX], 0, u64::MAX), "M0-100V0");
     }
 
     #[test]

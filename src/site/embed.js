@@ -1,7 +1,6 @@
 // How another page uses this counter: snippets with its address.
 {
-  const part = byId('embed');
-  if (part) {
+  if (here !== undefined) {
     const at = location.origin + here, { title } = document, text = words.embed;
     const image = path => `![${title}](${path})`;
     const snippets = [
@@ -29,9 +28,11 @@
       };
       return button;
     };
-    part.querySelector('p').replaceWith(make('dl', {}, ...snippets.map(([name, code]) =>
+    const list = make('dl', {}, ...snippets.map(([name, code]) =>
       make('div', {}, make('dt', { textContent: name }),
         make('dd', {}, make('code', { textContent: code }),
-          ...(navigator.clipboard ? [copy(code)] : []))))));
+          ...(navigator.clipboard ? [copy(code)] : [])))));
+    document.querySelector('footer').before(
+      make('details', { id: 'embed' }, make('summary', { textContent: words.use }), list));
   }
 }

@@ -11,8 +11,8 @@ use super::routes::Scope;
 use super::text::utc;
 use super::{Site, fields};
 use crate::http::{Answer, Answered, Status};
-use crate::visits::Waiter;
 use crate::visits::history::{History, Period};
+use crate::visits::{Refused, Waiter};
 
 /// How long a request waits for the history.
 const HISTORY_WAIT: Duration = Duration::from_secs(4);
@@ -34,11 +34,7 @@ impl Site {
         request: HistoryRequest,
         answer: Answer<'_>,
     ) -> Answered {
-        let read = match scope {
-            Scope::All => self.visits.read_history(waiter, HISTORY_WAIT),
-            Scope::Name(name) => self.history_of(waiter, name, HISTORY_WAIT),
-        };
-        let history = match read {
+        let history = match self.read_history(waiter, scope) {
             Ok(history) => history,
             Err(reason) => return refuse(reason, Format::Json, answer),
         };
@@ -57,6 +53,17 @@ impl Site {
             name(by)
         );
         answer.send(Status::Ok, &header, body.as_bytes())
+    }
+
+    pub(super) fn read_history(
+        &self,
+        waiter: &Arc<Waiter>,
+        scope: &Scope,
+    ) -> Result<Arc<History>, Refused> {
+        match scope {
+            Scope::All => self.visits.read_history(waiter, HISTORY_WAIT),
+            Scope::Name(name) => self.history_of(waiter, name, HISTORY_WAIT),
+        }
     }
 }
 

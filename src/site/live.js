@@ -9,26 +9,32 @@
   const state = (id, up) => {
     const item = byId(id);
     if (!item) return;
-    const word = item.querySelector('b');
-    word.dataset.up ??= item.classList.contains('down') ? word.dataset.down : word.textContent;
     item.classList.toggle('down', !up);
-    say(word, up ? word.dataset.up : word.dataset.down);
+    say(item.querySelector('b'), up ? words.up : words.down);
   };
+
+  // The second tile: its name, and a number with a note or why there is none. The page has one.
+  const tile = document.querySelector('dl')?.lastElementChild;
+  const part = (id, ...children) =>
+    byId(id) ?? make('dd', { id, className: 'note' }, ...children);
+  const cacheNote = part('cache-note', words.cacheNote);
+  const cacheDown = part('cache-down',
+    make('b', { className: 'unknown', textContent: words.unavailable }), words.cacheDown);
 
   const numbers = (total, cache) => {
     number(byId('total'), total);
     byId('total').closest('dl').className = size(Math.max(total, Math.abs(cache)));
-    const note = byId('cache-note'), none = cache === null;
-    note.hidden = none;
-    byId('cache-down').hidden = !none;
-    if (none) { byId('cache')?.remove(); return; }
-    const place = note.previousElementSibling;
-    number(byId('cache') ?? place.appendChild(make('data', { id: 'cache' })), cache);
+    const none = cache === null;
+    if (none !== cacheDown.isConnected) {
+      tile.replaceChildren(tile.firstElementChild,
+        ...(none ? [cacheDown] : [make('dd', {}, make('data', { id: 'cache' })), cacheNote]));
+    }
+    if (!none) number(byId('cache'), cache);
   };
 
+  const mark = make('p', { id: 'live', className: 'live', hidden: true });
   let live = false;
   const show = ({ up, data }) => {
-    const mark = byId('live');
     say(mark, up ? words.live : words.lost);
     mark.classList.toggle('lost', !up);
     mark.hidden = false;
@@ -108,6 +114,7 @@
   };
 
   if (here !== undefined) {
+    document.querySelector('header').append(mark);
     setInterval(() => leads && tabs.postMessage({ me }), BEAT_MS);
     document.addEventListener('visibilitychange', () => document.hidden ? stop() : begin());
     addEventListener('pagehide', stop);

@@ -5,9 +5,11 @@ mod assets;
 mod badge;
 mod chart;
 mod cors;
+mod drawn;
 mod events;
 mod fields;
 mod history;
+mod history_page;
 mod locale;
 mod measures;
 mod metrics;
@@ -259,6 +261,9 @@ impl Service for Site {
                 answer.send(Status::Ok, fields::METRICS, body.as_bytes())
             }
             Task::History(scope, request) => self.history(&session.waiter, &scope, request, answer),
+            Task::HistoryPage(scope, language) => {
+                self.history_page(&session.waiter, &scope, language, answer)
+            }
             Task::Events(scope) => self.follow_events(session, &scope, answer),
             Task::Badge(scope, request) => self.badge(session, &scope, &request, answer),
             Task::Counters(request) => self.counters(session, &request, answer),

@@ -2,15 +2,14 @@
 //! the numbers is made in advance: the charts once per reading of the history, the rest at start.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::StoreNames;
 use super::assets::Versions;
+use super::drawn::Drawn;
 use super::negotiation::Language;
 use super::text::{fill, grouped, size};
 use super::words::{Words, words};
-use super::{StoreNames, chart};
 use crate::visits::Count;
-use crate::visits::history::History;
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -58,37 +57,22 @@ const PLACEHOLDERS: [Placeholder; 8] = [
     ("{charts}", || Part::Charts),
 ];
 
-/// Readings of names whose charts are kept, each of 2 to 5 kB. Their numbers are consecutive, so
-/// the last ones are there.
-const DRAWN: usize = 1024;
-
-/// The page in one language, with the counter up and down.
+/// The page in one language.
 #[derive(Debug)]
 struct Edition {
     language: Language,
     fields: String,
+    /// Of all visits: the paths are known at start.
+    all: Layout,
+    /// Of a counter by name.
+    named: Layout,
+}
+
+/// The page's parts with the counter up and down.
+#[derive(Debug)]
+struct Layout {
     with_cache: Vec<Part>,
     without_cache: Vec<Part>,
-    /// The charts of names, each at the place of its reading.
-    drawn: OnceLock<Vec<Mutex<Option<Arc<Charts>>>>>,
-}
-
-/// The charts of one reading of the history, in one language.
-#[derive(Debug)]
-pub(super) struct Charts {
-    reading: u64,
-    html: Box<str>,
-}
-
-impl Charts {
-    fn draw(reading: u64, history: Option<Arc<History>>, language: Language) -> Charts {
-        let html = chart::render(history.as_deref(), language).into_boxed_str();
-        Charts { reading, html }
-    }
-
-    pub(super) fn html(&self) -> &str {
-        &self.html
-    }
 }
 
 /// The page in every language.
@@ -96,6 +80,8 @@ impl Charts {
 pub(super) struct Page {
     portuguese: Edition,
     english: Edition,
+    /// The charts of names.
+    pub(super) drawn: Drawn,
 }
 
 /// Both numbers as people write them.
@@ -111,6 +97,7 @@ impl Page {
         Page {
             portuguese: Edition::new(words(Language::Portuguese), names, base),
             english: Edition::new(words(Language::English), names, base),
+            drawn: Drawn::default(),
         }
     }
 
@@ -118,68 +105,20 @@ impl Page {
         &self.edition(language).fields
     }
 
-    /// Renders the page of the counter `name`, whose routes are below `here`, and lends its parts to
-    /// `take`.
+    /// Renders the page of all visits or of one counter, given by its title and the path before its
+    /// routes, and lends its parts to `take`.
     pub(super) fn render<R>(
         &self,
-        (language, name, here): (Language, &str, &str),
+        (language, counter): (Language, Option<[&str; 2]>),
         count: Count,
-        charts: &str,
+        chart: &str,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
         thread_local! {
             static NUMBERS: RefCell<Numbers> = RefCell::default();
         }
         let edition = self.edition(language);
-        NUMBERS.with_borrow_mut(|numbers| edition.join([name, here], count, charts, numbers, take))
-    }
-
-    /// Lends the charts of all visits to `take`. Each worker draws them once per reading and
-    /// language.
-    pub(super) fn charts<R>(
-        &self,
-        language: Language,
-        reading: u64,
-        history: impl FnOnce() -> Option<Arc<History>>,
-        take: impl FnOnce(&str) -> R,
-    ) -> R {
-        thread_local! {
-            static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
-        }
-        CHARTS.with_borrow_mut(|all| {
-            let charts = &mut all[language as usize];
-            if charts
-                .as_ref()
-                .is_none_or(|charts| charts.reading != reading)
-            {
-                *charts = Some(Charts::draw(reading, history(), language));
-            }
-            take(charts.as_ref().map_or("", Charts::html))
-        })
-    }
-
-    /// The charts of a name, which all workers share: there are too many for each to draw them.
-    pub(super) fn charts_of_name(
-        &self,
-        language: Language,
-        reading: u64,
-        history: impl FnOnce() -> Option<Arc<History>>,
-    ) -> Arc<Charts> {
-        let drawn = self.edition(language).drawn.get_or_init(|| {
-            let places = std::iter::repeat_with(Mutex::default);
-            places.take(DRAWN).collect()
-        });
-        let mut place = drawn[reading as usize % DRAWN]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*place {
-            Some(charts) if charts.reading == reading => Arc::clone(charts),
-            _ => {
-                let charts = Arc::new(Charts::draw(reading, history(), language));
-                *place = Some(Arc::clone(&charts));
-                charts
-            }
-        }
+        NUMBERS.with_borrow_mut(|numbers| edition.join(counter, count, chart, numbers, take))
     }
 
     fn edition(&self, language: Language) -> &Edition {
@@ -195,24 +134,29 @@ impl Edition {
         Edition {
             language: words.language,
             fields: header_fields(words),
-            with_cache: parts(words, names, base, true),
-            without_cache: parts(words, names, base, false),
-            drawn: OnceLock::new(),
+            all: Layout::new(words, names, base, &[("{name}", ""), ("{here}", base)]),
+            named: Layout::new(words, names, base, &[]),
         }
     }
 
     /// Fills the numbers in, and lends all parts to `take`.
     fn join<R>(
         &self,
-        [name, here]: [&str; 2],
+        counter: Option<[&str; 2]>,
         count: Count,
-        charts: &str,
+        chart: &str,
         numbers: &mut Numbers,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
+        let layout = if counter.is_some() {
+            &self.named
+        } else {
+            &self.all
+        };
+        let [name, here] = counter.unwrap_or_default();
         let parts = match count.cache {
-            Some(_) => &self.with_cache,
-            None => &self.without_cache,
+            Some(_) => &layout.with_cache,
+            None => &layout.without_cache,
         };
         let cache = count.cache.unwrap_or_default();
         numbers.total.clear();
@@ -234,10 +178,21 @@ impl Edition {
                 Part::Cache => cache_digits.as_bytes(),
                 Part::CacheShown => &numbers.cache,
                 Part::Size => size(count.total, cache).as_bytes(),
-                Part::Charts => charts.as_bytes(),
+                Part::Charts => chart.as_bytes(),
             };
         }
         take(&pieces)
+    }
+}
+
+impl Layout {
+    /// `known` are the placeholders of [`PLACEHOLDERS`] whose values never change.
+    fn new(words: &Words, names: StoreNames, base: &str, known: &[(&str, &str)]) -> Layout {
+        let parts = |counter_up| split(&fill(&text(words, names, base, counter_up), known));
+        Layout {
+            with_cache: parts(true),
+            without_cache: parts(false),
+        }
     }
 }
 
@@ -245,7 +200,7 @@ impl Edition {
 const MAX_PARTS: usize = 32;
 
 /// The template with all placeholders filled but those of [`PLACEHOLDERS`].
-fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<Part> {
+fn text(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> String {
     let rows = if names.has_database() {
         words.rows
     } else {
@@ -255,12 +210,6 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         Some(_) => (words.cache, words.cache_note),
         None => (words.memory, words.memory_note),
     };
-    let cache_block = if counter_up {
-        "<data id=\"cache\" value=\"{cache}\">{cache-shown}</data>"
-    } else {
-        ""
-    };
-    let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
     let versions = Versions::get();
     let [minutes, hours, days, months] = words.links;
     let filled = [
@@ -271,16 +220,10 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         ("{style-version}", &versions.style),
         ("{script-version}", &versions.script),
         ("{heading}", words.heading),
-        ("{live}", words.live),
         ("{total-name}", words.total),
         ("{total-note}", rows),
         ("{cache-name}", cache_name),
-        ("{cache-block}", cache_block),
-        ("{cache-hidden}", hidden(!counter_up)),
-        ("{cache-note}", cache_note),
-        ("{down-hidden}", hidden(counter_up)),
-        ("{unavailable}", words.unavailable),
-        ("{cache-down}", words.cache_down),
+        ("{cache-tile}", &cache_tile(words, cache_note, counter_up)),
         ("{history}", words.history),
         ("{choose}", words.choose),
         ("{minutes}", minutes),
@@ -288,15 +231,28 @@ fn parts(words: &Words, names: StoreNames, base: &str, counter_up: bool) -> Vec<
         ("{days}", days),
         ("{months}", months),
         ("{download}", words.download),
-        ("{embed}", words.embed),
         ("{stores}", words.stores),
         ("{ledger-name}", names.ledger_shown(words)),
         ("{up}", words.up),
-        ("{down}", words.down),
         ("{counter-state}", &counter_state(words, names, counter_up)),
         ("{utc}", words.utc),
     ];
-    split(&fill(TEMPLATE, &filled))
+    fill(TEMPLATE, &filled)
+}
+
+/// The number with its note, or why there is none. live.js makes the other one.
+fn cache_tile(words: &Words, note: &str, up: bool) -> String {
+    if up {
+        format!(
+            "<dd><data id=\"cache\" value=\"{{cache}}\">{{cache-shown}}</data></dd>\n\
+             <dd id=\"cache-note\" class=\"note\">{note}</dd>"
+        )
+    } else {
+        format!(
+            "<dd id=\"cache-down\" class=\"note\"><b class=\"unknown\">{}</b>{}</dd>",
+            words.unavailable, words.cache_down
+        )
+    }
 }
 
 fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {
@@ -308,11 +264,7 @@ fn counter_state(words: &Words, names: StoreNames, up: bool) -> String {
     } else {
         (" class=\"down\"", words.down)
     };
-    format!(
-        "<li id=\"counter-state\"{class}>{name} \
-         <b data-up=\"{}\" data-down=\"{}\">{state}</b></li>",
-        words.up, words.down
-    )
+    format!("<li id=\"counter-state\"{class}>{name} <b>{state}</b></li>")
 }
 
 /// Cuts a text at the placeholders of the parts that change.
@@ -336,9 +288,11 @@ fn split(text: &str) -> Vec<Part> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::SystemTime;
 
     use super::*;
+    use crate::visits::history::History;
 
     #[test]
     fn no_placeholder_and_no_part_is_left() {
@@ -355,19 +309,12 @@ mod tests {
                     pruned: 0,
                     cache,
                 };
-                let charts = page.charts_of_name(language, reading, || history.cloned());
-                page.charts(
-                    language,
-                    reading,
-                    || history.cloned(),
-                    |same| {
-                        assert_eq!(charts.html(), same);
-                    },
-                );
+                let chart = Drawn::default();
+                let chart = chart.of_name(language, reading, || history.cloned());
                 page.render(
-                    (language, "blog · ", "/here"),
+                    (language, Some(["blog · ", "/base/c/blog"])),
                     count,
-                    charts.html(),
+                    chart.html(),
                     |parts| {
                         let text = parts.concat();
                         let text = String::from_utf8_lossy(&text);
@@ -376,7 +323,7 @@ mod tests {
                             "{text}"
                         );
                         assert!(text.ends_with("</html>\n"), "{text}");
-                        assert!(text.contains("href=\"/here/stats\""), "{text}");
+                        assert!(text.contains("href=\"/base/c/blog/stats\""), "{text}");
                         assert!(text.contains("<title>blog · "), "{text}");
                         assert_eq!(cache.is_some(), text.contains("id=\"cache\""));
                         assert_eq!(history.is_some(), text.contains("<figure"), "{text}");
@@ -384,25 +331,5 @@ mod tests {
                 );
             }
         }
-    }
-    #[test]
-    fn each_reading_of_a_name_is_drawn_once_and_never_shown_as_another() {
-        let names = StoreNames {
-            ledger: "PostgreSQL",
-            counter: None,
-        };
-        let page = Page::new(names, "");
-        let history = Arc::new(History::new(SystemTime::now(), &[]));
-        let (pt, en) = (Language::Portuguese, Language::English);
-        let first = page.charts_of_name(pt, 5, || Some(Arc::clone(&history)));
-        let again = page.charts_of_name(pt, 5, || panic!("drawn twice"));
-        assert!(Arc::ptr_eq(&first, &again));
-        let english = page.charts_of_name(en, 5, || Some(Arc::clone(&history)));
-        assert_ne!(first.html(), english.html());
-        // The same place.
-        let other = page.charts_of_name(pt, 5 + DRAWN as u64, || None);
-        assert_ne!(first.html(), other.html());
-        let anew = page.charts_of_name(pt, 5, || Some(Arc::clone(&history)));
-        assert_eq!(first.html(), anew.html());
     }
 }

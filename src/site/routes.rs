@@ -6,7 +6,7 @@ use super::badge::{Badge, BadgeRequest};
 use super::cors::Origin;
 use super::history::HistoryRequest;
 use super::named::ListRequest;
-use super::negotiation::{Format, asks_csv, format, language};
+use super::negotiation::{Format, Language, asks_csv, format, language};
 use super::visit::Form;
 use super::{assets, fields, history, query};
 use crate::http::{Kind, Method, Plan, Request, Status};
@@ -26,6 +26,14 @@ impl Scope {
         match self {
             Scope::All => None,
             Scope::Name(name) => Some(name),
+        }
+    }
+
+    /// What its pages' titles begin with, and the path before its routes.
+    pub(super) fn place(&self, base: &str) -> [String; 2] {
+        match self {
+            Scope::All => [String::new(), base.to_owned()],
+            Scope::Name(name) => [format!("{name} · "), format!("{base}/c/{name}")],
         }
     }
 }
@@ -91,6 +99,7 @@ pub enum Task {
     },
     Metrics,
     History(Scope, HistoryRequest),
+    HistoryPage(Scope, Language),
     Events(Scope),
     Badge(Scope, Box<BadgeRequest>),
     /// The list of names.
@@ -116,6 +125,7 @@ impl Task {
             Task::Visit(..)
                 | Task::Stats(_)
                 | Task::History(..)
+                | Task::HistoryPage(..)
                 | Task::Events(_)
                 | Task::Badge(..)
                 | Task::Counters(_)
@@ -147,7 +157,7 @@ const BAD_HISTORY: Fixed = Fixed {
     status: Status::BadRequest,
     fields: fields::HISTORY_JSON,
     body: b"{\"error\":\"The history is kept by minute, hour, day and month: \
-        ask for ?by= one of these, and for ?format= csv or json.\"}",
+        ask for ?by= one of these, and for ?format= csv, json or html.\"}",
 };
 const BAD_LIST: Fixed = Fixed {
     status: Status::BadRequest,
@@ -324,9 +334,13 @@ fn is_preflight(request: &Request<'_>) -> bool {
 
 fn read_history(scope: Scope, request: &Request<'_>) -> Task {
     let value = |name| query::value(request.target, name);
+    let format = value("format");
     match (history::by(value("by").as_deref()), asks_csv(request)) {
+        (Some(_), _) if format.as_deref() == Some("html") => {
+            Task::HistoryPage(scope, language(request))
+        }
         (Some(by), Some(csv)) => {
-            let download = value("format").is_some();
+            let download = format.is_some();
             Task::History(scope, HistoryRequest { by, csv, download })
         }
         _ => Task::Fixed(BAD_HISTORY),

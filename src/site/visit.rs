@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::badge::Badge;
 use super::cors::Origin;
+use super::drawn::Chart;
 use super::measures::Reason;
 use super::negotiation::{Format, Language};
 use super::refusal::{RETRY_AFTER_S, refuse, retry_after_s, too_many};
@@ -20,7 +21,7 @@ use crate::visits::{Count, Refused, Waiter};
 pub(super) const CHART_WAIT: Duration = Duration::from_millis(200);
 
 /// Seconds after which the page of an outage tries again.
-const TRY_AGAIN_S: u64 = 5;
+pub(super) const TRY_AGAIN_S: u64 = 5;
 
 /// What a visit is answered with.
 #[derive(Debug, Clone)]
@@ -105,20 +106,19 @@ impl Site {
             Scope::All => {
                 let reading = self.recent_reading(&session.waiter);
                 let history = || self.visits.last_history();
-                let here = (language, "", &*self.settings.base_path);
-                self.page.charts(language, reading, history, |charts| {
-                    self.page.render(here, count, charts, take)
+                Chart::of_all(language, reading, history, |chart| {
+                    self.page.render((language, None), count, chart, take)
                 })
             }
             Scope::Name(name) => {
                 let shown = self.shown_history(&session.waiter, name);
                 let reading = shown.as_ref().map_or(0, |shown| shown.reading);
                 let history = || shown.map(|shown| shown.history);
-                let charts = self.page.charts_of_name(language, reading, history);
-                let here = format!("{}/c/{name}", self.settings.base_path);
-                let title = format!("{name} · ");
-                let here = (language, &*title, &*here);
-                self.page.render(here, count, charts.html(), take)
+                let chart = self.page.drawn.of_name(language, reading, history);
+                let [title, here] = &scope.place(&self.settings.base_path);
+                let counter = Some([title.as_str(), here.as_str()]);
+                self.page
+                    .render((language, counter), count, chart.html(), take)
             }
         }
     }

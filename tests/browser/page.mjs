@@ -75,8 +75,11 @@ export default {
   async 'it needs no script, and plain links choose the chart'() {
     const { page, wrong } = await open({ javaScriptEnabled: false });
     const before = await total(page);
-    for (const name of PERIODS) {
-      await page.locator(`nav a[href="#${name}"]`).click();
+    await screenshot(page, 'no-script');
+    assert.ok(await page.locator('#minute').isVisible());
+    // The other periods are on a page of their own, and so are all of them as tables.
+    for (const name of [...PERIODS.slice(1), 'minute']) {
+      await page.locator(`nav a[href$="#${name}"]`).click();
       for (const other of PERIODS) {
         assert.equal(
           await page.locator(`#${other}`).isVisible(),
@@ -84,11 +87,15 @@ export default {
           `${other} at #${name}`,
         );
       }
+      const figure = page.locator('#' + name);
+      await figure.locator('summary').click();
+      assert.ok(await figure.locator('tbody tr').first().isVisible(), `${name} as a table`);
+      if (name === 'hour') await screenshot(page, 'no-script-history');
     }
-    assert.equal(await total(page), before, 'choosing is no visit');
     assert.match(await page.locator('footer').textContent(), /UTC/);
-    await page.reload();
-    assert.equal(await total(page), before + 1);
+    await page.goto(url);
+    assert.equal(await total(page), before + 1, 'choosing is no visit');
+    assert.match(await page.locator('footer').textContent(), /UTC/);
     assert.deepEqual(wrong, []);
   },
 
@@ -146,6 +153,23 @@ export default {
     }
   },
 
+  async 'the page of all periods is as accessible, without a script'() {
+    for (const colorScheme of ['light', 'dark']) {
+      for (const viewport of [DESKTOP, PHONE, { width: 280, height: 600 }]) {
+        const { page, wrong } = await open({ at: url + 'history?format=html', colorScheme, viewport });
+        assert.deepEqual(await violations(page), [], colorScheme);
+        await page.locator('nav a[href="#month"]').click();
+        await page.locator('#month summary').click();
+        assert.equal(await overflow(page), 0);
+        assert.deepEqual(await violations(page), [], `${colorScheme}, a table`);
+        if (colorScheme === 'dark' && viewport === PHONE)
+          await screenshot(page, 'history-dark-phone');
+        assert.deepEqual(wrong, []);
+        await page.context().close();
+      }
+    }
+  },
+
   async 'with text twice as large nothing is cut off'() {
     for (const viewport of [DESKTOP, PHONE]) {
       const { page } = await open({ viewport });
@@ -185,12 +209,17 @@ export default {
   },
 
   async 'printed, all charts are there, on white, and nothing to click'() {
-    for (const javaScriptEnabled of [true, false]) {
-      const { page } = await open({ colorScheme: 'dark', javaScriptEnabled });
+    for (const [at, javaScriptEnabled] of [[url, true], [url + 'history?format=html', false]]) {
+      const { page } = await open({ at, colorScheme: 'dark', javaScriptEnabled });
       if (javaScriptEnabled) await ready(page);
+      // This is what asks for the periods that were not chosen.
+      await page.pdf();
       await page.emulateMedia({ media: 'print' });
-      for (const name of PERIODS)
+      for (const name of PERIODS) {
         assert.ok(await page.locator(`#${name}`).isVisible(), name);
+        assert.ok(await page.locator(`#${name} .sum`).isVisible(), `${name} is empty`);
+        assert.match(await page.locator(`#${name} .now`).getAttribute('d'), /^M/, name);
+      }
       assert.equal(await page.locator('a:visible, button:visible, summary:visible').count(), 0);
       assert.equal(
         await page.evaluate(() => getComputedStyle(document.body).backgroundColor),

@@ -145,13 +145,10 @@ fn other_pages_may_read_the_numbers_and_the_refusals() {
         ),
         (405, Some("*"))
     );
-    assert_eq!(
-        visitas
-            .request("GET", "/", &[origin])
-            .header("Access-Control-Allow-Origin"),
-        None,
-        "the page itself"
-    );
+    for page in ["/", "/history?format=html"] {
+        let page = visitas.request("GET", page, &[origin]);
+        assert_eq!(page.header("Access-Control-Allow-Origin"), None, "{page:?}");
+    }
 }
 
 #[test]

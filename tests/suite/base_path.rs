@@ -56,11 +56,17 @@ fn the_path_itself_is_the_page_with_and_without_a_slash() {
     }
 }
 
-/// Every address in the page is below the path, and leads somewhere on that port.
+/// Every address in the pages is below the path, and leads somewhere on that port.
 #[track_caller]
 fn links_only_below(base: &str, port: u16) {
+    page_links_only_below(base, base, port);
+    page_links_only_below(base, &format!("{base}/history?format=html"), port);
+}
+
+#[track_caller]
+fn page_links_only_below(base: &str, page: &str, port: u16) {
     let mut client = Client::connect(port);
-    let page = Page::read(&client.get(base).text());
+    let page = Page::read(&client.get(page).text());
     let mut links = 0;
     for element in &page.elements {
         let addresses = element.attributes.iter();
@@ -69,6 +75,9 @@ fn links_only_below(base: &str, port: u16) {
                 continue;
             }
             assert!(address.starts_with(&format!("{base}/")), "{element:?}");
+            // A client sends no fragment.
+            let address = address.split('#').next().expect("an address");
+            let address = &address.replace("&amp;", "&");
             assert_eq!(client.get(address).status, 200, "{element:?}");
             links += 1;
         }

@@ -403,3 +403,71 @@ pub fn is_ready(visitas: &mut Visitas) -> bool {
         }
     }
 }
+
+/// Scenario: a process was killed in the moment it made its file. Bug: the file was there without
+/// its header, and every later start refused it as damaged. Fix: the file is made beside, and moved
+/// in when it is whole.
+#[test]
+fn a_file_whose_making_was_cut_short_does_not_stop_the_next_start() {
+    let folder = Folder::new("store");
+    let settings = || Settings::new().set("DATA_DIR", folder.path().display());
+    let files = || {
+        let names = all_in(folder.path()).into_iter().map(|(name, ..)| name);
+        names.collect::<Vec<_>>()
+    };
+    let mut cut_short = 0;
+    for delay in (0..60).map(|n| Duration::from_micros(500 * n)) {
+        let visitas = settings().launch();
+        std::thread::sleep(delay);
+        visitas.kill();
+        let left = files();
+        cut_short += usize::from(left.iter().any(|path| path == "visitas.new"));
+        let next = settings().start();
+        assert_eq!(
+            next.visit().total,
+            1,
+            "killed after {delay:?}, left {left:?}"
+        );
+        next.stop();
+        assert_eq!(files(), ["visitas.redb"]);
+        fs::remove_file(folder.path().join("visitas.redb")).expect("the file");
+    }
+    eprintln!("cut short: {cut_short}");
+    // However far it came.
+    let whole = stored(&folder, false);
+    fs::remove_dir_all(folder.path().join("store")).expect("the folder");
+    for length in [0, 1, 9, 320, 4096, whole.len() / 2, whole.len()] {
+        fs::write(folder.path().join("visitas.new"), &whole[..length]).expect("a part");
+        let next = settings().start();
+        assert_eq!(next.visit().total, 1, "{length} bytes left");
+        next.stop();
+        assert_eq!(files(), ["visitas.redb"]);
+        fs::remove_file(folder.path().join("visitas.redb")).expect("the file");
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_visitas_is_told_and_left_alone() {
+    let folder = Folder::new("store");
+    let path = folder.path().join("visitas.redb");
+    {
+        let database = Database::create(&path).expect("a database");
+        let transaction = database.begin_write().expect("a transaction");
+        let format: TableDefinition<'_, u64, i64> = TableDefinition::new("format");
+        let mut table = transaction.open_table(format).expect("a table");
+        table.insert(0, 2).expect("a number");
+        drop(table);
+        transaction.commit().expect("a commit");
+    }
+    let before = all_in(folder.path());
+    let settings = || Settings::new().set("DATA_DIR", folder.path().display());
+    let others: [&[&str]; 4] = [&[], &["check"], &["recount"], &["export"]];
+    for arguments in others {
+        let ended = settings().arguments(arguments).run();
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, Some(1), "{arguments:?}: {ended:?}");
+        let told = "visitas.redb has format 2, of a newer visitas; this one reads format 1";
+        assert!(said.contains(told), "{arguments:?}: {ended:?}");
+        assert!(all_in(folder.path()) == before, "{arguments:?}: changed");
+    }
+}

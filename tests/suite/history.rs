@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::history::{STEPS, clock_ahead, is_exact, points, sum};
+use crate::support::html::Page;
 use crate::support::ports::free_port;
 use crate::support::scratch::Folder;
 use crate::support::{Cluster, LIMIT, Load, Settings, Visitas, audit, clock, within};
@@ -403,6 +404,47 @@ fn it_can_be_downloaded() {
     }
 }
 
+/// For browsers that run no script: each period as a chart and as a table.
+#[test]
+fn it_is_a_page_in_the_visitors_language() {
+    let visitas = Settings::new().start();
+    (0..3).for_each(|_| _ = visitas.visit());
+    for (language, lang, caption) in [
+        ("pt", "pt-BR", "Visitas por hora"),
+        ("fr", "en", "Visits per hour"),
+    ] {
+        let headers = [("Accept-Language", language), ("Accept", "text/csv")];
+        let response = visitas.request("GET", "/history?format=html", &headers);
+        let of = |name| response.header(name).unwrap_or_default();
+        assert_eq!(of("Content-Type"), "text/html; charset=utf-8");
+        assert_eq!(of("Cache-Control"), "no-store");
+        assert!(of("Content-Security-Policy").starts_with("default-src 'none'"));
+        let html = response.text();
+        let page = Page::read(&html);
+        assert_eq!(page.language(), Some(lang));
+        assert!(page.text.contains(caption), "{}", page.text);
+        assert_eq!(page.all("script").count(), 0);
+        for (by, _, count) in STEPS {
+            let figure = after(&html, &format!("<figure id=\"{by}\">"));
+            let table = after(figure, "<tbody>").split("</tbody>").next();
+            let cells = table.expect("a table").split("<td>").skip(1);
+            let visits: Vec<u64> = cells
+                .map(|cell| cell.split('<').next().expect("a cell").parse().expect(cell))
+                .collect();
+            assert_eq!((visits.len(), visits.iter().sum()), (count, 3), "{by}");
+            for format in ["csv", "json"] {
+                let link = format!("href=\"/history?by={by}&amp;format={format}\"");
+                assert!(figure.contains(&link), "no {link}");
+            }
+        }
+    }
+    assert_eq!(visitas.stats().total, 3, "a look is no visit");
+}
+
+fn after<'t>(text: &'t str, mark: &str) -> &'t str {
+    text.split_once(mark).expect(mark).1
+}
+
 #[test]
 fn it_is_a_fast_503_while_the_ledger_is_down() {
     let cluster = Cluster::start();
@@ -413,6 +455,9 @@ fn it_is_a_fast_503_while_the_ledger_is_down() {
     within(LIMIT, "a refusal", || visitas.get("/history").status == 503);
     let began = Instant::now();
     assert_eq!(visitas.get("/history").status, 503);
+    let page = visitas.get("/history?format=html");
+    assert_eq!((page.status, page.header("Retry-After")), (503, Some("5")));
+    assert!(page.sentence().contains("PostgreSQL"), "{page:?}");
     assert!(
         began.elapsed() < Duration::from_secs(5),
         "{:?}",

@@ -223,6 +223,7 @@ fn no_route_requested_without_end_slows_visits_down() {
         "/stats",
         "/history",
         "/history?by=day",
+        "/history?format=html",
         "/badge.svg",
         "/",
         "/readyz?verbose",

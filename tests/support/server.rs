@@ -16,11 +16,12 @@ use super::wait::{LIMIT, within_value};
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// The routes for those who visit that take GET and HEAD alone.
-pub const READ_ROUTES: [&str; 12] = [
+pub const READ_ROUTES: [&str; 13] = [
     "/",
     "/visit.svg",
     "/stats",
     "/history",
+    "/history?format=html",
     "/events",
     "/badge.svg",
     "/badge.json",

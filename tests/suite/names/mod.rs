@@ -58,6 +58,7 @@ fn every_form_of_a_visit_counts_for_its_name_and_for_all() {
             ("HEAD", "/c/blog/visit.svg"),
             ("GET", "/c/blog/stats"),
             ("GET", "/c/blog/history"),
+            ("GET", "/c/blog/history?format=html"),
             ("GET", "/c/blog/badge.svg"),
             ("GET", "/c/blog/badge.json"),
         ] {

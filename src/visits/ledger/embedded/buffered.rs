@@ -61,18 +61,8 @@ impl BufferedFile {
     /// writes nothing more.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut pending = self.lock();
-        let is_new = self.file.len()? == 0;
-        if let Err(error) = pending
-            .iter()
-            .flatten()
-            .try_for_each(|change| change.make(&self.file))
-        {
-            if is_new {
-                // `redb` accepts an empty file, but not one with a partial header (a full disk).
-                self.file.set_len(0)?;
-            }
-            return Err(error);
-        }
+        let mut changes = pending.iter().flatten();
+        changes.try_for_each(|change| change.make(&self.file))?;
         *pending = None;
         Ok(())
     }

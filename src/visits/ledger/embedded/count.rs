@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable};
 
 use super::buffered::BufferedFile;
+use super::file::{FILE_NAME, open, why_not_ours};
 use super::history::{HISTORY, bucket};
 use super::names::{self, Kept, NAME_OF, existing};
-use super::{FILE_NAME, UNKNOWN, VISITS, begin, is_ours, open, totals};
+use super::{UNKNOWN, VISITS, begin, totals};
 use crate::visits::history::Step;
 use crate::visits::ledger::{Counted, Difference, NameDifference, Totals};
 
@@ -50,9 +51,9 @@ pub(super) fn open_existing(folder: &Path) -> Result<(Database, BufferedFile), S
         }
         error => format!("{at}: {error}"),
     })?;
-    match is_ours(&database) {
-        Ok(true) => Ok((database, file)),
-        Ok(false) => Err(format!("{at} is a store of another program")),
+    match why_not_ours(&database) {
+        Ok(None) => Ok((database, file)),
+        Ok(Some(why)) => Err(format!("{at} {why}")),
         Err(error) => Err(format!("{at}: {error}")),
     }
 }

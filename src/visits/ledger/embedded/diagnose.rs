@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use redb::DatabaseError;
+use redb::{Database, DatabaseError};
 
 use super::count::count;
-use super::{FILE_NAME, is_ours, open};
+use super::file::{FILE_NAME, open, why_not_ours};
 use crate::visits::diagnose::Check;
 
 #[cold]
@@ -25,24 +25,8 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
     }
     let bytes = fs::metadata(&path).map_or(0, |file| file.len());
     checks.push(match open(&path, true) {
-        Ok((database, _)) if matches!(is_ours(&database), Ok(false)) => Check::fails(
-            "its file",
-            format!("{} is a store of another program", path.display()),
-            "name another DATA_DIR",
-        ),
         // Never accepted, so the file stays as it is.
-        Ok((database, _)) => match count(&database, &mut |_, _| {}) {
-            Ok((counted, _)) if !counted.agrees() => counted.check(),
-            Ok((counted, _)) => Check::fine(
-                "its file",
-                format!("{}, {} rows in {bytes} bytes", path.display(), counted.rows),
-            ),
-            Err(error) => Check::fails(
-                "its file",
-                format!("{}: {error}", path.display()),
-                "restore a copy of it",
-            ),
-        },
+        Ok((database, _)) => of_a_store(&database, &path, bytes),
         Err(DatabaseError::DatabaseAlreadyOpen) => Check::warns(
             "its file",
             format!("{} is in use by a running visitas", path.display()),
@@ -55,6 +39,22 @@ pub fn diagnose(folder: &Path) -> Vec<Check> {
         ),
     });
     checks
+}
+
+#[cold]
+fn of_a_store(database: &Database, path: &Path, bytes: u64) -> Check {
+    let at = path.display();
+    if let Ok(Some(why)) = why_not_ours(database) {
+        return Check::fails("its file", format!("{at} {why}"), "name another DATA_DIR");
+    }
+    match count(database, &mut |_, _| {}) {
+        Ok((counted, _)) if !counted.agrees() => counted.check(),
+        Ok((counted, _)) => Check::fine(
+            "its file",
+            format!("{at}, {} rows in {bytes} bytes", counted.rows),
+        ),
+        Err(error) => Check::fails("its file", format!("{at}: {error}"), "restore a copy of it"),
+    }
 }
 
 /// Whether a file can be created in the folder, or in the nearest existing folder above it.

@@ -3,31 +3,28 @@
 mod buffered;
 mod count;
 mod diagnose;
+mod file;
 mod history;
 mod moving;
 mod names;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{
-    CommitError as RedbCommitError, Database, DatabaseError, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition, TableError, TableHandle, TransactionError, WriteTransaction,
+    CommitError as RedbCommitError, Database, ReadableDatabase, ReadableTable, TableDefinition,
+    TransactionError, WriteTransaction,
 };
 
 use super::{Arrivals, CommitError, LastBatch, Ledger, Meanwhile, OpenError, Pruner, Sums, Totals};
 use crate::visits::history::{Bucket, Step};
 use crate::visits::name::Name;
-use buffered::BufferedFile;
 pub use count::recount;
 pub use diagnose::diagnose;
+pub use file::EmbeddedFile;
 use history::HISTORY;
-use moving::IMPORTS;
 pub use moving::{export, importer};
-use names::{Known, NAME_OF, NAMED_HISTORY, NAMES, NewNames};
+use names::NewNames;
 
 /// One row per visit: its number from 1, and its arrival in microseconds since 1970, or [`UNKNOWN`].
 const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
@@ -36,104 +33,10 @@ const VISITS: TableDefinition<'_, u64, i64> = TableDefinition::new("acessos");
 const LANES: TableDefinition<'_, u64, i64> = TableDefinition::new("lanes");
 /// The arrival of a visit that moved in without one. It is in no bucket of the history.
 const UNKNOWN: i64 = 0;
-const FILE_NAME: &str = "visitas.redb";
-/// Memory that `redb` may use as cache. Commits append: more would not make them faster.
-const CACHE_BYTES: usize = 1 << 20;
-
-/// The file, shared by the lanes of this process. No other process can open it.
-#[derive(Debug)]
-pub struct EmbeddedFile {
-    path: PathBuf,
-    /// `None` before it is opened, and after an error: `redb` must then be opened anew.
-    database: Mutex<Option<Arc<Database>>>,
-    /// This process has had it open.
-    opened: AtomicBool,
-    lanes: AtomicU64,
-    /// The names in the file, with their numbers.
-    names: Mutex<Known>,
-}
-
-impl EmbeddedFile {
-    pub fn new(folder: &Path) -> Arc<Self> {
-        Arc::new(EmbeddedFile {
-            path: folder.join(FILE_NAME),
-            database: Mutex::default(),
-            opened: AtomicBool::new(false),
-            lanes: AtomicU64::new(0),
-            names: Mutex::default(),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self) -> Result<Arc<Database>, OpenError> {
-        let mut slot = self.lock();
-        if let Some(database) = &*slot {
-            return Ok(Arc::clone(database));
-        }
-        let at = self.path.display();
-        let opened = self.opened.load(Ordering::Relaxed);
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(|error| {
-                OpenError::Permanent(format!("the folder of {at} cannot be made: {error}"))
-            })?;
-        }
-        let refused = |error| match error {
-            // A lane of this process still holds the failed instance.
-            DatabaseError::DatabaseAlreadyOpen if opened => {
-                OpenError::Transient(format!("{at} is not closed yet"))
-            }
-            DatabaseError::DatabaseAlreadyOpen => OpenError::Permanent(format!(
-                "{at} is in use by another process; give each one a DATA_DIR of its own"
-            )),
-            other if opened || is_full(&other) => OpenError::Transient(format!("{at}: {other}")),
-            other => OpenError::Permanent(format!("{at} cannot be used as it is: {other}")),
-        };
-        let (database, file) = open(&self.path, !opened).map_err(refused)?;
-        if !is_ours(&database).map_err(|error| OpenError::Transient(format!("{at}: {error}")))? {
-            return Err(OpenError::Permanent(format!(
-                "{at} is a store of another program; give this one a DATA_DIR of its own"
-            )));
-        }
-        let names = names::load(&database);
-        let names = names.map_err(|error| OpenError::Transient(format!("{at}: {error}")))?;
-        file.accept().map_err(|error| refused(error.into()))?;
-        *self.names() = names;
-        let database = Arc::new(database);
-        self.opened.store(true, Ordering::Relaxed);
-        *slot = Some(Arc::clone(&database));
-        Ok(database)
-    }
-
-    fn names(&self) -> MutexGuard<'_, Known> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets a failed instance, so that the next [`EmbeddedFile::open`] reads the file anew.
-    fn forget(&self, broken: &Arc<Database>) {
-        let mut slot = self.lock();
-        if slot
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, broken))
-        {
-            *slot = None;
-        }
-    }
-}
-
-/// Opens the file, or creates it, with every page checked or not. Unchecked, a damaged file would
-/// be trusted, and end the process by a panic later. A check reads about 1.5 GB/s from the page
-/// cache; 10 million visits are 160 MB. The file stays as it is until it is accepted.
-fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
-    let file = BufferedFile::open(path)?;
-    let mut builder = Database::builder();
-    builder
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(checked);
-    Ok((builder.create_with_backend(file.clone())?, file))
-}
+/// What the numbers in the tables mean, by one number at key 0.
+const FORMAT: TableDefinition<'_, u64, i64> = TableDefinition::new("format");
+/// The only format so far.
+const FORMAT_HERE: i64 = 1;
 
 /// Begins a transaction whose commit syncs twice, so the newest state on the disk is always whole.
 /// After a single sync a damaged newest state looks like a commit that lost power: `redb` would go
@@ -142,45 +45,6 @@ fn begin(database: &Database) -> Result<WriteTransaction, TransactionError> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     Ok(transaction)
-}
-
-/// Whether the disk is full, which passes.
-fn is_full(error: &DatabaseError) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let DatabaseError::Storage(StorageError::Io(error)) = error else {
-        return false;
-    };
-    matches!(error.kind(), StorageFull | QuotaExceeded)
-}
-
-/// Whether visitas made all tables in the file; true of a file without tables.
-fn is_ours(database: &Database) -> Result<bool, redb::Error> {
-    let ours = [
-        VISITS,
-        LANES,
-        HISTORY,
-        NAMES,
-        NAME_OF,
-        NAMED_HISTORY,
-        IMPORTS,
-    ];
-    let transaction = database.begin_read()?;
-    if transaction.list_multimap_tables()?.count() > 0 {
-        return Ok(false);
-    }
-    for table in transaction.list_tables()? {
-        let Some(known) = ours.into_iter().find(|known| known.name() == table.name()) else {
-            return Ok(false);
-        };
-        match transaction.open_table(known) {
-            Ok(_) => {}
-            Err(
-                TableError::TableTypeMismatch { .. } | TableError::TypeDefinitionChanged { .. },
-            ) => return Ok(false),
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Ok(true)
 }
 
 /// One lane's client of the file.
@@ -200,7 +64,7 @@ pub struct Embedded {
 impl Embedded {
     /// A client of `file` for one lane.
     pub fn new(file: &Arc<EmbeddedFile>) -> Self {
-        let lane = file.lanes.fetch_add(1, Ordering::Relaxed);
+        let lane = file.next_lane();
         Embedded {
             file: Arc::clone(file),
             database: None,
@@ -217,6 +81,7 @@ impl Embedded {
         let found = {
             let mut lanes = transaction.open_table(LANES)?;
             transaction.open_table(HISTORY)?;
+            transaction.open_table(FORMAT)?.insert(0, FORMAT_HERE)?;
             if self.fresh {
                 lanes.remove(self.lane)?;
             }
@@ -272,7 +137,7 @@ impl Embedded {
         let Some(database) = &self.database else {
             return Err(CommitError::Idle("not open".to_owned()));
         };
-        let current = self.file.lock().clone();
+        let current = self.file.current();
         if current.is_none_or(|current| !Arc::ptr_eq(&current, database)) {
             return Err(CommitError::Idle(
                 "another lane had to open the file again".to_owned(),
@@ -310,7 +175,7 @@ impl Ledger for Embedded {
         let database = self.file.open()?;
         let (number, totals) = self.prepare(&database).map_err(|error| {
             self.file.forget(&database);
-            OpenError::Transient(format!("{}: {error}", self.file.path.display()))
+            OpenError::Transient(format!("{}: {error}", self.file.path().display()))
         })?;
         self.database = Some(database);
         self.fresh = false;
@@ -417,7 +282,7 @@ impl EmbeddedPruner {
 
 impl Pruner for EmbeddedPruner {
     fn prune(&mut self, keep: Duration) -> Result<bool, String> {
-        let Some(database) = self.file.lock().clone() else {
+        let Some(database) = self.file.current() else {
             return Err("the file is not open".to_owned());
         };
         let before = microseconds(SystemTime::now().checked_sub(keep).unwrap_or(UNIX_EPOCH));

@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::count::open_existing;
+use super::file::{EmbeddedFile, FILE_NAME};
 use super::history::{self, HISTORY};
 use super::names::{self, NAME_OF, existing};
-use super::{EmbeddedFile, FILE_NAME, UNKNOWN, VISITS, begin, totals};
+use super::{UNKNOWN, VISITS, begin, totals};
 use crate::visits::history::Step;
 use crate::visits::ledger::{Exported, Importer, Moved, Reached, TakeLines, Totals};
 use crate::visits::moving::{HEADER, digest, give_pruned, write_line};
@@ -136,7 +137,7 @@ impl EmbeddedImport {
     }
 
     fn sentence(&self, error: &Error) -> String {
-        format!("{}: {error}", self.file.path.display())
+        format!("{}: {error}", self.file.path().display())
     }
 }
 

@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: &str = "300ms";
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Tries of one opening; the next opening goes on.
 const LOCK_TRIES: u32 = 30;
-/// Tries of a dry run beside a process that starts for the first time.
+/// Tries of a dry run, beside a process that starts for the first time or holds the table shortly.
 const DRY_RUNS: u32 = 3;
 /// Time between two log lines about the lock.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -91,11 +91,12 @@ fn create_in_tries(
             return Err(failure);
         }
         let is_locked = failure.code() == "55P03";
-        let passes = (is_locked && run == Run::ForGood) || creates_the_same(&failure);
+        let passes = is_locked || creates_the_same(&failure);
         if !passes || tries >= most {
             return Err(unfit(failure));
         }
-        if is_locked && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        if is_locked && run == Run::ForGood && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL)
+        {
             logged = Some(Instant::now());
             log::info!(
                 "waiting for other transactions to release the table acessos, to add triggers to it"

@@ -1,0 +1,207 @@
+//! The file: found or created, opened, and held by one process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableError, TableHandle};
+
+use super::buffered::BufferedFile;
+use super::history::HISTORY;
+use super::moving::IMPORTS;
+use super::names::{self, Known, NAME_OF, NAMED_HISTORY, NAMES};
+use super::{FORMAT, FORMAT_HERE, LANES, VISITS};
+use crate::visits::ledger::OpenError;
+
+pub(super) const FILE_NAME: &str = "visitas.redb";
+/// Memory that `redb` may use as cache. Commits append: more would not make them faster.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// The file, shared by the lanes of this process. No other process can open it.
+#[derive(Debug)]
+pub struct EmbeddedFile {
+    path: PathBuf,
+    /// `None` before it is opened, and after an error: `redb` must then be opened anew.
+    database: Mutex<Option<Arc<Database>>>,
+    /// This process has had it open.
+    opened: AtomicBool,
+    lanes: AtomicU64,
+    /// The names in the file, with their numbers.
+    names: Mutex<Known>,
+}
+
+impl EmbeddedFile {
+    pub fn new(folder: &Path) -> Arc<Self> {
+        Arc::new(EmbeddedFile {
+            path: folder.join(FILE_NAME),
+            database: Mutex::default(),
+            opened: AtomicBool::new(false),
+            lanes: AtomicU64::new(0),
+            names: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self) -> Result<Arc<Database>, OpenError> {
+        let mut slot = self.lock();
+        if let Some(database) = &*slot {
+            return Ok(Arc::clone(database));
+        }
+        let at = self.path.display();
+        let opened = self.opened.load(Ordering::Relaxed);
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(|error| {
+            OpenError::Permanent(format!("the folder of {at} cannot be made: {error}"))
+        })?;
+        let refused = |error| match error {
+            // A lane of this process still holds the failed instance.
+            DatabaseError::DatabaseAlreadyOpen if opened => {
+                OpenError::Transient(format!("{at} is not closed yet"))
+            }
+            DatabaseError::DatabaseAlreadyOpen => OpenError::Permanent(format!(
+                "{at} is in use by another process; give each one a DATA_DIR of its own"
+            )),
+            other if opened || is_full(&other) => OpenError::Transient(format!("{at}: {other}")),
+            other => OpenError::Permanent(format!("{at} cannot be used as it is: {other}")),
+        };
+        create(&self.path, folder).map_err(refused)?;
+        let (database, file) = open(&self.path, !opened).map_err(refused)?;
+        let failed = |error: redb::Error| OpenError::Transient(format!("{at}: {error}"));
+        if let Some(why) = why_not_ours(&database).map_err(failed)? {
+            return Err(OpenError::Permanent(format!(
+                "{at} {why}; give this one a DATA_DIR of its own"
+            )));
+        }
+        let names = names::load(&database).map_err(failed)?;
+        file.accept().map_err(|error| refused(error.into()))?;
+        *self.names() = names;
+        let database = Arc::new(database);
+        self.opened.store(true, Ordering::Relaxed);
+        *slot = Some(Arc::clone(&database));
+        Ok(database)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open instance; `None` before the first, and after an error.
+    pub(super) fn current(&self) -> Option<Arc<Database>> {
+        self.lock().clone()
+    }
+
+    /// The number of one more lane.
+    pub(super) fn next_lane(&self) -> u64 {
+        self.lanes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn names(&self) -> MutexGuard<'_, Known> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a failed instance, so that the next [`EmbeddedFile::open`] reads the file anew.
+    pub(super) fn forget(&self, broken: &Arc<Database>) {
+        let mut slot = self.lock();
+        if slot
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, broken))
+        {
+            *slot = None;
+        }
+    }
+}
+
+/// Opens the file with every page checked or not. Unchecked, a damaged file would
+/// be trusted, and end the process by a panic later. A check reads about 1.5 GB/s from the page
+/// cache; 10 million visits are 160 MB. The file stays as it is until it is accepted.
+pub(super) fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
+    let file = BufferedFile::open(path)?;
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(checked);
+    Ok((builder.create_with_backend(file.clone())?, file))
+}
+
+/// Creates the file where there is none, or only an empty one. It is written beside and moved in: a
+/// process that dies in between leaves nothing that the next one would take for a damaged store.
+fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
+    let is_there = || fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    if is_there() {
+        return Ok(());
+    }
+    let folder = File::open(folder)?;
+    // Another process may create it too. Where a file system has no locks, one of the two fails.
+    let _ = folder.lock();
+    if is_there() {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let (database, file) = open(&new, false)?;
+    file.accept()?;
+    drop(database);
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, path)?;
+    // Otherwise a power failure could take the name away, and the visits with it.
+    folder.sync_all()?;
+    Ok(())
+}
+
+/// Whether the disk is full, which passes.
+fn is_full(error: &DatabaseError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let DatabaseError::Storage(StorageError::Io(error)) = error else {
+        return false;
+    };
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// What speaks against a file, said of it; `None` where this visitas can use it. A file without
+/// tables can be used.
+pub(super) fn why_not_ours(database: &Database) -> Result<Option<String>, redb::Error> {
+    let foreign = || Ok(Some("is a store of another program".to_owned()));
+    let ours = [
+        FORMAT,
+        VISITS,
+        LANES,
+        HISTORY,
+        NAMES,
+        NAME_OF,
+        NAMED_HISTORY,
+        IMPORTS,
+    ];
+    let transaction = database.begin_read()?;
+    if transaction.list_multimap_tables()?.count() > 0 {
+        return foreign();
+    }
+    for table in transaction.list_tables()? {
+        let Some(known) = ours.into_iter().find(|known| known.name() == table.name()) else {
+            return foreign();
+        };
+        match transaction.open_table(known) {
+            Ok(_) => {}
+            Err(
+                TableError::TableTypeMismatch { .. } | TableError::TypeDefinitionChanged { .. },
+            ) => return foreign(),
+            Err(other) => return Err(other.into()),
+        }
+    }
+    match names::existing(transaction.open_table(FORMAT))? {
+        Some(format) => Ok(format.get(0)?.and_then(|number| newer(number.value()))),
+        None => Ok(None),
+    }
+}
+
+fn newer(format: i64) -> Option<String> {
+    (format > FORMAT_HERE).then(|| {
+        format!("has format {format}, of a newer visitas; this one reads format {FORMAT_HERE}")
+    })
+}
