@@ -18,11 +18,14 @@ pub(super) struct Chart {
     html: Box<str>,
 }
 
+/// Where a chart is kept.
+type Place = Mutex<Option<Arc<Chart>>>;
+
 /// The charts of names, for each language at the place of its reading. All workers share them:
 /// there are too many for each to draw them.
 #[derive(Debug, Default)]
 pub(super) struct Drawn {
-    places: [OnceLock<Vec<Mutex<Option<Arc<Chart>>>>>; 2],
+    places: [OnceLock<Vec<Place>>; 2],
 }
 
 impl Chart {
@@ -64,7 +67,7 @@ impl Drawn {
         history: impl FnOnce() -> Option<Arc<History>>,
     ) -> Arc<Chart> {
         let places = self.places[language as usize].get_or_init(|| {
-            let places = std::iter::repeat_with(Mutex::default);
+            let places = std::iter::repeat_with(Place::default);
             places.take(KEPT).collect()
         });
         let place = &places[reading as usize % KEPT];
