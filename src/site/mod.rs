@@ -5,6 +5,7 @@ mod assets;
 mod badge;
 mod chart;
 mod cors;
+mod drawn;
 mod events;
 mod fields;
 mod history;

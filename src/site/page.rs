@@ -1,17 +1,15 @@
 //! The page: both numbers, the history and the stores' states, in the visitor's language. All but
-//! the numbers is made in advance: the charts about once a second while somebody asks, the rest at
-//! start.
+//! the numbers is made in advance: the charts once per reading of the history, the rest at start.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
+use super::StoreNames;
 use super::assets::Versions;
+use super::drawn::Drawn;
 use super::negotiation::Language;
 use super::text::{fill, grouped, size};
 use super::words::{Words, words};
-use super::{StoreNames, chart};
 use crate::visits::Count;
-use crate::visits::history::History;
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -77,18 +75,13 @@ struct Layout {
     without_cache: Vec<Part>,
 }
 
-/// The charts of one reading of the history, in one language.
-#[derive(Debug)]
-struct Charts {
-    reading: u64,
-    html: Vec<u8>,
-}
-
 /// The page in every language.
 #[derive(Debug)]
 pub(super) struct Page {
     portuguese: Edition,
     english: Edition,
+    /// The charts of names.
+    pub(super) drawn: Drawn,
 }
 
 /// Both numbers as people write them.
@@ -104,6 +97,7 @@ impl Page {
         Page {
             portuguese: Edition::new(words(Language::Portuguese), names, base),
             english: Edition::new(words(Language::English), names, base),
+            drawn: Drawn::default(),
         }
     }
 
@@ -112,33 +106,19 @@ impl Page {
     }
 
     /// Renders the page of all visits or of one counter, given by its title and the path before its
-    /// routes, and lends its parts to `take`. The chart shows that reading of the history; each
-    /// worker draws it once per reading and language.
+    /// routes, and lends its parts to `take`.
     pub(super) fn render<R>(
         &self,
         (language, counter): (Language, Option<[&str; 2]>),
         count: Count,
-        reading: u64,
-        history: impl FnOnce() -> Option<Arc<History>>,
+        chart: &str,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
         thread_local! {
             static NUMBERS: RefCell<Numbers> = RefCell::default();
-            static CHARTS: RefCell<[Option<Charts>; 2]> = const { RefCell::new([None, None]) };
         }
-        CHARTS.with_borrow_mut(|all| {
-            let charts = &mut all[language as usize];
-            if charts
-                .as_ref()
-                .is_none_or(|charts| charts.reading != reading)
-            {
-                let html = chart::render(history().as_deref(), language).into_bytes();
-                *charts = Some(Charts { reading, html });
-            }
-            let charts = charts.as_ref().map_or(&[][..], |charts| &charts.html);
-            let edition = self.edition(language);
-            NUMBERS.with_borrow_mut(|numbers| edition.join(counter, count, charts, numbers, take))
-        })
+        let edition = self.edition(language);
+        NUMBERS.with_borrow_mut(|numbers| edition.join(counter, count, chart, numbers, take))
     }
 
     fn edition(&self, language: Language) -> &Edition {
@@ -164,7 +144,7 @@ impl Edition {
         &self,
         counter: Option<[&str; 2]>,
         count: Count,
-        charts: &[u8],
+        chart: &str,
         numbers: &mut Numbers,
         take: impl FnOnce(&[&[u8]]) -> R,
     ) -> R {
@@ -198,7 +178,7 @@ impl Edition {
                 Part::Cache => cache_digits.as_bytes(),
                 Part::CacheShown => &numbers.cache,
                 Part::Size => size(count.total, cache).as_bytes(),
-                Part::Charts => charts,
+                Part::Charts => chart.as_bytes(),
             };
         }
         take(&pieces)
@@ -308,9 +288,11 @@ fn split(text: &str) -> Vec<Part> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::SystemTime;
 
     use super::*;
+    use crate::visits::history::History;
 
     #[test]
     fn no_placeholder_and_no_part_is_left() {
@@ -327,11 +309,12 @@ mod tests {
                     pruned: 0,
                     cache,
                 };
+                let chart = Drawn::default();
+                let chart = chart.of_name(language, reading, || history.cloned());
                 page.render(
                     (language, Some(["blog · ", "/base/c/blog"])),
                     count,
-                    reading,
-                    || history.cloned(),
+                    chart.html(),
                     |parts| {
                         let text = parts.concat();
                         let text = String::from_utf8_lossy(&text);

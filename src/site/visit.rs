@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::badge::Badge;
 use super::cors::Origin;
+use super::drawn::Chart;
 use super::measures::Reason;
 use super::negotiation::{Format, Language};
 use super::refusal::{RETRY_AFTER_S, refuse, retry_after_s, too_many};
@@ -105,17 +106,19 @@ impl Site {
             Scope::All => {
                 let reading = self.recent_reading(&session.waiter);
                 let history = || self.visits.last_history();
-                self.page
-                    .render((language, None), count, reading, history, take)
+                Chart::of_all(language, reading, history, |chart| {
+                    self.page.render((language, None), count, chart, take)
+                })
             }
             Scope::Name(name) => {
                 let shown = self.shown_history(&session.waiter, name);
                 let reading = shown.as_ref().map_or(0, |shown| shown.reading);
                 let history = || shown.map(|shown| shown.history);
+                let chart = self.page.drawn.of_name(language, reading, history);
                 let [title, here] = &scope.place(&self.settings.base_path);
                 let counter = Some([title.as_str(), here.as_str()]);
                 self.page
-                    .render((language, counter), count, reading, history, take)
+                    .render((language, counter), count, chart.html(), take)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod exact;
 mod postgres;
+mod recent;
 mod refused;
 
 use crate::support::{Cluster, Redis, Response, Settings, Visitas};

@@ -213,10 +213,11 @@ impl Ledger for Postgres {
     }
 
     fn commit(&mut self, visits: &Arrivals, meanwhile: Meanwhile<'_>) -> Result<Sums, CommitError> {
-        let Some(writer) = &self.writer else {
+        let Some(writer) = &mut self.writer else {
             return Err(CommitError::Idle("no writer".to_owned()));
         };
-        let (entry, alone) = (writer.entry(visits), self.upkeep.alone);
+        let alone = self.upkeep.alone;
+        let entry = writer.entry(visits, alone);
         let result = self.call(self.deadline, |session| {
             session.commit(&entry, &visits.times, alone, meanwhile)
         });
@@ -238,10 +239,8 @@ impl Ledger for Postgres {
             base,
             ..
         } = result?;
-        let names = match &mut self.writer {
-            Some(writer) if !visits.names.is_empty() => {
-                writer.named.sums(visits, named.as_deref(), base)
-            }
+        let names = match (&mut self.writer, &entry.named) {
+            (Some(writer), Some(entry)) => writer.named.sums(entry, named.as_deref(), base),
             _ => Vec::new(),
         };
         Ok(Sums { all, names })
@@ -261,12 +260,17 @@ impl Ledger for Postgres {
         names: &[Name],
         history: Option<SystemTime>,
     ) -> Result<Vec<(Totals, Vec<Bucket>)>, CommitError> {
-        let totals = self.call(self.deadline, |session| session.names(names))?;
+        let own = self.writer.as_ref();
+        let own = own.map(|writer| (writer.id, writer.named.of(names)));
+        let own = own.as_ref();
+        let totals = self.call(self.deadline, |session| session.names(names, own))?;
         let found = totals.into_iter().map(|totals| (totals, Vec::new()));
         let mut found: Vec<(Totals, Vec<Bucket>)> = found.collect();
         if let Some(now) = history {
             let since = Step::ALL.map(|step| step.since(now));
-            let parts = self.call(self.deadline, |session| session.histories(names, since))?;
+            let parts = self.call(self.deadline, |session| {
+                session.histories(names, since, own)
+            })?;
             for (place, bucket) in parts {
                 if let Some((_, buckets)) = found.get_mut(place) {
                     buckets.push(bucket);
@@ -285,13 +289,14 @@ impl Ledger for Postgres {
             return;
         };
         let (id, number, minute) = (writer.id, writer.number, writer.minute());
+        let needed_from = writer.named.needed_from().unwrap_or(number);
         if writer.named.has_outdated() {
             let (names, numbers) = writer.named.outdated();
             // Where that fails, they go when the writer is closed.
             if let Err(error) = self.call(MAINTENANCE_TIMEOUT, |session| {
                 session.trim(id, &names, &numbers, meanwhile)
             }) {
-                log::debug!("old entries of names are not dropped: {error}");
+                log::debug!("old rows of names are not dropped: {error}");
             }
             return;
         }
@@ -303,7 +308,7 @@ impl Ledger for Postgres {
             ..
         } = self.upkeep;
         self.upkeep.minute = minute;
-        let drop_to = number - ENTRIES_KEPT;
+        let drop_to = needed_from.min(number - ENTRIES_KEPT);
         let drops = drop_to - kept_from >= ENTRIES_DROPPED;
         let folds = unfolded && last.elapsed() >= FOLD_INTERVAL;
         // Once a minute for what others left: silent writers, old buckets of the history.

@@ -5,7 +5,8 @@
 -- visitas_writers  lanes whose running totals are part of the total
 -- visitas_log      one row per batch, with its writer's running totals; its key is the fence and
 --                  the idempotency key
--- visitas_named    one row per batch and name in it, with the writer's running totals for the name
+-- visitas_named    rows per writer and name, with the writer's running totals for the name, where
+--                  visitas_log does not have them
 -- visitas_closed   writers that append no more; their entries go after a week
 -- visitas_changes  what triggers, closed writers, recounts and pruning append, until it is folded
 -- visitas_base     the folded total: the newest row counts
@@ -17,7 +18,7 @@
 -- @named@ whether acessos has a column contador with the names of counters; @name@ the valid name
 -- in it, or null. Nothing of a branch for names is planned where there is no such column.
 --
--- The column counter is '' for all visits, otherwise a name. Who appends to visitas_changes what
+-- A column counter is '' for all visits, otherwise a name. Who appends to visitas_changes what
 -- changes the total of a name also appends a row of '', perhaps of zeros: so a writer sees by these
 -- alone whether the base of any name may change.
 
@@ -41,13 +42,36 @@ CREATE TABLE IF NOT EXISTS @schema@.visitas_log (
     minute_visits bigint NOT NULL,           -- its visits in that minute so far
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     closed boolean NOT NULL DEFAULT false,   -- nothing comes after this entry
-    counter text COLLATE "C" NOT NULL DEFAULT '',
-    PRIMARY KEY (counter, writer, number)
+    -- The names in the batch, each once, and the writer's numbers for it: null where there are
+    -- none, or where visitas_named has them.
+    names text[] COLLATE "C",
+    names_totals bigint[],
+    names_minutes bigint[],
+    names_minutes_visits bigint[],
+    -- The numbers in entries from this one on may be newer than those in visitas_named; null: none.
+    named_from bigint,
+    PRIMARY KEY (writer, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
-        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000);
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 200000,
+        -- An entry of 100 names stays in its page. Compression would cost more than the space.
+        toast_tuple_target = 8160);
+DO $$
+BEGIN
+    -- Only where it was just made: the lock would meet others' batches.
+    IF EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                WHERE c.relname = 'visitas_log' AND c.relnamespace = @schema_name@::regnamespace
+                  AND a.attname = 'names' AND a.attstorage <> 'e') THEN
+        ALTER TABLE @schema@.visitas_log
+            ALTER names SET STORAGE EXTERNAL, ALTER names_totals SET STORAGE EXTERNAL,
+            ALTER names_minutes SET STORAGE EXTERNAL,
+            ALTER names_minutes_visits SET STORAGE EXTERNAL;
+    END IF;
+END
+$$;
 
--- Entries of the writers in visitas_writers, each in the transaction of the entry in visitas_log
--- that has its number.
+-- Numbers of the writers in visitas_writers, each written in the transaction of the entry in
+-- visitas_log that has its number. The newest row of a name counts, unless visitas_log has a newer
+-- one: see named_from.
 CREATE TABLE IF NOT EXISTS @schema@.visitas_named (
     writer bigint NOT NULL,
     counter text COLLATE "C" NOT NULL,
@@ -106,9 +130,9 @@ CREATE TABLE IF NOT EXISTS @schema@.visitas_history (
 
 -- The newest entry of each writer: one index probe backwards per writer.
 CREATE OR REPLACE VIEW @schema@.visitas_newest AS
-SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed
+SELECT w.writer, l.number, l.total, l.minute, l.minute_visits, l.at, l.closed, l.named_from
   FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
-       SELECT * FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = w.writer
+       SELECT * FROM @schema@.visitas_log g WHERE g.writer = w.writer
         ORDER BY g.number DESC LIMIT 1) AS l;
 
 -- One row. Changes older than the horizon are gone: the scan starts there and meets no dead rows.
@@ -135,11 +159,51 @@ SELECT c.start, c.visits, c.pruned
 UNION ALL
 SELECT minute, minute_visits, 0 FROM @schema@.visitas_newest WHERE minute_visits <> 0;
 
--- The newest entry of each open writer for each name: for what is about all names.
+-- The numbers of names in visitas_log, as rows like those of visitas_named.
+CREATE OR REPLACE VIEW @schema@.visitas_log_named AS
+SELECT g.writer, u.counter, g.number, u.total, u.minute, u.minute_visits
+  FROM @schema@.visitas_log g CROSS JOIN LATERAL ROWS FROM (
+       unnest(g.names), unnest(g.names_totals), unnest(g.names_minutes),
+       unnest(g.names_minutes_visits)) AS u(counter, total, minute, minute_visits);
+
+-- Of these the ones that may be newer than visitas_named: some thousand at most. OFFSET keeps the
+-- planner from another order, which would read the whole log.
+CREATE OR REPLACE VIEW @schema@.visitas_recent AS
+SELECT g.writer, g.counter, g.number, g.total, g.minute, g.minute_visits
+  FROM @schema@.visitas_newest n CROSS JOIN LATERAL (
+       SELECT * FROM @schema@.visitas_log_named o
+        WHERE o.writer = n.writer AND o.number >= n.named_from OFFSET 0) AS g;
+
+-- The newest numbers of each open writer for each name: for what is about all names.
 CREATE OR REPLACE VIEW @schema@.visitas_named_newest AS
-SELECT DISTINCT ON (g.writer, g.counter) g.counter, g.total, g.minute, g.minute_visits
-  FROM @schema@.visitas_named g JOIN @schema@.visitas_writers w ON w.writer = g.writer
+SELECT DISTINCT ON (g.writer, g.counter) g.counter, g.total, g.minute, g.minute_visits FROM (
+    SELECT n.writer, n.counter, n.number, n.total, n.minute, n.minute_visits
+      FROM @schema@.visitas_named n JOIN @schema@.visitas_writers w ON w.writer = n.writer
+    UNION ALL
+    SELECT r.writer, r.counter, r.number, r.total, r.minute, r.minute_visits
+      FROM @schema@.visitas_recent r) AS g
  ORDER BY g.writer, g.counter, g.number DESC;
+
+-- The same for these names only, each by its place, without those of the writer p_but: one index
+-- probe per name and writer, and one hash of what is recent.
+CREATE OR REPLACE FUNCTION @schema@.visitas_named_of(p_names text[], p_but bigint)
+RETURNS TABLE (place bigint, total bigint, minute bigint, minute_visits bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT ON (g.place, g.writer) g.place, g.total, g.minute, g.minute_visits FROM (
+        SELECT n.place, w.writer, l.number, l.total, l.minute, l.minute_visits
+          FROM unnest(p_names) WITH ORDINALITY AS n(name, place)
+         CROSS JOIN @schema@.visitas_writers w CROSS JOIN LATERAL (
+               SELECT o.number, o.total, o.minute, o.minute_visits FROM @schema@.visitas_named o
+                WHERE o.writer = w.writer AND o.counter = n.name COLLATE "C"
+                ORDER BY o.number DESC LIMIT 1) AS l
+         WHERE w.writer IS DISTINCT FROM p_but
+        UNION ALL
+        SELECT n.place, r.writer, r.number, r.total, r.minute, r.minute_visits
+          FROM @schema@.visitas_recent r
+          JOIN unnest(p_names) WITH ORDINALITY AS n(name, place) ON n.name COLLATE "C" = r.counter
+         WHERE r.writer IS DISTINCT FROM p_but) AS g
+     ORDER BY g.place, g.writer, g.number DESC
+$$;
 
 -- The total of every name, by the parts that visitas_sums has for all visits.
 CREATE OR REPLACE VIEW @schema@.visitas_named_totals AS
@@ -220,12 +284,15 @@ $$;
 -- changes that wait to be folded, 1 where there are none and no other writer (p_alone of the next
 -- call), and the number of the base.
 --
--- Where visits have names, p_rows has the name of each, or null; p_names has each name once, and
--- the next three the writer's running numbers for it, as in visitas_named. p_past_names has the
--- name for each of p_past, '' for all visits. p_base is the base for which the caller knows the
--- totals of these names: where it still counts and the writer is alone, they follow from the
--- writer's own numbers. Otherwise their totals and what of them was deleted come behind the other
--- numbers, in pairs. All of these are null where no visit has a name.
+-- Where visits have names, p_rows has the name of each, or null; the first p_asked of p_names are
+-- these names, each once, and the next three have the writer's running numbers for it. They go into
+-- the entry where the writer is alone, otherwise into visitas_named. There go all that follow: names
+-- of earlier entries whose numbers leave visitas_log, which then counts from p_from on.
+--
+-- p_past_names has the name for each of p_past, null for all visits. p_base is the base for which
+-- the caller knows the totals of the names without its own: where it still counts and the writer is
+-- alone, they are the same. Otherwise their totals, without its own, and what of them was deleted
+-- come behind the other numbers, in pairs. All of these but p_from are null where no name is given.
 --
 -- A search_path of its own would cost each batch some 10 us. Instead every function and operator is
 -- named in full: nothing from the caller's path runs with the owner's rights.
@@ -233,13 +300,14 @@ CREATE OR REPLACE FUNCTION @schema@.visitas_commit(
     p_writer bigint, p_number bigint, p_before bigint, p_moments timestamptz[],
     p_minute bigint, p_minute_visits bigint, p_past bigint[], p_past_visits bigint[],
     p_alone boolean, p_rows text[], p_names text[], p_totals bigint[], p_minutes bigint[],
-    p_minutes_visits bigint[], p_past_names text[], p_base bigint)
+    p_minutes_visits bigint[], p_past_names text[], p_base bigint, p_asked integer, p_from bigint)
 RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     visits bigint := pg_catalog.cardinality(p_moments);
     ours bigint := p_before OPERATOR(pg_catalog.+) visits;
     marked text := @schema@.visitas_mark('visitas.lane');
+    kept integer := CASE WHEN p_alone THEN p_asked ELSE 0 END;
     inserted bigint;
     goes_on boolean;
     total bigint;
@@ -254,9 +322,17 @@ BEGIN
         RAISE EXCEPTION 'acessos is another table than the one whose rows were counted'
             USING ERRCODE = 'VI002';
     END IF;
-    INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits)
-    VALUES (p_writer, p_number, ours, p_minute, p_minute_visits);
-    IF p_names IS NULL THEN
+    IF kept OPERATOR(pg_catalog.>) 0 THEN
+        INSERT INTO @schema@.visitas_log
+            (writer, number, total, minute, minute_visits, named_from, names, names_totals,
+             names_minutes, names_minutes_visits)
+        VALUES (p_writer, p_number, ours, p_minute, p_minute_visits, p_from, p_names[:kept],
+                p_totals[:kept], p_minutes[:kept], p_minutes_visits[:kept]);
+    ELSE
+        INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, named_from)
+        VALUES (p_writer, p_number, ours, p_minute, p_minute_visits, p_from);
+    END IF;
+    IF p_rows IS NULL THEN
         INSERT INTO @schema@.acessos (momento) SELECT @moment@
             FROM pg_catalog.unnest(p_moments) AS u(m);
     ELSE
@@ -273,21 +349,20 @@ BEGIN
         SELECT p_past[i], p_past_visits[i], COALESCE(p_past_names[i], '')
           FROM pg_catalog.generate_subscripts(p_past, 1) AS i;
     END IF;
-    IF p_names IS NOT NULL THEN
+    IF pg_catalog.cardinality(p_names) OPERATOR(pg_catalog.>) kept THEN
         INSERT INTO @schema@.visitas_named
             (writer, counter, number, total, minute, minute_visits)
-        SELECT p_writer, n.name, p_number, n.total, n.minute, n.visits
-          FROM ROWS FROM (pg_catalog.unnest(p_names), pg_catalog.unnest(p_totals),
-                          pg_catalog.unnest(p_minutes), pg_catalog.unnest(p_minutes_visits))
-               AS n(name, total, minute, visits);
+        SELECT p_writer, p_names[i], p_number, p_totals[i], p_minutes[i], p_minutes_visits[i]
+          FROM pg_catalog.generate_series(kept OPERATOR(pg_catalog.+) 1,
+                                          pg_catalog.cardinality(p_names)) AS i;
     END IF;
     -- One statement has one snapshot: what others fold or close is in exactly one place. A writer
     -- that was alone looks whether it still is, which costs half as much as the sums.
     alone := p_alone;
     IF alone THEN
         SELECT b.total OPERATOR(pg_catalog.+) ours, b.pruned, b.number,
-               EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
-                          AND g.writer OPERATOR(pg_catalog.=) p_writer
+               EXISTS (SELECT FROM @schema@.visitas_log g
+                        WHERE g.writer OPERATOR(pg_catalog.=) p_writer
                           AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
                           AND g.total OPERATOR(pg_catalog.=) p_before AND NOT g.closed),
                NOT EXISTS (SELECT FROM @schema@.visitas_writers w
@@ -301,8 +376,8 @@ BEGIN
     END IF;
     IF alone IS NOT TRUE THEN
         SELECT s.total, s.pruned, s.unfolded, s.base,
-               EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter OPERATOR(pg_catalog.=) ''
-                          AND g.writer OPERATOR(pg_catalog.=) p_writer
+               EXISTS (SELECT FROM @schema@.visitas_log g
+                        WHERE g.writer OPERATOR(pg_catalog.=) p_writer
                           AND g.number OPERATOR(pg_catalog.=) (p_number OPERATOR(pg_catalog.-) 1)
                           AND g.total OPERATOR(pg_catalog.=) p_before AND NOT g.closed),
                NOT EXISTS (SELECT FROM @schema@.visitas_writers w
@@ -315,42 +390,49 @@ BEGIN
     END IF;
     result := ARRAY[total, pruned, unfolded,
                     CASE WHEN alone AND unfolded OPERATOR(pg_catalog.=) 0 THEN 1 ELSE 0 END, base];
-    IF p_names IS NULL OR (result[4] OPERATOR(pg_catalog.=) 1
-                           AND COALESCE(base OPERATOR(pg_catalog.=) p_base, false)) THEN
+    IF COALESCE(p_asked, 0) OPERATOR(pg_catalog.=) 0
+       OR (result[4] OPERATOR(pg_catalog.=) 1
+           AND COALESCE(base OPERATOR(pg_catalog.=) p_base, false)) THEN
         RETURN result;
     END IF;
-    RETURN result OPERATOR(pg_catalog.||) @schema@.visitas_named_sums(p_names);
+    RETURN result OPERATOR(pg_catalog.||)
+           @schema@.visitas_named_sums(p_names[:p_asked], p_writer);
 END
 $$;
 
--- The totals of these names and what of each was deleted for its age, in pairs.
-CREATE OR REPLACE FUNCTION @schema@.visitas_named_sums(p_names text[]) RETURNS bigint[]
+-- The totals of these names and what of each was deleted for its age, in pairs. Those of the writer
+-- p_but are not read: its totals for the names are given where they are to be added. They are if it
+-- is not closed.
+CREATE OR REPLACE FUNCTION @schema@.visitas_named_sums(
+    p_names text[], p_but bigint DEFAULT NULL, p_totals bigint[] DEFAULT NULL)
+RETURNS bigint[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     result bigint[];
 BEGIN
-    SELECT array_agg(s.value ORDER BY s.i, s.part) INTO result FROM (
-        SELECT n.i, v.part, v.value
-          FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
-         CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
-                      WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
-          LEFT JOIN LATERAL (
-               SELECT b.total, b.pruned FROM @schema@.visitas_base b
-                WHERE b.counter = n.name COLLATE "C" ORDER BY b.number DESC LIMIT 1) AS b ON true
-         CROSS JOIN LATERAL (
-               SELECT coalesce(sum(c.total), 0) AS total, coalesce(sum(c.pruned), 0) AS pruned
-                 FROM @schema@.visitas_changes c
-                WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon) AS c
-         CROSS JOIN LATERAL (
-               SELECT coalesce(sum(l.total), 0) AS total
-                 FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
-                      SELECT g.total FROM @schema@.visitas_named g
-                       WHERE g.writer = w.writer AND g.counter = n.name COLLATE "C"
-                       ORDER BY g.number DESC LIMIT 1) AS l) AS w
-         CROSS JOIN LATERAL (
-               VALUES (1, (coalesce(b.total, 0) + c.total + w.total)::bigint),
-                      (2, (coalesce(b.pruned, 0) + c.pruned)::bigint)) AS v(part, value)) AS s;
+    SELECT array_agg(v.value ORDER BY s.i, v.part) INTO result FROM (
+        SELECT p.i, sum(p.total)::bigint AS total, sum(p.pruned)::bigint AS pruned FROM (
+            SELECT n.i, q.total, q.pruned
+              FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
+             CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
+                          WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
+             CROSS JOIN LATERAL (
+                   (SELECT b.total, b.pruned FROM @schema@.visitas_base b
+                     WHERE b.counter = n.name COLLATE "C" ORDER BY b.number DESC LIMIT 1)
+                   UNION ALL
+                   SELECT c.total, c.pruned FROM @schema@.visitas_changes c
+                    WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon
+                   UNION ALL
+                   SELECT 0, 0) AS q
+            UNION ALL
+            SELECT o.place, o.total, 0 FROM @schema@.visitas_named_of(p_names, p_but) AS o
+            UNION ALL
+            SELECT o.place, o.total, 0
+              FROM unnest(p_totals) WITH ORDINALITY AS o(total, place)
+              JOIN @schema@.visitas_writers w ON w.writer = p_but) AS p
+         GROUP BY 1) AS s
+     CROSS JOIN LATERAL (VALUES (1, s.total), (2, s.pruned)) AS v(part, value);
     RETURN coalesce(result, '{}');
 END
 $$;
@@ -373,24 +455,30 @@ BEGIN
     DELETE FROM @schema@.visitas_writers w WHERE w.writer = p_writer;
     ours := FOUND;
     SELECT * INTO last FROM @schema@.visitas_log g
-     WHERE g.counter = '' AND g.writer = p_writer ORDER BY g.number DESC LIMIT 1;
+     WHERE g.writer = p_writer ORDER BY g.number DESC LIMIT 1;
     IF NOT ours THEN
         RETURN last.number;
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, closed)
     VALUES (p_writer, last.number + 1, last.total, last.minute, last.minute_visits, true);
     -- As for any entry: the key first, then the previous entry.
-    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.counter = '' AND g.writer = p_writer
+    IF NOT EXISTS (SELECT FROM @schema@.visitas_log g WHERE g.writer = p_writer
                       AND g.number = last.number AND NOT g.closed) THEN
         RAISE EXCEPTION 'the writer went on' USING ERRCODE = 'unique_violation';
     END IF;
     INSERT INTO @schema@.visitas_closed (writer) VALUES (p_writer);
     INSERT INTO @schema@.visitas_changes (start, total, visits)
     SELECT last.minute, last.total, last.minute_visits WHERE last.total <> 0;
-    -- The closing entry is there, so no entry of a name comes after these.
+    -- The closing entry is there, so no numbers of a name come after these.
     INSERT INTO @schema@.visitas_changes (counter, start, total, visits)
-    SELECT DISTINCT ON (g.counter) g.counter, g.minute, g.total, g.minute_visits
-      FROM @schema@.visitas_named g WHERE g.writer = p_writer ORDER BY g.counter, g.number DESC;
+    SELECT DISTINCT ON (g.counter) g.counter, g.minute, g.total, g.minute_visits FROM (
+        SELECT n.counter, n.number, n.total, n.minute, n.minute_visits
+          FROM @schema@.visitas_named n WHERE n.writer = p_writer
+        UNION ALL
+        SELECT n.counter, n.number, n.total, n.minute, n.minute_visits
+          FROM @schema@.visitas_log_named n
+         WHERE n.writer = p_writer AND n.number >= last.named_from) AS g
+     ORDER BY g.counter, g.number DESC;
     DELETE FROM @schema@.visitas_named g WHERE g.writer = p_writer;
     RETURN last.number + 1;
 END
@@ -456,9 +544,10 @@ BEGIN
 END
 $$;
 
--- The same for each of these names.
+-- The same for each of these names; p_but as for visitas_named_sums, with its minutes.
 CREATE OR REPLACE FUNCTION @schema@.visitas_named_history(
-    p_names text[], p_steps bigint[], p_since bigint[])
+    p_names text[], p_steps bigint[], p_since bigint[], p_but bigint DEFAULT NULL,
+    p_minutes bigint[] DEFAULT NULL, p_minutes_visits bigint[] DEFAULT NULL)
 RETURNS TABLE (place bigint, step bigint, start bigint, visits bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -466,30 +555,34 @@ DECLARE
     first bigint := (SELECT min(m) FROM unnest(p_since) AS m);
 BEGIN
     RETURN QUERY
-    SELECT n.i, s.step, p.start - p.start % s.step, sum(p.visits)::bigint
-      FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
-     CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
-                  WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
-     CROSS JOIN LATERAL (
-           SELECT h.start, h.visits FROM @schema@.visitas_history h
-            WHERE h.counter = n.name COLLATE "C" AND h.start >= first
-           UNION ALL
-           SELECT c.start, c.visits FROM @schema@.visitas_changes c
-            WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon
-              AND c.start >= first
-           UNION ALL
-           SELECT l.minute, l.minute_visits
-             FROM @schema@.visitas_writers w CROSS JOIN LATERAL (
-                  SELECT g.minute, g.minute_visits FROM @schema@.visitas_named g
-                   WHERE g.writer = w.writer AND g.counter = n.name COLLATE "C"
-                   ORDER BY g.number DESC LIMIT 1) AS l) AS p
+    SELECT p.i, s.step, p.start - p.start % s.step, sum(p.visits)::bigint FROM (
+        SELECT n.i, q.start, q.visits
+          FROM unnest(p_names) WITH ORDINALITY AS n(name, i)
+         CROSS JOIN (SELECT b.horizon FROM @schema@.visitas_base b
+                      WHERE b.counter = '' ORDER BY b.number DESC LIMIT 1) AS all_visits
+         CROSS JOIN LATERAL (
+               SELECT h.start, h.visits FROM @schema@.visitas_history h
+                WHERE h.counter = n.name COLLATE "C" AND h.start >= first
+               UNION ALL
+               SELECT c.start, c.visits FROM @schema@.visitas_changes c
+                WHERE c.counter = n.name COLLATE "C" AND c.xid >= all_visits.horizon
+                  AND c.start >= first) AS q
+        UNION ALL
+        SELECT o.place, o.minute, o.minute_visits
+          FROM @schema@.visitas_named_of(p_names, p_but) AS o
+        UNION ALL
+        SELECT o.place, o.minute, o.minute_visits
+          FROM ROWS FROM (unnest(p_minutes), unnest(p_minutes_visits))
+               WITH ORDINALITY AS o(minute, minute_visits, place)
+          JOIN @schema@.visitas_writers w ON w.writer = p_but) AS p
       JOIN unnest(p_steps, p_since) AS s(step, since) ON p.start >= s.since
      GROUP BY 1, 2, 3;
 END
 $$;
 
 -- Up to p_most names after p_after, in order, with the totals of each in p_sums as
--- visitas_named_sums gives them. One index probe per name and table, however many entries it has.
+-- visitas_named_sums gives them. One index probe per name and table, however many rows it has there;
+-- those of recent entries are merged in.
 CREATE OR REPLACE FUNCTION @schema@.visitas_list(
     p_after text, p_most integer, OUT names text[], OUT sums bigint[])
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -513,6 +606,11 @@ BEGIN
         EXIT WHEN name IS NULL;
         names := names || name;
     END LOOP;
+    SELECT coalesce(array_agg(f.counter ORDER BY f.counter), '{}') INTO names FROM (
+        SELECT n.counter COLLATE "C" FROM unnest(names) AS n(counter)
+        UNION
+        SELECT r.counter FROM @schema@.visitas_recent r WHERE r.counter > p_after COLLATE "C"
+        ORDER BY 1 LIMIT p_most) AS f;
     sums := @schema@.visitas_named_sums(names);
 END
 $$;
@@ -591,7 +689,7 @@ BEGIN
 END
 $$;
 
--- Drops entries of names that have a newer one. As maintenance, it waits for neither disk nor
+-- Drops rows of names that have a newer one. As maintenance, it waits for neither disk nor
 -- standby: what a crash undoes goes when the writer is closed.
 CREATE OR REPLACE FUNCTION @schema@.visitas_trim(
     p_writer bigint, p_names text[], p_numbers bigint[])
@@ -621,7 +719,7 @@ BEGIN
     -- would delay the lane's next batch.
     PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM @schema@.visitas_log g
-     WHERE g.counter = '' AND g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
+     WHERE g.writer = p_writer AND g.number >= p_from AND g.number < p_to;
     BEGIN
         LOCK TABLE @schema@.visitas_base IN EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN
@@ -638,7 +736,7 @@ BEGIN
     END LOOP;
     -- A lane that resolves a commit in doubt must find the closing entry for that long.
     DELETE FROM @schema@.visitas_log g USING @schema@.visitas_closed c
-     WHERE g.counter = '' AND g.writer = c.writer AND c.at < now() - interval '7 days';
+     WHERE g.writer = c.writer AND c.at < now() - interval '7 days';
     DELETE FROM @schema@.visitas_closed c WHERE c.at < now() - interval '7 days';
     PERFORM @schema@.visitas_fold(false);
 END

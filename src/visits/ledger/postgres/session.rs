@@ -11,6 +11,7 @@ use super::encryption::{self, Kind};
 use super::endpoints::{Endpoints, Place};
 use super::failure::Failure;
 use super::login;
+use super::named::Own;
 use super::writer::Entry;
 use crate::visits::history::{Bucket, Step};
 use crate::visits::ledger::{Meanwhile, Sums, Totals};
@@ -73,14 +74,17 @@ const COMMIT_TYPES: &[Type] = &[
     Type::INT8_ARRAY,
     Type::TEXT_ARRAY,
     Type::INT8,
+    Type::INT4,
+    Type::INT8,
 ];
 
 /// What a commit says.
 #[derive(Debug, Clone)]
 pub(super) struct Committed {
     pub(super) totals: Totals,
-    /// The totals of its names, where the writer's own numbers do not tell them.
-    pub(super) named: Option<Vec<Totals>>,
+    /// The totals of its names without the writer's own, and what was deleted of each, where the
+    /// writer does not know them.
+    pub(super) named: Option<Vec<(i64, i64)>>,
     /// Changes wait to be folded.
     pub(super) unfolded: bool,
     /// The number of the base, where there is no other writer, and no change: the next commit need
@@ -218,7 +222,7 @@ impl Session {
         let schema = &self.schema;
         format!(
             "SELECT {schema}.visitas_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-                 $13, $14, $15, $16)"
+                 $13, $14, $15, $16, $17, $18)"
         )
     }
 
@@ -239,17 +243,21 @@ impl Session {
             past,
             past_visits,
             named,
+            named_from,
             ..
         } = entry;
         let named = named.as_ref();
-        let rows = named.map(|named| optional_texts(&named.rows));
+        let visited = named.filter(|named| named.asked > 0);
+        let rows = visited.map(|named| optional_texts(&named.rows));
         let names = named.map(|named| texts(&named.names));
         let totals = named.map(|named| &named.totals);
         let minutes = named.map(|named| &named.minutes);
         let minutes_visits = named.map(|named| &named.minutes_visits);
-        let past_names = named.map(|named| optional_texts(&named.past_names));
+        let past_names = visited.map(|named| optional_texts(&named.past_names));
         let base = named.and_then(|named| named.base);
-        let params: [&(dyn ToSql + Sync); 16] = [
+        // No batch has that many names.
+        let asked = named.map(|named| i32::try_from(named.asked).unwrap_or(i32::MAX));
+        let params: [&(dyn ToSql + Sync); 18] = [
             writer,
             number,
             before,
@@ -266,6 +274,8 @@ impl Session {
             &minutes_visits,
             &past_names,
             &base,
+            &asked,
+            named_from,
         ];
         self.client.take_warning();
         match &self.commit {
@@ -282,8 +292,8 @@ impl Session {
         self.settled()?;
         match &row.get::<Vec<i64>>(0)?[..] {
             [total, pruned, unfolded, alone, base, named @ ..] => Ok(Committed {
-                totals: counts(*total, *pruned),
-                named: (!named.is_empty()).then(|| pairs(named)),
+                totals: counts((*total, *pruned)),
+                named: (!named.is_empty()).then(|| pairs(named).collect()),
                 unfolded: *unfolded != 0,
                 base: (*alone != 0).then_some(*base),
             }),
@@ -316,7 +326,7 @@ impl Session {
         let named = row.get::<Option<Vec<i64>>>(3)?.unwrap_or_default();
         let sums = Sums {
             all: totals(&row, 1)?,
-            names: pairs(&named),
+            names: pairs(&named).map(counts).collect(),
         };
         Ok((row.get(0)?, sums))
     }
@@ -344,13 +354,21 @@ impl Session {
         rows.iter().map(bucket).collect()
     }
 
-    /// The totals of each of the names.
-    pub(super) fn names(&mut self, names: &[Name]) -> Result<Vec<Totals>, Failure> {
-        let text = format!("SELECT {}.visitas_named_sums($1)", self.schema);
-        let row = self
-            .client
-            .query_one(&text, &[(&texts(names), Type::TEXT_ARRAY)])?;
-        Ok(pairs(&row.get::<Vec<i64>>(0)?))
+    /// The totals of each of the names. What the writer `own` has, the ledger need not read.
+    pub(super) fn names(
+        &mut self,
+        names: &[Name],
+        own: Option<&(i64, Own)>,
+    ) -> Result<Vec<Totals>, Failure> {
+        let text = format!("SELECT {}.visitas_named_sums($1, $2, $3)", self.schema);
+        let params: [Param<'_>; 3] = [
+            (&texts(names), Type::TEXT_ARRAY),
+            (&own.map(|(writer, _)| writer), Type::INT8),
+            (&own.map(|(_, own)| &own.totals), Type::INT8_ARRAY),
+        ];
+        let row = self.client.query_one(&text, &params)?;
+        let numbers: Vec<i64> = row.get(0)?;
+        Ok(pairs(&numbers).map(counts).collect())
     }
 
     /// As [`Session::history`], for each of the names: its place among them comes first.
@@ -358,16 +376,21 @@ impl Session {
         &mut self,
         names: &[Name],
         since: [i64; 3],
+        own: Option<&(i64, Own)>,
     ) -> Result<Vec<(usize, Bucket)>, Failure> {
         let schema = &self.schema;
         let text = format!(
-            "SELECT step, start, visits, place FROM {schema}.visitas_named_history($1, $2, $3)"
+            "SELECT step, start, visits, place \
+               FROM {schema}.visitas_named_history($1, $2, $3, $4, $5, $6)"
         );
         let (steps, since) = (Step::ALL.map(Step::seconds).to_vec(), since.to_vec());
-        let params: [Param<'_>; 3] = [
+        let params: [Param<'_>; 6] = [
             (&texts(names), Type::TEXT_ARRAY),
             (&steps, Type::INT8_ARRAY),
             (&since, Type::INT8_ARRAY),
+            (&own.map(|(writer, _)| writer), Type::INT8),
+            (&own.map(|(_, own)| &own.minutes), Type::INT8_ARRAY),
+            (&own.map(|(_, own)| &own.minutes_visits), Type::INT8_ARRAY),
         ];
         let rows = self.client.query(&text, &params)?;
         let placed = |row: &Row| {
@@ -389,10 +412,10 @@ impl Session {
         let params: [Param<'_>; 2] = [(&after, Type::TEXT), (&most, Type::INT4)];
         let row = self.client.query_one(&text, &params)?;
         let (names, sums): (Vec<String>, Vec<i64>) = (row.get(0)?, row.get(1)?);
-        Ok(names.into_iter().zip(pairs(&sums)).collect())
+        Ok(names.into_iter().zip(pairs(&sums).map(counts)).collect())
     }
 
-    /// Drops the writer's entries of these names with these numbers. Calls `meanwhile` once it is
+    /// Drops the writer's rows of these names with these numbers. Calls `meanwhile` once it is
     /// sent.
     pub(super) fn trim(
         &mut self,
@@ -450,7 +473,7 @@ impl Session {
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
                  0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true, \
                  NULL::text[], NULL::text[], NULL::bigint[], NULL::bigint[], NULL::bigint[], \
-                 NULL::text[], NULL::bigint); ROLLBACK"
+                 NULL::text[], NULL::bigint, NULL::integer, NULL::bigint); ROLLBACK"
         );
         self.client.batch_execute(&script)
     }
@@ -495,11 +518,11 @@ impl Session {
 }
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
-    Ok(counts(row.get(column)?, row.get(column + 1)?))
+    Ok(counts((row.get(column)?, row.get(column + 1)?)))
 }
 
 /// Neither is below 0, but for rows that were taken from the table behind the triggers' back.
-fn counts(total: i64, pruned: i64) -> Totals {
+pub(super) fn counts((total, pruned): (i64, i64)) -> Totals {
     Totals {
         total: u64::try_from(total).unwrap_or(0),
         pruned: u64::try_from(pruned).unwrap_or(0),
@@ -518,9 +541,8 @@ fn optional_texts(names: &[Option<Name>]) -> Vec<Option<&str>> {
 }
 
 /// Totals and what of each was deleted, as the server gives them.
-fn pairs(numbers: &[i64]) -> Vec<Totals> {
-    let pairs = numbers.chunks_exact(2);
-    pairs.map(|pair| counts(pair[0], pair[1])).collect()
+fn pairs(numbers: &[i64]) -> impl Iterator<Item = (i64, i64)> {
+    numbers.chunks_exact(2).map(|pair| (pair[0], pair[1]))
 }
 
 fn bucket(row: &Row) -> Result<Bucket, Failure> {

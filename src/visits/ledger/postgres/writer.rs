@@ -39,8 +39,10 @@ pub(super) struct Entry {
     /// Minutes that are over for this writer, and its visits in them.
     pub(super) past: Vec<i64>,
     pub(super) past_visits: Vec<i64>,
-    /// `None` where no visit has a name.
+    /// `None` where nothing is written about names.
     pub(super) named: Option<NamedEntry>,
+    /// The first entry, perhaps this one, with numbers of names that `visitas_named` may lack.
+    pub(super) named_from: Option<i64>,
 }
 
 impl Writer {
@@ -59,8 +61,9 @@ impl Writer {
         self.minute.start
     }
 
-    /// The next entry, for these visits; without visits it changes no number.
-    pub(super) fn entry(&self, visits: &Arrivals) -> Entry {
+    /// The next entry, for these visits; without visits it changes no number. `alone` tells that
+    /// there is no other writer.
+    pub(super) fn entry(&mut self, visits: &Arrivals, alone: bool) -> Entry {
         let mut entry = Entry {
             writer: self.id,
             number: self.number,
@@ -72,9 +75,7 @@ impl Writer {
         let starts = visits.times.iter().map(|time| Step::Minute.start_of(*time));
         (entry.minute, over) = self.minute.with(starts);
         (entry.past, entry.past_visits) = over.into_iter().unzip();
-        if !visits.names.is_empty() {
-            self.named.add_to(&mut entry, visits);
-        }
+        self.named.add_to(&mut entry, visits, alone);
         entry
     }
 
@@ -83,9 +84,7 @@ impl Writer {
         self.number = entry.number + 1;
         self.total = entry.before + entry.visits;
         self.minute = entry.minute;
-        if let Some(named) = &entry.named {
-            self.named.advance(named, entry.number);
-        }
+        self.named.advance(entry);
     }
 }
 
@@ -116,6 +115,7 @@ impl Minute {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::named::MAX_RECENT_ENTRIES;
     use super::*;
     use crate::visits::ledger::{NamedVisits, Totals};
     use crate::visits::name::Name;
@@ -128,6 +128,24 @@ mod tests {
         }
     }
 
+    /// Makes the next entry, and commits it.
+    fn commit(writer: &mut Writer, visits: &Arrivals, alone: bool) -> Entry {
+        let entry = writer.entry(visits, alone);
+        writer.advance(&entry);
+        entry
+    }
+
+    /// The totals of the names in a committed entry.
+    fn sums(
+        writer: &mut Writer,
+        entry: &Entry,
+        told: Option<&[(i64, i64)]>,
+        base: i64,
+    ) -> Vec<Totals> {
+        let named = entry.named.as_ref().expect("names");
+        writer.named.sums(named, told, Some(base))
+    }
+
     fn minute(start: i64, visits: i64) -> Minute {
         Minute { start, visits }
     }
@@ -135,14 +153,14 @@ mod tests {
     #[test]
     fn totals_run_on_and_minutes_that_are_over_are_told_once() {
         let mut writer = Writer::new(7);
-        let first = writer.entry(&at(&[60, 61]));
+        let first = writer.entry(&at(&[60, 61]), false);
         assert_eq!(
             (first.number, first.before, first.minute),
             (1, 0, minute(60, 2))
         );
         assert!(first.past.is_empty());
         writer.advance(&first);
-        let second = writer.entry(&at(&[119, 125, 300]));
+        let second = writer.entry(&at(&[119, 125, 300]), false);
         assert_eq!((second.number, second.before, second.visits), (2, 2, 3));
         assert_eq!(
             (second.past, second.past_visits),
@@ -154,8 +172,8 @@ mod tests {
     #[test]
     fn an_empty_entry_changes_no_number() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[60])));
-        let empty = writer.entry(&at(&[]));
+        commit(&mut writer, &at(&[60]), false);
+        let empty = writer.entry(&at(&[]), false);
         assert_eq!(
             (empty.before, empty.visits, empty.minute),
             (1, 0, minute(60, 1))
@@ -165,8 +183,8 @@ mod tests {
     #[test]
     fn a_visit_of_an_earlier_minute_goes_to_that_minute() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&at(&[600])));
-        let entry = writer.entry(&at(&[60, 601]));
+        commit(&mut writer, &at(&[600]), false);
+        let entry = writer.entry(&at(&[60, 601]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60], vec![1]));
         assert_eq!(entry.minute, minute(600, 2));
     }
@@ -192,8 +210,12 @@ mod tests {
     #[test]
     fn each_name_has_totals_and_minutes_of_its_own() {
         let mut writer = Writer::new(7);
-        writer.advance(&writer.entry(&named(&[(60, "a"), (61, "b"), (62, "a")])));
-        let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]));
+        commit(
+            &mut writer,
+            &named(&[(60, "a"), (61, "b"), (62, "a")]),
+            false,
+        );
+        let entry = writer.entry(&named(&[(125, "b"), (126, ""), (127, "c")]), false);
         assert_eq!((entry.past, entry.past_visits), (vec![60, 60], vec![3, 1]));
         assert_eq!(entry.minute, minute(120, 3));
         let told = entry.named.expect("names");
@@ -208,7 +230,7 @@ mod tests {
     fn an_entry_with_a_newer_one_of_its_name_is_outdated() {
         let mut writer = Writer::new(7);
         for visits in [&[(60, "a"), (61, "b")][..], &[(62, "a")], &[(63, "a")]] {
-            writer.advance(&writer.entry(&named(visits)));
+            commit(&mut writer, &named(visits), false);
         }
         let (names, numbers) = writer.named.outdated();
         assert_eq!(
@@ -221,28 +243,104 @@ mod tests {
     #[test]
     fn a_lone_writer_knows_totals_as_long_as_the_base_stays() {
         let totals = |total| Totals { total, pruned: 1 };
+        let known = |entry: &Entry| entry.named.as_ref().and_then(|named| named.base);
         let mut writer = Writer::new(7);
         let visits = named(&[(60, "a"), (61, "b"), (62, "a")]);
-        let entry = writer.entry(&visits);
-        assert_eq!(entry.named.as_ref().and_then(|named| named.base), None);
+        let entry = commit(&mut writer, &visits, true);
+        assert_eq!(known(&entry), None);
+        // The ledger tells what others have, and the base.
+        let told = sums(&mut writer, &entry, Some(&[(10, 1), (20, 1)]), 5);
+        assert_eq!(told, [totals(12), totals(21)]);
+        let entry = commit(&mut writer, &visits, true);
+        assert_eq!(known(&entry), Some(5));
+        let told = sums(&mut writer, &entry, None, 5);
+        assert_eq!(told, [totals(14), totals(22)]);
+        // Another base: what was known of the old one does not count. Others may have deleted more
+        // rows than they have.
+        let entry = commit(&mut writer, &named(&[(63, "b")]), true);
+        let told = sums(&mut writer, &entry, Some(&[(-2, 1)]), 6);
+        assert_eq!(told, [totals(1)]);
+        let of_a = writer.entry(&named(&[(64, "a")]), true);
+        assert_eq!(known(&of_a), None);
+        let entry = commit(&mut writer, &named(&[(64, "b")]), true);
+        assert_eq!(known(&entry), Some(6));
+        assert_eq!(sums(&mut writer, &entry, None, 6), [totals(2)]);
+    }
+
+    /// The names in an entry, and the first entry that then counts.
+    fn told(entry: &Entry) -> (Vec<&str>, Option<i64>) {
+        let names = entry.named.iter().flat_map(|named| &named.names);
+        (names.map(Name::as_str).collect(), entry.named_from)
+    }
+
+    #[test]
+    fn a_lone_writer_keeps_numbers_in_its_entries_until_there_is_another() {
+        let mut writer = Writer::new(7);
+        let batches = [&[(60, "a"), (61, "b")][..], &[(62, "")], &[(63, "a")]];
+        for (visits, names) in batches.iter().zip([&["a", "b"][..], &[], &["a"]]) {
+            let entry = writer.entry(&named(visits), true);
+            assert_eq!(told(&entry), (names.to_vec(), Some(1)));
+            writer.advance(&entry);
+        }
+        assert_eq!(writer.named.needed_from(), Some(1));
+        assert!(writer.named.outdated().0.is_empty(), "no row is written");
+        // Beside another writer all get their rows, those of other batches too.
+        let entry = writer.entry(&named(&[(64, "c")]), false);
+        assert_eq!(told(&entry), (vec!["c", "b", "a"], None));
+        let numbers = entry.named.clone().expect("names");
+        assert_eq!((numbers.asked, &numbers.totals[..]), (1, &[1, 1, 2][..]));
+        assert_eq!(numbers.minutes_visits, [1, 1, 2]);
         writer.advance(&entry);
-        // The ledger tells what it has, here with visits of others, and the base.
-        let told = [totals(12), totals(21)];
-        assert_eq!(writer.named.sums(&visits, Some(&told), Some(5)), told);
-        let entry = writer.entry(&visits);
-        assert_eq!(entry.named.as_ref().and_then(|named| named.base), Some(5));
+        assert_eq!(writer.named.needed_from(), None);
+        let entry = writer.entry(&named(&[(65, "b")]), true);
+        assert_eq!(told(&entry), (vec!["b"], Some(5)));
         writer.advance(&entry);
-        let sums = writer.named.sums(&visits, None, Some(5));
-        assert_eq!(sums, [totals(14), totals(22)]);
-        // Another base: what was known of the old one does not count.
-        let visits = named(&[(63, "b")]);
-        writer.advance(&writer.entry(&visits));
-        let told = [totals(30)];
-        assert_eq!(writer.named.sums(&visits, Some(&told), Some(6)), told);
-        let base = |text| {
-            let entry = writer.entry(&named(&[(64, text)]));
-            entry.named.and_then(|named| named.base)
+        // Of a batch without names too.
+        let entry = writer.entry(&at(&[66]), false);
+        assert_eq!(told(&entry), (vec!["b"], None));
+        writer.advance(&entry);
+        assert_eq!(writer.named.needed_from(), None);
+        let (names, numbers) = writer.named.outdated();
+        assert_eq!((names[0].as_str(), &numbers[..]), ("b", &[4][..]));
+    }
+
+    #[test]
+    fn an_entry_that_failed_hides_no_name_from_the_next_one() {
+        let mut writer = Writer::new(7);
+        commit(&mut writer, &named(&[(60, "a"), (60, "b")]), true);
+        let failed = writer.entry(&named(&[(61, "a")]), true);
+        let again = writer.entry(&named(&[(62, "c")]), false);
+        assert_eq!(failed.number, again.number);
+        assert_eq!(told(&again), (vec!["c", "a", "b"], None));
+    }
+
+    #[test]
+    fn names_that_are_not_visited_again_leave_their_entries_one_by_one() {
+        let mut writer = Writer::new(7);
+        let rows = |writer: &mut Writer, visits: &Arrivals| {
+            let entry = writer.entry(visits, true);
+            writer.advance(&entry);
+            let from = entry.named_from.expect("recent entries");
+            assert!(entry.number - from < MAX_RECENT_ENTRIES, "{from}");
+            told(&entry).0[visits.names.len()..].join(",")
         };
-        assert_eq!((base("b"), base("a")), (Some(6), None));
+        // By the number of entries.
+        assert_eq!(rows(&mut writer, &named(&[(60, "a"), (60, "b")])), "");
+        for number in 2..=MAX_RECENT_ENTRIES {
+            assert_eq!(rows(&mut writer, &named(&[(61, "b")])), "", "{number}");
+        }
+        assert_eq!(rows(&mut writer, &named(&[(62, "c")])), "a");
+        // By the number of names.
+        let many: Vec<String> = (0..1000).map(|number| format!("n{number}")).collect();
+        let many: Vec<(u64, &str)> = many.iter().map(|name| (63, &**name)).collect();
+        let many = named(&many);
+        let moved: Vec<String> = (0..4).map(|_| rows(&mut writer, &many)).collect();
+        assert_eq!(moved, ["", "", "", ""]);
+        assert_eq!(rows(&mut writer, &many), "b,c");
+        for _ in 0..3 {
+            assert_eq!(rows(&mut writer, &many), "");
+        }
+        let entry = writer.entry(&many, true);
+        assert_eq!(entry.named_from, Some(entry.number - 3));
     }
 }
