@@ -167,9 +167,10 @@ SELECT g.writer, u.counter, g.number, u.total, u.minute, u.minute_visits
        unnest(g.names_minutes_visits)) AS u(counter, total, minute, minute_visits);
 
 -- Of these the ones that may be newer than visitas_named: some thousand at most. OFFSET keeps the
--- planner from another order, which would read the whole log.
+-- planner from another order, which would read the whole log. A condition on the writer is one on
+-- visitas_newest, so that what it leaves out is not read.
 CREATE OR REPLACE VIEW @schema@.visitas_recent AS
-SELECT g.writer, g.counter, g.number, g.total, g.minute, g.minute_visits
+SELECT n.writer, g.counter, g.number, g.total, g.minute, g.minute_visits
   FROM @schema@.visitas_newest n CROSS JOIN LATERAL (
        SELECT * FROM @schema@.visitas_log_named o
         WHERE o.writer = n.writer AND o.number >= n.named_from OFFSET 0) AS g;
