@@ -54,8 +54,11 @@ fn one_wait_then_refusals_at_once(visitas: &Visitas, begin: impl Fn(), end: impl
     );
     let mut later: Vec<Duration> = (0..50).map(|_| timed_refusal(visitas)).collect();
     later.sort_unstable();
+    // On a busy machine one or two more may be tried, and wait as long as the first.
     assert!(
-        later[25] <= REQUEST_TIMEOUT / 10 && later[49] < REQUEST_TIMEOUT,
+        later[25] <= REQUEST_TIMEOUT / 10
+            && later[47] <= REQUEST_TIMEOUT / 2
+            && later[49] <= REQUEST_TIMEOUT + LATE_AT_MOST,
         "later ones waited {later:?}"
     );
     assert_eq!(visitas.get("/livez").status, 200);
