@@ -45,6 +45,7 @@ pub(super) fn counter(env: &Reader<'_>) -> Result<CounterPlace, ConfigError> {
 }
 
 fn from_url(env: &Reader<'_>, url: &str) -> Result<CounterPlace, ConfigError> {
+    let url = url.trim();
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     if scheme.to_ascii_lowercase().contains("sentinel") {
         return Err(error(
@@ -144,11 +145,11 @@ fn over_tcp(rest: &str, tls: RedisTls) -> Option<Given> {
 }
 
 fn over_unix(rest: &str) -> Option<Given> {
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let mut given = Given::at(RedisPlace::Unix(PathBuf::from(decoded(path)?)));
-    if !path.starts_with('/') || query.contains('#') {
+    if !rest.starts_with('/') || rest.contains('#') {
         return None;
     }
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut given = Given::at(RedisPlace::Unix(PathBuf::from(decoded(path)?)));
     for (name, value) in parameters(query)? {
         match name.as_str() {
             "db" => given.database = number(&value)?,
@@ -257,6 +258,7 @@ mod tests {
             "redis://db#insecure",
             "rediss://db#nonsense",
             "unix:run/redis",
+            "unix:///run/redis#1",
             "unix:///run/redis?db=x",
             "http://db",
         ] {

@@ -457,6 +457,9 @@ fn a_file_of_a_newer_visitas_is_told_and_left_alone() {
         let mut table = transaction.open_table(format).expect("a table");
         table.insert(0, 2).expect("a number");
         drop(table);
+        // With a table that nobody knows yet.
+        let other: TableDefinition<'_, &str, u8> = TableDefinition::new("other");
+        drop(transaction.open_table(other).expect("a table"));
         transaction.commit().expect("a commit");
     }
     let before = all_in(folder.path());
@@ -470,4 +473,44 @@ fn a_file_of_a_newer_visitas_is_told_and_left_alone() {
         assert!(said.contains(told), "{arguments:?}: {ended:?}");
         assert!(all_in(folder.path()) == before, "{arguments:?}: changed");
     }
+}
+
+#[test]
+fn a_link_to_where_no_file_is_yet_is_filled_and_stays() {
+    let (folder, other) = (Folder::new("store"), Folder::new("disk"));
+    let (link, target) = (
+        folder.path().join("visitas.redb"),
+        other.path().join("target"),
+    );
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    let settings = || Settings::new().set("DATA_DIR", folder.path().display());
+    let visitas = settings().start();
+    assert_eq!(visitas.visit().total, 1);
+    visitas.stop();
+    assert!(
+        target.is_file() && link.is_symlink(),
+        "the link was replaced"
+    );
+    // The disk that it leads to is gone: nothing begins anew in its place.
+    drop(other);
+    let ended = settings().run();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(link.is_symlink(), "the link was replaced");
+}
+
+#[test]
+fn a_lock_on_the_folder_is_waited_for() {
+    let folder = Folder::new("store");
+    let held = fs::File::open(folder.path()).expect("the folder");
+    held.lock().expect("a lock");
+    let settings = Settings::new().set("DATA_DIR", folder.path().display());
+    let mut visitas = settings.launch();
+    within(LIMIT, "a word about the lock", || {
+        visitas
+            .output()
+            .contains("another process holds a lock on its folder")
+    });
+    drop(held);
+    visitas.wait_ready();
+    assert_eq!(visitas.visit().total, 1);
 }

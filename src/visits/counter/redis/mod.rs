@@ -251,7 +251,7 @@ impl Counter for Redis {
 /// What `GET` of a counter says. The next increment begins a missing key at 0.
 fn number(reply: Reply) -> Result<i64, Error> {
     match reply.text()? {
-        Some(text) => text.parse().map_err(|_| Error::NoReply),
+        Some(text) => text.parse().map_err(|_| Error::NoNumber),
         None => Ok(0),
     }
 }

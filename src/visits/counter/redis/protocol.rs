@@ -16,6 +16,8 @@ pub(super) enum Error {
     Refused(String),
     /// Not this protocol, or not the kind of reply that the command has.
     NoReply,
+    /// A key has a text that is no number.
+    NoNumber,
 }
 
 impl Error {
@@ -23,7 +25,7 @@ impl Error {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Error::Refused(words) => words.split(' ').next(),
-            Error::Io(_) | Error::NoReply => None,
+            Error::Io(_) | Error::NoReply | Error::NoNumber => None,
         }
     }
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Error {
             Error::Io(error) => error.fmt(f),
             Error::Refused(words) => f.write_str(words),
             Error::NoReply => f.write_str("this is no reply of Redis"),
+            Error::NoNumber => f.write_str("the value is not an integer"),
         }
     }
 }
@@ -113,7 +116,7 @@ fn line(from: &mut impl BufRead) -> Result<String, Error> {
     }
 }
 
-/// So many bytes, and the end of the line behind them.
+/// A string of `length` bytes, and the end of the line behind it.
 fn string(from: &mut impl BufRead, length: u64) -> Result<String, Error> {
     let mut bytes = Vec::new();
     from.take(length + 2).read_to_end(&mut bytes)?;

@@ -61,8 +61,15 @@ impl BufferedFile {
     /// writes nothing more.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut pending = self.lock();
+        let is_new = self.file.len()? == 0;
         let mut changes = pending.iter().flatten();
-        changes.try_for_each(|change| change.make(&self.file))?;
+        if let Err(error) = changes.try_for_each(|change| change.make(&self.file)) {
+            if is_new {
+                // `redb` accepts an empty file, but not one with a partial header (a full disk).
+                self.file.set_len(0)?;
+            }
+            return Err(error);
+        }
         *pending = None;
         Ok(())
     }

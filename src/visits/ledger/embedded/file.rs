@@ -1,6 +1,7 @@
 //! The file: found or created, opened, and held by one process.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,7 +66,7 @@ impl EmbeddedFile {
             DatabaseError::DatabaseAlreadyOpen => OpenError::Permanent(format!(
                 "{at} is in use by another process; give each one a DATA_DIR of its own"
             )),
-            other if opened || is_full(&other) => OpenError::Transient(format!("{at}: {other}")),
+            other if opened || passes(&other) => OpenError::Transient(format!("{at}: {other}")),
             other => OpenError::Permanent(format!("{at} cannot be used as it is: {other}")),
         };
         create(&self.path, folder).map_err(refused)?;
@@ -127,41 +128,54 @@ pub(super) fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile
     Ok((builder.create_with_backend(file.clone())?, file))
 }
 
-/// Creates the file where there is none, or only an empty one. It is written beside and moved in: a
-/// process that dies in between leaves nothing that the next one would take for a damaged store.
+/// Creates the file where nothing has its name. It is written beside and moved in: a process that
+/// dies in between leaves nothing that the next one would take for a damaged store. Where the folder
+/// cannot be locked, the file is created in its place.
 fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
-    let is_there = || fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    if is_there() {
+    let Ok(folder) = File::open(folder) else {
         return Ok(());
+    };
+    match folder.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let why = "another process holds a lock on its folder";
+            return Err(io::Error::new(ErrorKind::WouldBlock, why).into());
+        }
+        Err(TryLockError::Error(_)) => return Ok(()),
     }
-    let folder = File::open(folder)?;
-    // Another process may create it too. Where a file system has no locks, one of the two fails.
-    let _ = folder.lock();
-    if is_there() {
-        return Ok(());
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+        // An empty file, or a link to where none is yet, was put there on purpose: it is filled.
+        Ok(_) => return Ok(()),
     }
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let (database, file) = open(&new, false)?;
     file.accept()?;
     drop(database);
     File::open(&new)?.sync_all()?;
-    fs::rename(&new, path)?;
+    match fs::hard_link(&new, path) {
+        // Perhaps somebody put one there meanwhile, which stays.
+        Ok(()) | Err(_) if fs::symlink_metadata(path).is_ok() => fs::remove_file(&new)?,
+        // Not every file system has hard links.
+        _ => fs::rename(&new, path)?,
+    }
     // Otherwise a power failure could take the name away, and the visits with it.
     folder.sync_all()?;
     Ok(())
 }
 
-/// Whether the disk is full, which passes.
-fn is_full(error: &DatabaseError) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+/// Whether it passes by itself: the disk is full, or a lock is held.
+fn passes(error: &DatabaseError) -> bool {
+    use ErrorKind::{QuotaExceeded, StorageFull, WouldBlock};
     let DatabaseError::Storage(StorageError::Io(error)) = error else {
         return false;
     };
-    matches!(error.kind(), StorageFull | QuotaExceeded)
+    matches!(error.kind(), StorageFull | QuotaExceeded | WouldBlock)
 }
 
 /// What speaks against a file, said of it; `None` where this visitas can use it. A file without
@@ -179,6 +193,16 @@ pub(super) fn why_not_ours(database: &Database) -> Result<Option<String>, redb::
         IMPORTS,
     ];
     let transaction = database.begin_read()?;
+    // First of all: a newer format may have other tables.
+    if let Ok(format) = transaction.open_table(FORMAT)
+        && let Some(number) = format.get(0)?
+        && number.value() > FORMAT_HERE
+    {
+        let format = number.value();
+        return Ok(Some(format!(
+            "has format {format}, of a newer visitas; this one reads format {FORMAT_HERE}"
+        )));
+    }
     if transaction.list_multimap_tables()?.count() > 0 {
         return foreign();
     }
@@ -194,14 +218,5 @@ pub(super) fn why_not_ours(database: &Database) -> Result<Option<String>, redb::
             Err(other) => return Err(other.into()),
         }
     }
-    match names::existing(transaction.open_table(FORMAT))? {
-        Some(format) => Ok(format.get(0)?.and_then(|number| newer(number.value()))),
-        None => Ok(None),
-    }
-}
-
-fn newer(format: i64) -> Option<String> {
-    (format > FORMAT_HERE).then(|| {
-        format!("has format {format}, of a newer visitas; this one reads format {FORMAT_HERE}")
-    })
+    Ok(None)
 }

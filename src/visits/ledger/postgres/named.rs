@@ -5,8 +5,8 @@
 //! leaves the recent ones get a row in `visitas_named`. A writer beside others gives each name of a
 //! batch its row at once: others read rows by an index, but recent entries one by one.
 //!
-//! All of it is in the transaction of the batch. So whatever becomes of the batch's entry, and
-//! whoever closes the writer, holds for these numbers too.
+//! All of it is in the transaction of the batch. So what becomes of the batch's entry, and
+//! of a closing of the writer, holds for these numbers too.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -135,8 +135,7 @@ impl NamedNumbers {
         entry.named = (!told.names.is_empty()).then_some(told);
     }
 
-    /// How many of the recent entries are too old for the next one, which has that number and adds
-    /// so many names.
+    /// How many of the recent entries are too old for the entry `number`, which adds `adds` names.
     fn leaving(&self, number: i64, adds: usize, alone: bool) -> usize {
         let mut names = self.recent_names + adds;
         let stays = |recent: &Recent| {
