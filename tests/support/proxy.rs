@@ -56,12 +56,15 @@ struct Connection {
     client: TcpStream,
     server: TcpStream,
     swallows: bool,
+    /// What it still has to pass concerns no later fault.
+    is_cut: bool,
     /// Directions that have ended.
     ends: u8,
 }
 
 impl Connection {
-    fn cut(&self) {
+    fn cut(&mut self) {
+        self.is_cut = true;
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
     }
@@ -124,7 +127,7 @@ impl Proxy {
     pub fn cut_all(&self) {
         lock(&self.state)
             .connections
-            .values()
+            .values_mut()
             .for_each(Connection::cut);
     }
 
@@ -167,7 +170,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.connections.values().for_each(Connection::cut);
+        state.connections.values_mut().for_each(Connection::cut);
         drop(state);
         // Wakes the accepting thread, so that it ends.
         let _ = TcpStream::connect(self.address);
@@ -204,6 +207,7 @@ fn open(shared: &Arc<Mutex<State>>, client: TcpStream, server_port: u16) {
             client,
             server,
             swallows,
+            is_cut: false,
             ends: 0,
         },
     );
@@ -240,8 +244,13 @@ fn pass(
     let mut chunk = [0; 16 * 1024];
     loop {
         let length = from.read(&mut chunk).unwrap_or(0);
-        let mut state = lock(shared);
-        let connection = &state.connections[&number];
+        let mut guard = lock(shared);
+        let state = &mut *guard;
+        let connection = state.connections.get_mut(&number);
+        let connection = connection.expect("a connection stays until both directions have ended");
+        if connection.is_cut {
+            return;
+        }
         if connection.swallows {
             if length == 0 {
                 return;
@@ -265,13 +274,13 @@ fn pass(
             }
             Fault::CutAfter(cut_direction, bytes) if cut_direction == direction => {
                 state.fault = Fault::CutAfter(direction, bytes - length);
-                drop(state);
+                drop(guard);
             }
             Fault::Slow(wait) => {
-                drop(state);
+                drop(guard);
                 thread::sleep(wait);
             }
-            _ => drop(state),
+            _ => drop(guard),
         }
         if to.write_all(&chunk[..length]).is_err() {
             let _ = from.shutdown(Shutdown::Both);
