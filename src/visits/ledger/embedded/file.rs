@@ -116,9 +116,9 @@ impl EmbeddedFile {
     }
 }
 
-/// Opens the file with every page checked or not. Unchecked, a damaged file would
-/// be trusted, and end the process by a panic later. A check reads about 1.5 GB/s from the page
-/// cache; 10 million visits are 160 MB. The file stays as it is until it is accepted.
+/// Opens the file, with every page checked or not. Unchecked, a damaged file would be trusted, and
+/// end the process by a panic later. A check reads about 1.5 GB/s from the page cache; 10 million
+/// visits are 160 MB. The file stays as it is until it is accepted.
 pub(super) fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile), DatabaseError> {
     let file = BufferedFile::open(path)?;
     let mut builder = Database::builder();
@@ -132,6 +132,9 @@ pub(super) fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile
 /// dies in between leaves nothing that the next one would take for a damaged store. Where the folder
 /// cannot be locked, the file is created in its place.
 fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
+    if is_there(path)? {
+        return Ok(());
+    }
     let Ok(folder) = File::open(folder) else {
         return Ok(());
     };
@@ -143,11 +146,9 @@ fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
         }
         Err(TryLockError::Error(_)) => return Ok(()),
     }
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-        // An empty file, or a link to where none is yet, was put there on purpose: it is filled.
-        Ok(_) => return Ok(()),
+    // The process that had the lock before may have created it.
+    if is_there(path)? {
+        return Ok(());
     }
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
@@ -158,15 +159,25 @@ fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
     file.accept()?;
     drop(database);
     File::open(&new)?.sync_all()?;
-    match fs::hard_link(&new, path) {
-        // Perhaps somebody put one there meanwhile, which stays.
-        Ok(()) | Err(_) if fs::symlink_metadata(path).is_ok() => fs::remove_file(&new)?,
-        // Not every file system has hard links.
-        _ => fs::rename(&new, path)?,
+    // A link takes nobody's place; not every file system has them.
+    if fs::hard_link(&new, path).is_ok() || is_there(path)? {
+        fs::remove_file(&new)?;
+    } else {
+        fs::rename(&new, path)?;
     }
     // Otherwise a power failure could take the name away, and the visits with it.
     folder.sync_all()?;
     Ok(())
+}
+
+/// Whether something has that name. An empty file, or a link to where none is yet, was put there on
+/// purpose: it is filled.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether it passes by itself: the disk is full, or a lock is held.
