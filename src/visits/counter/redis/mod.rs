@@ -138,6 +138,12 @@ impl Redis {
         Ok(None)
     }
 
+    /// Puts a connection back on which every reply was read.
+    fn keep(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+        self.used = Instant::now();
+    }
+
     /// Takes the connection out. An unused one is checked, and replaced where the server has closed
     /// it: an increment sent into a closed connection would be in doubt.
     fn fresh(&mut self, deadline: Instant) -> Result<Connection, Error> {
@@ -184,8 +190,7 @@ impl Counter for Redis {
         let connection = self
             .connect(Instant::now() + OPEN_TIMEOUT)
             .map_err(|error| OpenError::Transient(Redis::in_words(&error)))?;
-        self.connection = Some(connection);
-        self.used = Instant::now();
+        self.keep(connection);
         self.warned = false;
         Ok(())
     }
@@ -214,8 +219,7 @@ impl Counter for Redis {
         let names = std::mem::take(&mut self.names_in_flight);
         let names = (0..names).map(|_| self.of_a_name(next().map(Some)));
         let names = names.collect::<Result<_, _>>().map_err(unknown)?;
-        self.connection = Some(connection);
-        self.used = Instant::now();
+        self.keep(connection);
         Ok((number, names))
     }
 
@@ -224,8 +228,7 @@ impl Counter for Redis {
         let mut connection = self.fresh(deadline).map_err(not_sent)?;
         let reply = connection.ask(&["GET", KEY], deadline);
         let number = reply.and_then(number).map_err(unknown)?;
-        self.connection = Some(connection);
-        self.used = Instant::now();
+        self.keep(connection);
         Ok(number)
     }
 
@@ -242,8 +245,7 @@ impl Counter for Redis {
             self.of_a_name(reply.map(|reply| number(reply).ok()))
         });
         let numbers = numbers.collect::<Result<_, _>>().map_err(unknown)?;
-        self.connection = Some(connection);
-        self.used = Instant::now();
+        self.keep(connection);
         Ok(numbers)
     }
 }
