@@ -41,6 +41,14 @@ fn sql_agrees(database: &Database<'_>) {
     assert_eq!(database.number(differing), 0);
 }
 
+/// The visits to `a` in its history of days.
+fn visits_by_day(visitas: &Visitas) -> u64 {
+    let history = json(&visitas.get("/c/a/history?by=day"));
+    let points = history["points"].as_array().expect("points").iter();
+    let visits = points.map(|point| point["visits"].as_u64().expect("visits"));
+    visits.sum()
+}
+
 #[test]
 fn a_killed_process_loses_none_of_them() {
     let database = Cluster::shared().database();
@@ -59,11 +67,8 @@ fn a_killed_process_loses_none_of_them() {
     let rows = totals_are_rows(&visitas, &database);
     assert_eq!(rows.len(), 1002);
     assert_eq!(visit(&visitas, "a").0, total + 1);
-    let history = json(&visitas.get("/c/a/history?by=day"));
-    let points = history["points"].as_array().expect("points").iter();
-    let visits = points.map(|point| point["visits"].as_u64().expect("visits"));
-    assert_eq!(visits.sum::<u64>(), total + 1);
-    // Whoever closes the silent writer moves them.
+    assert_eq!(visits_by_day(&visitas), total + 1);
+    // A closing of the silent writer moves them.
     let close =
         "SELECT count(visitas_close(writer)) FROM visitas_newest WHERE named_from IS NOT NULL";
     assert_eq!(database.number(close), 1);
@@ -125,10 +130,7 @@ fn a_writer_that_another_closed_is_not_counted_twice() {
     let a = visit(&visitas, "a").0;
     let told = || {
         let stats = json(&visitas.get("/c/a/stats"));
-        let history = json(&visitas.get("/c/a/history?by=day"));
-        let points = history["points"].as_array().expect("points").iter();
-        let visits = points.map(|point| point["visits"].as_u64().expect("visits"));
-        (stats["total"].as_u64(), visits.sum::<u64>())
+        (stats["total"].as_u64(), visits_by_day(&visitas))
     };
     assert_eq!(told(), (Some(a), a));
     let close = "SELECT count(visitas_close(writer)) FROM visitas_newest";
