@@ -1,5 +1,5 @@
 //! A PostgreSQL address in either of its forms, as parameters with their values (PostgreSQL manual,
-//! "Connection Strings").
+//! "Connection Strings"). Addresses of Redis share how host, port and text are written.
 
 /// The parameters of an address, in the order given; `None` where it is none. Several hosts and
 /// their ports are one value each, with commas between.

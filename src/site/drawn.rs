@@ -19,13 +19,13 @@ pub(super) struct Chart {
 }
 
 /// Where a chart is kept.
-type Place = Mutex<Option<Arc<Chart>>>;
+type Slot = Mutex<Option<Arc<Chart>>>;
 
-/// The charts of names, for each language at the place of its reading. All workers share them:
+/// The charts of names, for each language in the slot of its reading. All workers share them:
 /// there are too many for each to draw them.
 #[derive(Debug, Default)]
 pub(super) struct Drawn {
-    places: [OnceLock<Vec<Place>>; 2],
+    slots: [OnceLock<Vec<Slot>>; 2],
 }
 
 impl Chart {
@@ -66,18 +66,18 @@ impl Drawn {
         reading: u64,
         history: impl FnOnce() -> Option<Arc<History>>,
     ) -> Arc<Chart> {
-        let places = self.places[language as usize].get_or_init(|| {
-            let places = std::iter::repeat_with(Place::default);
-            places.take(KEPT).collect()
+        let slots = self.slots[language as usize].get_or_init(|| {
+            let slots = std::iter::repeat_with(Slot::default);
+            slots.take(KEPT).collect()
         });
-        let place = &places[reading as usize % KEPT];
+        let slot = &slots[reading as usize % KEPT];
         // Each holds a value that is whole at any time.
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*place {
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
             Some(chart) if chart.reading == reading => Arc::clone(chart),
             _ => {
                 let chart = Arc::new(Chart::draw(reading, history(), language));
-                *place = Some(Arc::clone(&chart));
+                *slot = Some(Arc::clone(&chart));
                 chart
             }
         }
@@ -100,7 +100,7 @@ mod tests {
         let again = drawn.of_name(pt, 5, || panic!("drawn twice"));
         assert!(Arc::ptr_eq(&first, &again));
         assert_ne!(first.html(), drawn.of_name(en, 5, some).html());
-        // The same place.
+        // The same slot.
         let other = drawn.of_name(pt, 5 + KEPT as u64, || None);
         assert_ne!(first.html(), other.html());
         assert_eq!(first.html(), drawn.of_name(pt, 5, some).html());

@@ -5,8 +5,8 @@
 //! leaves the recent ones get a row in `visitas_named`. A writer beside others gives each name of a
 //! batch its row at once: others read rows by an index, but recent entries one by one.
 //!
-//! All of it is in the transaction of the batch. So what becomes of the batch's entry, and
-//! of a closing of the writer, holds for these numbers too.
+//! All of it is in the transaction of the batch. So the fate of the batch's entry is theirs, and a
+//! closing of the writer holds for them too.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -103,8 +103,8 @@ impl NamedEntry {
 }
 
 impl NamedNumbers {
-    /// Adds what the visits change of their names, and which recent entries still count. `alone`
-    /// tells that there is no other writer.
+    /// Adds what the visits change of their names, and which recent entries still count. `alone`:
+    /// there is no other writer, and no change waits to be folded.
     pub(super) fn add_to(&mut self, entry: &mut Entry, visits: &Arrivals, alone: bool) {
         let asked = visits.names.len();
         let kept = if alone { asked } else { 0 };

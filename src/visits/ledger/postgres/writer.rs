@@ -61,8 +61,8 @@ impl Writer {
         self.minute.start
     }
 
-    /// The next entry, for these visits; without visits it changes no number. `alone` tells that
-    /// there is no other writer.
+    /// The next entry, for these visits; without visits it changes no number. `alone`: there is
+    /// no other writer, and no change waits to be folded.
     pub(super) fn entry(&mut self, visits: &Arrivals, alone: bool) -> Entry {
         let mut entry = Entry {
             writer: self.id,
