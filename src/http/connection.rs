@@ -249,8 +249,8 @@ impl<S: Service> Connection<S> {
         if let Some(logged) = logged {
             logged.report(status, self.output.len() - before);
         }
-        if let Some(feed) = follows {
-            self.follow(&feed)?;
+        if let Some((feed, seen)) = follows {
+            self.follow(&feed, seen)?;
         }
         if close {
             return Ok(Next::Close);

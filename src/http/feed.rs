@@ -68,6 +68,11 @@ impl Feed {
         }
     }
 
+    /// The number of the newest message; 0 before the first.
+    pub fn newest(&self) -> u64 {
+        lock(&self.latest).number
+    }
+
     pub(super) fn latest(&self) -> Message {
         lock(&self.latest).clone()
     }

@@ -17,10 +17,9 @@ const FOLLOWING_SHARE: usize = 4;
 const FOLLOWING_TIMES: u32 = 60;
 
 impl<S: Service> Connection<S> {
-    /// Sends every message of the feed.
-    pub(super) fn follow(&mut self, feed: &Feed) -> io::Result<()> {
+    /// Sends every message of the feed after number `seen`.
+    pub(super) fn follow(&mut self, feed: &Feed, seen: u64) -> io::Result<()> {
         self.input = Input::default();
-        let seen = feed.latest().number;
         let (options, worker) = (&self.shared.options, self.entry.worker);
         let most = (options.max_connections / FOLLOWING_SHARE / options.workers).max(1);
         if feed.join(worker, &self.entry, most) {

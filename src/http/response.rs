@@ -31,8 +31,9 @@ pub struct Answered {
     pub(super) status: Status,
     /// The client was told that the connection closes.
     pub(super) close: bool,
-    /// The feed that the connection follows from now on, until either side ends it.
-    pub(super) follows: Option<Arc<Feed>>,
+    /// The feed that the connection follows from now on, until either side ends it, and the number
+    /// of the last message that it does not need.
+    pub(super) follows: Option<(Arc<Feed>, u64)>,
 }
 
 /// The place for one answer.
@@ -68,9 +69,15 @@ impl Answer<'_> {
         answered
     }
 
-    /// Answers with `first` and then with every message of `feed`. The end of the connection ends
-    /// the body (RFC 9112, section 6.3).
-    pub fn follow(mut self, fields: &str, first: &[u8], feed: &Arc<Feed>) -> Answered {
+    /// Answers with `first` and then with every message of `feed` after number `seen`. Take that
+    /// number before `first` is made, so that none between is missed. The end of the connection
+    /// ends the body (RFC 9112, section 6.3).
+    pub fn follow(
+        mut self,
+        fields: &str,
+        first: &[u8],
+        (feed, seen): (&Arc<Feed>, u64),
+    ) -> Answered {
         self.envelope.close = true;
         let answered = self.write_head(Status::Ok, fields, None);
         if self.envelope.head_only {
@@ -78,7 +85,7 @@ impl Answer<'_> {
         }
         self.out.extend_from_slice(first);
         Answered {
-            follows: Some(Arc::clone(feed)),
+            follows: Some((Arc::clone(feed), seen)),
             ..answered
         }
     }

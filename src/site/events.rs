@@ -53,6 +53,14 @@ impl Channel {
         }
     }
 
+    /// For a new listener, before its first message is made: the number of the last message. The
+    /// next one is sent even if it says the same, since that first one may lack the history.
+    pub(super) fn welcome(&self) -> u64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0.clear();
+        self.feed.newest()
+    }
+
     /// Sends what is new, or now and then a heartbeat.
     pub(super) fn send(&self, message: String) {
         let now = clock::monotonic_ms();
@@ -98,9 +106,10 @@ impl Site {
         events.begun_ms.store(now, Ordering::Relaxed);
         let site = Arc::clone(self);
         let send = move || {
-            site.events
-                .channel
-                .send(site.message(&site.session(WORKER)));
+            let channel = &site.events.channel;
+            // Without listeners only `/metrics` wants the count.
+            let wants_history = channel.feed.followers() > 0;
+            channel.send(site.message(&site.session(WORKER), wants_history));
             if named {
                 site.send_names(&site.session(WORKER).waiter);
             }
@@ -129,15 +138,15 @@ impl Site {
         if let Scope::Name(name) = scope {
             return self.follow_name(session, name, RETRY, answer);
         }
-        let first = RETRY.to_owned() + &self.message(session);
-        answer.follow(fields::EVENTS, first.as_bytes(), &self.events.channel.feed)
+        let channel = &self.events.channel;
+        let seen = channel.welcome();
+        let first = RETRY.to_owned() + &self.message(session, true);
+        answer.follow(fields::EVENTS, first.as_bytes(), (&channel.feed, seen))
     }
 
-    fn message(&self, session: &Session) -> String {
+    fn message(&self, session: &Session, wants_history: bool) -> String {
         let count = self.peek(session, &Scope::All).ok();
-        // Without listeners only `/metrics` wants the count.
-        let wants_history = count.is_some() && self.events.channel.feed.followers() > 0;
-        let history = wants_history
+        let history = (wants_history && count.is_some())
             .then(|| self.visits.read_history(&session.waiter, HISTORY_WAIT).ok())
             .flatten();
         render(count, history.as_deref(), self.stores_up())

@@ -178,17 +178,17 @@ impl Site {
         retry: &str,
         answer: Answer<'_>,
     ) -> Answered {
-        let names = vec![name.clone()];
-        let first = self.name_messages(&session.waiter, names).pop();
-        let first = retry.to_owned() + &first.unwrap_or_default();
-        let feed = {
+        // Who holds the feed keeps the channel while the first message is made.
+        let (feed, seen) = {
             let mut channels = self.named.channels();
             let channel = channels
                 .entry(name.clone())
                 .or_insert_with(|| Arc::new(Channel::new(self.settings.workers)));
-            Arc::clone(&channel.feed)
+            (Arc::clone(&channel.feed), channel.welcome())
         };
-        answer.follow(fields::EVENTS, first.as_bytes(), &feed)
+        let first = self.name_messages(&session.waiter, vec![name.clone()]);
+        let first = retry.to_owned() + &first.concat();
+        answer.follow(fields::EVENTS, first.as_bytes(), (&feed, seen))
     }
 
     /// Sends the listeners of each name what is new.

@@ -20,7 +20,81 @@ const hide = (page, hidden) =>
     document.dispatchEvent(new Event('visibilitychange'));
   }, hidden);
 
+
+/** The total, today and the week, as the page shows them at one moment. */
+const facts = page =>
+  page.evaluate(() => ['total', 'today', 'week'].map(id =>
+    Number(document.getElementById(id).textContent.replaceAll(/\D/g, ''))));
+/** All visits are of today: the moment the total is that, the others are. */
+const agree = async (page, total) => {
+  await page.waitForFunction(
+    total => Number(document.getElementById('total').value) >= total, total, { timeout: 10_000 });
+  assert.deepEqual(await facts(page), [total, total, total]);
+};
+const loaded = (page, total) => until(`today and the week are ${total}`, async () =>
+  String(await facts(page)) === String([total, total, total]));
+
 export default {
+  async 'today and the week agree with total, chart and peak, for a name and below a path too'() {
+    const server = await serve({ BASE_PATH: '/base', COUNTERS: 'blog' });
+    await isReady(server);
+    for (const [path, locale] of [['base/', 'pt-BR'], ['base/c/blog', 'en']]) {
+      const at = server.url + path;
+      const { page, wrong } = await open({ at, locale });
+      await loaded(page, 1);
+      for (let total = 2; total < 5; total++) {
+        await page.reload();
+        await loaded(page, total);
+      }
+      for (let total = 5; total < 8; total++) {
+        await visit(at);
+        await agree(page, total);
+        assert.equal(await page.locator('#minute .sum').textContent(), String(total));
+        const bars = (await page.evaluate(
+          here => fetch(here + '/history').then(answer => answer.json()),
+          await page.locator('body').getAttribute('data-here'))).points;
+        const most = Math.max(...bars.map(({ visits }) => visits));
+        assert.equal(await page.locator('#minute .most').textContent(), String(most));
+      }
+      assert.deepEqual(wrong, []);
+    }
+    await server.stop();
+  },
+
+  async 'a tab that is seen again shows what others heard, today and the week included'() {
+    const server = await serve();
+    await isReady(server);
+    const { page } = await open({ at: server.url });
+    await loaded(page, 1);
+    await hide(page, true);
+    const silent = async () => (await listeners(server.url)) === 0;
+    await until('no stream', silent);
+    const { body } = await fetch(server.url + 'events');
+    await visit(server.url);
+    let heard = '';
+    for await (const chunk of body.pipeThrough(new TextDecoderStream())) {
+      heard += chunk;
+      if (/"total":2,.*"day"/.test(heard)) break;
+    }
+    await until('the other one is gone', silent);
+    await hide(page, false);
+    await agree(page, 2);
+    await server.stop();
+  },
+
+  async 'today and the week begin anew without a visit'() {
+    const { page } = await open();
+    await ready(page);
+    await hide(page, true);
+    // Of a Monday, just after midnight.
+    const told = { total: 90, cache: 9, ledger: true, counter: true, day: [1e9, 30, 0], week: 0 };
+    await page.route('**/events', route => route.fulfill({
+      contentType: 'text/event-stream', body: `data: ${JSON.stringify(told)}\n\n`,
+    }));
+    await hide(page, false);
+    await until('they begin anew', async () => String(await facts(page)) === '90,0,0');
+  },
+
   async 'nine tabs are all loaded and live over one stream, which outlives its tab'() {
     const context = await browser.newContext({ viewport: DESKTOP, locale: 'pt-BR' });
     const pages = [];

@@ -112,6 +112,29 @@ fn listeners_receive_visits_and_make_none() {
 }
 
 #[test]
+fn a_new_listener_gets_all_numbers_even_if_others_heard_them_before() {
+    let visitas = Settings::new().start();
+    let mut other = Listener::new(&visitas, "");
+    other.wait_for_total(0);
+    visitas.visit();
+    other.wait_for_total(1);
+    drop(other);
+    within(LIMIT, "it to be gone", || {
+        crate::metrics::metrics(&visitas).sum("visitas_event_listeners") == 0.0
+    });
+    let mut listener = Listener::new(&visitas, "");
+    listener.wait_for_total(1);
+    let first = &listener.messages()[0];
+    assert_eq!(first["week"].as_u64(), Some(1), "{first}");
+    // What was told between its request and its place among the listeners.
+    within(LIMIT, "a second message", || {
+        assert!(listener.read(), "the stream ended: {}", listener.text);
+        listener.messages().len() == 2
+    });
+    assert_eq!(&listener.messages()[1], first);
+}
+
+#[test]
 fn at_most_one_message_per_second() {
     let visitas = Settings::new().start();
     let mut listener = Listener::new(&visitas, "");
