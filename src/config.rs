@@ -157,7 +157,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "WORKERS",
         "cores the process may use",
-        "coroutine workers; four share a lane",
+        "coroutine workers; eight share a lane",
     ),
     with_default(
         "CONNECT_ATTEMPTS",

@@ -19,9 +19,10 @@ const COUNTER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The counter's share of a visit's deadline, since what queues in that time waits too: one in
 /// four.
 const COUNTER_SHARE: u32 = 4;
-/// Workers that share a lane. One session of PostgreSQL takes several times the rows of four
-/// workers; two lanes only make smaller batches that wait for each other's flush.
-const WORKERS_PER_LANE: usize = 4;
+/// Workers that share a lane. One session of PostgreSQL takes the rows of several workers; two lanes
+/// make smaller batches, each with its own flush. A quarter of the visits is lost by that where the
+/// workers share two cores.
+const WORKERS_PER_LANE: usize = 8;
 
 fn lanes(config: &Config) -> usize {
     config.workers.div_ceil(WORKERS_PER_LANE)

@@ -138,7 +138,7 @@ fn one_server_connection_is_enough_for_many_lanes() {
         return;
     };
     database.prepare();
-    let both = two(|| settings(&database, &pooler).set("WORKERS", 8));
+    let both = two(|| settings(&database, &pooler).set("WORKERS", 16));
     let ports: Vec<u16> = both.iter().map(Visitas::port).collect();
     let outcomes = visits_at_once(&ports, 24, 20);
     assert!(outcomes.unsure() <= 2, "{outcomes:?}");

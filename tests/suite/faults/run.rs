@@ -46,7 +46,7 @@ impl Topology {
         },
         Topology {
             processes: 2,
-            workers: 8,
+            workers: 16,
         },
         Topology {
             processes: 5,

@@ -61,7 +61,7 @@ fn many_writers_of_the_same_names() {
     let database = Cluster::shared().database();
     let settings = || {
         let settings = Settings::new().postgres(&database).set("COUNTERS", "*");
-        settings.set("WORKERS", 8)
+        settings.set("WORKERS", 16)
     };
     let (one, other) = (settings().start(), settings().start());
     let load = NamedLoad::start(&[one.port(), other.port()], 32, 100);
