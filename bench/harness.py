@@ -56,6 +56,7 @@ class Workload:
     snapshot: bool = False
     foreign: int = 0
     writers: int = 0
+    elsewhere: int = 0
     idle: int = 0
     listeners: int = 0
     pooler: bool = False
@@ -94,6 +95,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     work.add_argument("--snapshot", **flag, help="another session holds a snapshot")
     work.add_argument("--foreign", **count, help="since then another writer inserted N rows")
     work.add_argument("--writers", **count, help="N other writers insert during the load")
+    about = "N other writers insert into another table during the load"
+    work.add_argument("--elsewhere", **count, help=about)
     work.add_argument("--idle", **count, help="N more connections, idle")
     work.add_argument("--listeners", **count, help="N more connections listen to /events")
     work.add_argument("--pooler", **flag, help="through PgBouncer in transaction mode")
@@ -398,10 +401,14 @@ def measure_visits(server: Server, tool: str, connections: int, seconds: int) ->
         floor = int(stores.sql("SELECT coalesce(max(id), 0) - 100000 FROM acessos", database))
         rows = stores.rows(database, floor)
         held.enter_context(beside(server))
-        during = [f"--client={work.writers}", f"--time={seconds + 1}"]
-        writers = stores.inserts(database, *during) if work.writers else None
+        others, table = work.writers, "acessos"
+        if work.elsewhere:
+            others, table = work.elsewhere, "elsewhere"
+        during = [f"--client={others}", f"--time={seconds + 1}"]
+        writers = stores.inserts(database, *during, table=table) if others else None
         load = measure_load(server, tool, connections, seconds)
-        foreign = rows_of(writers) if writers else 0
+        written = rows_of(writers) if writers else 0
+        foreign = written if work.writers else 0
         rows_after, increments = settle(stores, database, floor)
         if work.names and stores.names(database) != work.names:
             raise BenchError(f"{stores.names(database)} names have rows")

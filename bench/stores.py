@@ -182,10 +182,15 @@ class Stores:
             wait_for("PgBouncer", lambda: connect().close(), server)
             yield port
 
-    def inserts(self, database: str, *options: str, flush: str = "on") -> subprocess.Popen:
+    def inserts(
+        self, database: str, *options: str, flush: str = "on", table: str = "acessos"
+    ) -> subprocess.Popen:
         """Another writer: pgbench as user_app over TCP, a prepared INSERT of one row at a time."""
+        if table != "acessos":
+            like = "(id bigserial PRIMARY KEY, momento timestamptz NOT NULL DEFAULT now())"
+            self.sql(f"CREATE TABLE {table} {like}; ALTER TABLE {table} OWNER TO user_app", database)
         script = self.folder / "insert.sql"
-        script.write_text("INSERT INTO acessos DEFAULT VALUES;\n")
+        script.write_text(f"INSERT INTO {table} DEFAULT VALUES;\n")
         where = ["-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "user_app", database]
         env = os.environ | {"PGPASSWORD": "bench", "PGOPTIONS": f"-c synchronous_commit={flush}"}
         command = [self.bin / "pgbench", "--no-vacuum", "--protocol=prepared", "-f", script]

@@ -51,6 +51,7 @@ def groups(table_rows: int) -> list[list[Row]]:
         ],
         [
             Row("a snapshot held, as by a dump", Workload(snapshot=True), 0.95),
+            Row("3 writers of another table", Workload(elsewhere=3)),
             Row("3 other writers", Workload(writers=3), 0.8),
         ],
         [
