@@ -3,7 +3,7 @@
 mod options;
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -179,8 +179,17 @@ fn no_thread(error: io::Error) -> RunError {
 
 /// Returns the address too: a port of 0 becomes any free one.
 fn bind(variable: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
-    let listener = http::bind(address)
-        .map_err(|error| RunError(format!("{variable}: cannot listen on {address}: {error}")))?;
+    let listener = http::bind(address).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => {
+                format!("; stop that program, or set {variable} to a free port")
+            }
+            _ => String::new(),
+        };
+        RunError(format!(
+            "{variable}: cannot listen on {address}: {error}{advice}"
+        ))
+    })?;
     let bound = listener.local_addr().unwrap_or(address);
     Ok((listener, bound))
 }

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use super::locale::Grouping;
-use super::negotiation::Format;
 use super::picture::{Picture, Style};
-use super::refusal::{RETRY_AFTER_S, refuse};
+use super::refusal::{RETRY_AFTER_S, refuse_reading};
 use super::routes::Scope;
 use super::text::json_string;
 use super::{Session, Site, fields};
@@ -128,7 +127,7 @@ impl Site {
     ) -> Answered {
         let total = match self.peek(session, scope) {
             Ok(count) => count.total,
-            Err(reason) if request.json => return refuse(reason, Format::Json, answer),
+            Err(reason) if request.json => return refuse_reading(reason, answer),
             Err(_) => {
                 let status = Status::ServiceUnavailable;
                 return self.last_known(

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::chart::name;
-use super::negotiation::Format;
-use super::refusal::refuse;
+use super::refusal::refuse_reading;
 use super::routes::Scope;
 use super::{Session, Site, fields, write_count};
 use crate::http::{Answer, Answered, Feed, Service};
@@ -133,7 +132,7 @@ impl Site {
         answer: Answer<'_>,
     ) -> Answered {
         if self.is_draining() {
-            return refuse(Refused::Closing, Format::Json, answer);
+            return refuse_reading(Refused::Closing, answer);
         }
         if let Scope::Name(name) = scope {
             return self.follow_name(session, name, RETRY, answer);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chart::name;
-use super::negotiation::Format;
-use super::refusal::refuse;
+use super::refusal::refuse_reading;
 use super::routes::Scope;
 use super::text::utc;
 use super::{Site, fields};
@@ -36,7 +35,7 @@ impl Site {
     ) -> Answered {
         let history = match self.read_history(waiter, scope) {
             Ok(history) => history,
-            Err(reason) => return refuse(reason, Format::Json, answer),
+            Err(reason) => return refuse_reading(reason, answer),
         };
         let HistoryRequest { by, csv, download } = request;
         let (header, body, kind) = if csv {

@@ -40,12 +40,11 @@ use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
 use events::Events;
 use measures::Measures;
 use named::Named;
-use negotiation::Format;
 pub use ops::Ops;
 use page::Page;
 use process::Process;
 use rate_limit::RateLimit;
-use refusal::refuse;
+use refusal::refuse_reading;
 use routes::{Fixed, Routes, Scope, Task};
 use visit::Form;
 use words::Words;
@@ -182,7 +181,7 @@ impl Site {
     fn stats(&self, session: &Session, scope: &Scope, answer: Answer<'_>) -> Answered {
         let count = match self.peek(session, scope) {
             Ok(count) => count,
-            Err(reason) => return refuse(reason, Format::Json, answer),
+            Err(reason) => return refuse_reading(reason, answer),
         };
         let mut body = String::with_capacity(256);
         write_count(&mut body, count);

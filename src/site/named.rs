@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::events::{Channel, render};
-use super::negotiation::{Format, asks_csv};
-use super::refusal::refuse;
+use super::negotiation::asks_csv;
+use super::refusal::refuse_reading;
 use super::text::json_string;
 use super::visit::CHART_WAIT;
 use super::{Session, Site, fields, query};
@@ -234,7 +234,7 @@ impl Site {
         let ListRequest { after, most, csv } = request;
         let list = match self.visits.list_names(&session.waiter, after, *most) {
             Ok(list) => list,
-            Err(reason) => return refuse(reason, Format::Json, answer),
+            Err(reason) => return refuse_reading(reason, answer),
         };
         let (mut body, mut header) = (String::new(), String::new());
         // Writing to a String cannot fail, here and below.

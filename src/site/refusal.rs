@@ -10,17 +10,33 @@ use crate::visits::Refused;
 /// Seconds after which a refused visitor may try again.
 pub(super) const RETRY_AFTER_S: u64 = 1;
 
+/// Answers a visit that was not taken.
 pub(super) fn refuse(reason: Refused, format: Format, answer: Answer<'_>) -> Answered {
-    let sentence = match reason {
-        Refused::Starting => "The counter is starting and has not reached its database yet.",
-        Refused::LedgerDown => "The database is down, so this visit was not counted.",
-        Refused::Overloaded => "Too many visits are waiting, so this one was not counted.",
-        Refused::Late => "The database took too long to answer.",
-        Refused::Closing => "The counter is stopping, so this visit was not counted.",
+    let effect = match reason {
         Refused::NamesFull => return no_room(format, answer),
+        // Its row may be there in the end.
+        Refused::Late => "",
+        _ => ", so this visit was not counted",
     };
-    let status = Status::ServiceUnavailable;
-    decline(status, sentence, RETRY_AFTER_S, format, answer)
+    unavailable(reason, effect, format, answer)
+}
+
+/// Answers a request for numbers, which is no visit.
+pub(super) fn refuse_reading(reason: Refused, answer: Answer<'_>) -> Answered {
+    unavailable(reason, "", Format::Json, answer)
+}
+
+fn unavailable(reason: Refused, effect: &str, format: Format, answer: Answer<'_>) -> Answered {
+    let cause = match reason {
+        Refused::Starting => "The counter is starting and has not reached its database yet",
+        Refused::LedgerDown => "The database is down",
+        Refused::Overloaded => "Too many visits are waiting",
+        Refused::Late => "The database took too long to answer",
+        Refused::Closing => "The counter is stopping",
+        Refused::NamesFull => "No more counters may be in use",
+    };
+    let (status, sentence) = (Status::ServiceUnavailable, format!("{cause}{effect}."));
+    decline(status, &sentence, RETRY_AFTER_S, format, answer)
 }
 
 /// A name that is not in use, where no more may be.

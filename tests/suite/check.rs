@@ -73,6 +73,7 @@ fn a_failure_comes_with_advice_and_without_a_password() {
     };
     for (settings, what, todo) in [
         (wrong("app_password", "s3cret"), "28P01", "DB_PASSWORD"),
+        (wrong("//user_app", "//nobody"), "28P01", "create that role"),
         (
             wrong(&format!("/{}", database.name), "/nowhere"),
             "3D000",

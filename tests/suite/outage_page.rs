@@ -163,3 +163,23 @@ fn too_many_visits_get_a_page_that_waits_as_long_as_the_limit_says() {
     contains(&page, &["do seu endereço", &format!("em {seconds} s")]);
     assert_eq!(visitas.stats().total, 1, "it was not counted");
 }
+
+#[test]
+fn only_a_visit_is_told_that_it_was_not_counted() {
+    let cluster = Cluster::start();
+    let visitas = Settings::new()
+        .postgres(&cluster.default_database())
+        .start();
+    visitas.visit();
+    cluster.stop(Stop::Fast);
+    within(LIMIT, "a refusal", || visitas.try_visit().status == 503);
+    let told = visitas.try_visit().sentence();
+    assert!(told.contains("this visit was not counted"), "{told}");
+    for path in ["/stats", "/badge.json"] {
+        let response = visitas.get(path);
+        assert_eq!(response.status, 503, "{path}: {response:?}");
+        let told = response.sentence();
+        assert!(told.contains("database is down"), "{path}: {told}");
+        assert!(!told.contains("visit"), "{path}: {told}");
+    }
+}

@@ -140,12 +140,31 @@ fn gives_up_after_three_attempts(settings: Settings, address: &str) {
         !last.contains("attempt 3 of 3") && last.len() > 20,
         "a sentence at the end: {ended:?}"
     );
+    assert!(last.contains("visitas check"), "what to do: {ended:?}");
     assert!(ended.stderr.contains(address), "the address: {ended:?}");
     assert!(
         !ended.stderr.contains("app_password") && !ended.stderr.contains("panicked"),
         "{ended:?}"
     );
     assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_port_that_is_taken_is_reported_with_what_to_do() {
+    let taken = Settings::new().start();
+    for name in ["PORT", "OPS_PORT"] {
+        let ended = Settings::new().set(name, taken.port()).run();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let told = &ended.stderr;
+        assert!(
+            told.contains(&format!("{name}: cannot listen on")),
+            "{told}"
+        );
+        assert!(
+            told.contains(&format!("set {name} to a free port")),
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -143,7 +143,9 @@ impl<'a> Source<'a> {
             line: String::new(),
             number: 0,
         };
-        source.next()?;
+        if !source.next()? {
+            return Err(format!("line 1: the input is empty: expected {HEADER}"));
+        }
         // Some programs begin a file with a byte order mark.
         let header = source.line.strip_prefix('\u{FEFF}');
         match header.unwrap_or(&source.line) {

@@ -119,7 +119,7 @@ impl Store {
         }
         last.then(|| {
             format!(
-                "{} could not be reached in {attempt} attempts: {reason}",
+                "{} could not be reached in {attempt} attempts: {reason}; visitas check says what to do",
                 self.name
             )
         })

@@ -77,6 +77,8 @@ fn the_header_says_that_it_is_such_a_file() {
             "{header:?}: {ended:?}"
         );
     }
+    let ended = run_import(within_folder(&folder), &csv.file("empty.csv", ""));
+    assert!(ended.stderr.contains("the input is empty"), "{ended:?}");
     for (text, visits) in [
         ("contador,momento\n", 0),
         ("contador,momento", 0),

@@ -64,7 +64,7 @@ fn advice(failure: &Failure, reason: &str) -> &'static str {
     if failure.is_for_encryption() {
         "correct what it names; docs/operations.md says what providers need"
     } else if says("28P01") || says("28000") {
-        "correct DB_USER and DB_PASSWORD (or DATABASE_URL), or what pg_hba.conf allows"
+        "create that role, or correct DB_USER and DB_PASSWORD (or DATABASE_URL) or pg_hba.conf"
     } else if says("3D000") {
         "create the database, or correct DB_NAME or DATABASE_URL"
     } else if says("53300") {
