@@ -12,6 +12,8 @@ use crate::visits::ledger::{Host, PostgresAddress};
 
 /// What an address looks like, said in every error about one.
 const ADDRESS: &str = "postgres://user:password@host:port/name, or key=value pairs";
+const KNOWN: &str =
+    "those of docs/configuration.md; in a password ?, & and = are written %3F, %26 and %3D";
 const PORT: u16 = 5432;
 /// Time for a TCP connection, where the address has none: the kernel's own is over two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -101,8 +103,9 @@ pub(super) fn from_url(env: &Reader<'_>, url: &str) -> Result<PostgresAddress, C
                 return Err(refuse(&format!("{name}={}", quoted(&text)), takes));
             }
         } else {
-            // What is no parameter may be a part of a password.
-            given.set(&name, text).ok_or_else(no_address)?;
+            // What is no parameter may be a part of a password, so it is not named.
+            let wrong = || refuse("a parameter is unknown or has a wrong value", KNOWN);
+            given.set(&name, text).ok_or_else(wrong)?;
         }
     }
     if given.hosts.is_none() && given.addresses.is_none() {

@@ -148,6 +148,21 @@ fn a_wrong_address_is_refused_without_showing_its_password() {
 }
 
 #[test]
+fn an_unknown_parameter_of_an_address_is_told_from_a_wrong_address() {
+    for value in [
+        "postgres://user@127.0.0.1/db?nonsense=1",
+        "host=127.0.0.1 user=user nonsense=1",
+        "postgres://user@127.0.0.1/db?connect_timeout=soon",
+    ] {
+        let ended = Settings::new().set("DATABASE_URL", value).run();
+        is_refused(&ended, "DATABASE_URL");
+        let told = &ended.stderr;
+        assert!(told.contains("a parameter is unknown"), "{told}");
+        assert!(!told.contains("nonsense"), "it may be a password's: {told}");
+    }
+}
+
+#[test]
 fn a_value_that_is_not_utf8_is_refused() {
     // Only a shell can set a byte that is not UTF-8 here.
     let ended = Settings::new()
