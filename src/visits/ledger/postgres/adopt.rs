@@ -17,6 +17,11 @@ use super::table::{NAMED_VERSION, State, Table, VERSION, inspect, is_ready, lite
 /// Everything that visitas needs in the database, with placeholders for what differs.
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// Rules that do something instead of an INSERT (PostgreSQL manual, "pg_rewrite").
+const RULES: &str = "SELECT FROM pg_catalog.pg_rewrite r \
+     WHERE r.ev_class OPERATOR(pg_catalog.=) @table@::pg_catalog.oid \
+       AND r.ev_type OPERATOR(pg_catalog.=) '3'::pg_catalog.\"char\" AND r.is_instead";
+
 /// A try to lock the table waits this long, and the statements of others behind it.
 const LOCK_TIMEOUT: &str = "300ms";
 /// Time between two tries.
@@ -77,7 +82,7 @@ fn create_in_tries(
             break;
         }
         let made = session.within(CREATE_TIMEOUT, |session| {
-            create(session, names)?;
+            create(session, names, run)?;
             match run {
                 Run::ForGood => session.client.batch_execute("COMMIT"),
                 Run::Dry => Ok(()),
@@ -108,7 +113,7 @@ fn create_in_tries(
     Ok(())
 }
 
-fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
+fn create(session: &mut Session, names: bool, run: Run) -> Result<(), Failure> {
     let schema = session.schema.clone();
     session.client.batch_execute(&format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
@@ -135,6 +140,9 @@ fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
             .client
             .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))?;
         table.momento = Type::TIMESTAMPTZ.oid();
+        if run == Run::ForGood {
+            log::info!("acessos gets a column momento; rows without one are in no history");
+        }
     } else if let Some(state) = &state
         && !table.has_names()
         && is_ready(&table, state, false)?
@@ -188,6 +196,7 @@ fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
         .replace("@schema_name@", &literal(schema))
         .replace("@schema@", schema)
         .replace("@acessos@", &literal(&format!("{schema}.acessos")))
+        .replace("@rules@", RULES)
         .replace("@table@", &table.oid.to_string())
         .replace("@moment@", &table.moment())
         .replace("@minute@", &table.minute())

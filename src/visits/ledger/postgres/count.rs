@@ -142,7 +142,11 @@ pub(super) fn count(
         format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
     let row = query(session, &sums, &[])?.pop().ok_or(Failure::NoRow)?;
     let (total, since): (i64, f64) = (row.get(0)?, row.get(1)?);
-    let mut kept = kept(session, table, since)?;
+    // Rows whose momento holds no times are in no history: it has the visits alone.
+    let mut kept = match table.momento() {
+        Some(_) => kept(session, table, since)?,
+        None => BTreeMap::new(),
+    };
     let mut totals = BTreeMap::new();
     if table.named {
         let text = format!("SELECT counter, total - pruned FROM {schema}.visitas_named_totals");

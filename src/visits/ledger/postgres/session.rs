@@ -473,7 +473,8 @@ impl Session {
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
                  0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true, \
                  NULL::text[], NULL::text[], NULL::bigint[], NULL::bigint[], NULL::bigint[], \
-                 NULL::text[], NULL::bigint, NULL::integer, NULL::bigint); ROLLBACK"
+                 NULL::text[], NULL::bigint, NULL::integer, NULL::bigint); \
+             SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK"
         );
         self.client.batch_execute(&script)
     }

@@ -16,7 +16,7 @@ pub(super) const NAMED_VERSION: i32 = 2;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) oid: u32,
-    /// The type of its column `momento`; 0 where there is none.
+    /// The type of its column `momento`, or what its domain is based on; 0 where there is none.
     pub(super) momento: u32,
     /// The type of its column `contador`; 0 where there is none.
     contador: u32,
@@ -44,7 +44,8 @@ pub(super) struct State {
 pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<State>), Failure> {
     let schema = session.schema.clone();
     let table = "SELECT c.oid, \
-            coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid \
+            coalesce((SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END \
+                FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid \
                 AND a.attname = 'momento' AND NOT a.attisdropped), 0::oid), \
             current_setting('TimeZone'), \
             (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'O' \
