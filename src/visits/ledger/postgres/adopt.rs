@@ -11,7 +11,7 @@ use postgres_types::Type;
 
 use super::count;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 use super::table::{NAMED_VERSION, State, Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
@@ -39,12 +39,12 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// missing table is being replaced by somebody, and is not made again. With `names` there are
 /// counters by name.
 pub(super) fn prepare(session: &mut Session, opened: bool, names: bool) -> Result<(), Failure> {
-    let found = session.within(STEP_TIMEOUT, inspect)?;
+    let found = session.step(inspect)?;
     if found.0.is_none() && opened {
         return Err(Failure::Missing);
     }
     create_in_tries(session, found, names, Run::ForGood)?;
-    let (Some(table), Some(state)) = session.within(STEP_TIMEOUT, inspect)? else {
+    let (Some(table), Some(state)) = session.step(inspect)? else {
         return Err(Failure::Missing);
     };
     if state.counted != Some(table.oid) {
@@ -108,7 +108,7 @@ fn create_in_tries(
             );
         }
         thread::sleep(LOCK_INTERVAL);
-        found = session.within(STEP_TIMEOUT, inspect)?;
+        found = session.step(inspect)?;
     }
     Ok(())
 }
@@ -175,10 +175,10 @@ fn creates_the_same(failure: &Failure) -> bool {
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
 pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result<(), Failure> {
-    let found = session.within(STEP_TIMEOUT, inspect)?;
+    let found = session.step(inspect)?;
     create_in_tries(session, found, names, Run::Dry)?;
     session
-        .within(STEP_TIMEOUT, |session| session.dry_run(writer))
+        .step(|session| session.dry_run(writer))
         .map_err(unfit)
 }
 

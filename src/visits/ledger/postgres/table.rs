@@ -4,7 +4,7 @@ use postgres_types::Type;
 
 use super::client::{Param, Row};
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 
 /// The schema's version, kept in `visitas_schema`.
 pub(super) const VERSION: i32 = 1;
@@ -109,7 +109,7 @@ fn state(row: &Row) -> Result<State, Failure> {
 
 /// The table; `None` where its rows were never counted.
 pub(super) fn counted(session: &mut Session) -> Result<Option<Table>, Failure> {
-    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
+    let (table, state) = session.step(inspect)?;
     Ok(table.filter(|table| state.is_some_and(|state| state.counted == Some(table.oid))))
 }
 
