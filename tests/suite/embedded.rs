@@ -435,6 +435,16 @@ fn a_file_whose_making_was_cut_short_does_not_stop_the_next_start() {
     eprintln!("cut short: {cut_short}");
     // However far it came.
     let whole = stored(&folder, false);
+    // With both names.
+    let store = folder.path().join("store");
+    fs::hard_link(store.join("visitas.redb"), store.join("visitas.new")).expect("a second name");
+    let next = Settings::new().set("DATA_DIR", store.display()).start();
+    assert!(next.stats().total > 0);
+    next.stop();
+    assert!(
+        !store.join("visitas.new").exists(),
+        "the second name is left"
+    );
     fs::remove_dir_all(folder.path().join("store")).expect("the folder");
     for length in [0, 1, 9, 320, 4096, whole.len() / 2, whole.len()] {
         fs::write(folder.path().join("visitas.new"), &whole[..length]).expect("a part");

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::statvfs::statvfs;
+
 /// Every running process has a file `pids/<pid>` with the signal that ends it.
 const GUARDIAN: &str = r#"
 trap '' INT TERM HUP
@@ -35,9 +37,29 @@ grep -o " $1/[^ ]*" /proc/mounts | while read -r disk; do umount --lazy "$disk";
 rm -rf "$1"
 "#;
 
+/// Where it is in memory no commit of a test waits for the writes of a compiler beside it, which can
+/// hold up a disk for seconds.
+const IN_MEMORY: &str = "/dev/shm";
+const ROOM_BYTES: u64 = 8 << 30;
+
 struct Scratch {
     folder: PathBuf,
     _guardian: ChildStdin,
+}
+
+/// `TMPDIR`; where that is not set, memory if there is enough of it.
+fn base() -> PathBuf {
+    let has_room = || {
+        statvfs(IN_MEMORY).is_ok_and(|here| {
+            here.blocks_available() * here.fragment_size() >= ROOM_BYTES
+                && fs::metadata(IN_MEMORY)
+                    .is_ok_and(|at| at.permissions().mode() & 0o1777 == 0o1777)
+        })
+    };
+    if std::env::var_os("TMPDIR").is_none() && has_room() {
+        return IN_MEMORY.into();
+    }
+    std::env::temp_dir()
 }
 
 #[allow(
@@ -51,8 +73,7 @@ fn scratch() -> &'static Scratch {
             .duration_since(UNIX_EPOCH)
             .expect("a clock after 1970")
             .as_nanos();
-        let folder =
-            std::env::temp_dir().join(format!("visitas-suite-{}-{now}", std::process::id()));
+        let folder = base().join(format!("visitas-suite-{}-{now}", std::process::id()));
         fs::create_dir_all(folder.join("pids")).expect("a temporary folder");
         // PostgreSQL runs as another user when the suite runs as root.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("its mode");

@@ -132,7 +132,10 @@ pub(super) fn open(path: &Path, checked: bool) -> Result<(Database, BufferedFile
 /// dies in between leaves nothing that the next one would take for a damaged store. Where the folder
 /// cannot be locked, the file is created in its place.
 fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
+    let new = path.with_extension("new");
     if is_there(path)? {
+        // Its maker died before it removed the file's first name.
+        let _ = remove(&new);
         return Ok(());
     }
     let Ok(folder) = File::open(folder) else {
@@ -150,24 +153,28 @@ fn create(path: &Path, folder: &Path) -> Result<(), DatabaseError> {
     if is_there(path)? {
         return Ok(());
     }
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    remove(&new)?;
     let (database, file) = open(&new, false)?;
     file.accept()?;
     drop(database);
     File::open(&new)?.sync_all()?;
     // A link takes nobody's place; not every file system has them.
     if fs::hard_link(&new, path).is_ok() || is_there(path)? {
-        fs::remove_file(&new)?;
+        remove(&new)?;
     } else {
         fs::rename(&new, path)?;
     }
     // Otherwise a power failure could take the name away, and the visits with it.
     folder.sync_all()?;
     Ok(())
+}
+
+/// Removes the file, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether something has that name. An empty file, or a link to where none is yet, was put there on
