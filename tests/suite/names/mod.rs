@@ -214,6 +214,17 @@ fn the_list_goes_on_after_whatever_text() {
 }
 
 #[test]
+fn a_file_of_a_counter_has_its_name() {
+    on_both_stores("shop-*", |visitas| {
+        for format in ["csv", "json"] {
+            let file = visitas.get(&format!("/c/shop-7/history?by=hour&format={format}"));
+            let named = format!("attachment; filename=\"visitas-shop-7-hour.{format}\"");
+            assert_eq!(file.header("Content-Disposition"), Some(&*named));
+        }
+    });
+}
+
+#[test]
 fn listeners_hear_of_their_name_alone() {
     on_both_stores("blog,docs", |visitas| {
         let mut listener = visitas.connect();
