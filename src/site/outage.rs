@@ -52,11 +52,13 @@ impl Site {
             }
             Scope::Name(name) => (self.named.last_total(name), None),
         };
+        let [name, _] = scope.place(&self.settings.base_path);
         let size = size(total.unwrap_or(0), cache.unwrap_or(0));
         let total = total.map(|total| number("total", total, words));
         let cache = cache.map(|cache| number("cache", cache, words));
         let unknown = || format!("<b class=\"unknown\">{}</b>", text.unknown);
         let versions = Versions::get();
+            ("{name}", &name),
         let filled = [
             ("{lang}", words.lang),
             ("{base}", &self.settings.base_path),
