@@ -299,6 +299,11 @@ impl Visits {
         self.ask(waiter, Ask::Peek, self.deadline)
     }
 
+    /// The newest numbers of all visits that any lane had; `None` before the first.
+    pub fn last_count(&self) -> Option<Count> {
+        self.shared.last_count()
+    }
+
     /// Reads the history anew; waits at most that long, and never beyond a visit's deadline.
     ///
     /// # Errors
