@@ -94,6 +94,42 @@ fn other_shapes_are_adopted() {
     }
 }
 
+/// Without times in `momento` the history has what visitas itself counts.
+#[test]
+fn moments_of_other_types_are_kept_as_they_are() {
+    for (kind, rows_in_history) in [
+        ("moment", 4),
+        ("date", 2),
+        ("text", 2),
+        ("timestamptz", 4),
+        ("timestamp", 4),
+    ] {
+        let database = database_with(&format!(
+            "CREATE DOMAIN moment AS timestamptz CHECK (VALUE > '2000-01-01'); \
+             CREATE TABLE acessos (id serial PRIMARY KEY, momento {kind} DEFAULT now()::text::{kind}); \
+             INSERT INTO acessos DEFAULT VALUES"
+        ));
+        let settings = || Settings::new().postgres(&database);
+        let visitas = settings().start();
+        visitas.visit();
+        visitas.visit();
+        database
+            .sql()
+            .batch_execute("INSERT INTO acessos DEFAULT VALUES")
+            .expect(kind);
+        assert_eq!((visitas.stats().total, database.rows()), (4, 4), "{kind}");
+        for command in ["check --count", "recount", "check --count"] {
+            let ran = command
+                .split(' ')
+                .fold(settings(), |settings, word| settings.argument(word))
+                .run();
+            assert_eq!(ran.code, Some(0), "{kind}: {ran:?}");
+            let days = crate::support::history::sum(&visitas, "day");
+            assert_eq!(days, rows_in_history, "{kind}, {command}");
+        }
+    }
+}
+
 #[test]
 fn a_partitioned_table_is_adopted_and_partitions_may_come_and_go() {
     let database = database_with(

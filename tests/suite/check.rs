@@ -210,6 +210,20 @@ const PROBLEMS: &[(bool, &str, &str)] = &[
     ),
     (
         false,
+        "CREATE TABLE other (id bigint); CREATE RULE elsewhere AS ON INSERT TO acessos \
+         DO INSTEAD INSERT INTO other VALUES (NEW.id)",
+        "a visit",
+    ),
+    // It fails in the commit.
+    (
+        false,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; \
+         CREATE CONSTRAINT TRIGGER no AFTER INSERT ON acessos DEFERRABLE INITIALLY DEFERRED \
+         FOR EACH ROW EXECUTE FUNCTION no()",
+        "a visit",
+    ),
+    (
+        false,
         "ALTER TABLE acessos ADD CHECK (id < 2) NOT VALID",
         "a visit",
     ),

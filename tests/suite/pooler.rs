@@ -20,7 +20,14 @@ const IGNORED: [&str; 3] = [
 ];
 
 fn settings(database: &Database<'_>, pooler: &PgBouncer) -> Settings {
-    Settings::new().set("DATABASE_URL", database.url_at(pooler.port()))
+    // Through a pooler a login takes two, and the machine may be busy.
+    let url = with(&database.url_at(pooler.port()), "connect_timeout=20");
+    Settings::new().set("DATABASE_URL", url)
+}
+
+fn with(url: &str, parameter: &str) -> String {
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}{parameter}")
 }
 
 /// Two processes that start at once over an empty database.

@@ -298,6 +298,77 @@ fn a_trigger_that_drops_rows_gets_no_200_for_them() {
 }
 
 #[test]
+fn rows_that_a_rule_sends_elsewhere_get_no_200() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new()
+        .postgres(&database)
+        .set("COUNTERS", "blog")
+        .start();
+    assert_eq!(visitas.visit().total, 1);
+    database
+        .sql()
+        .batch_execute(
+            "CREATE TABLE other (id bigint, momento timestamptz); \
+             CREATE RULE elsewhere AS ON INSERT TO acessos DO INSTEAD \
+             INSERT INTO other VALUES (NEW.id, NEW.momento)",
+        )
+        .expect("a rule");
+    for path in ["/visit.svg", "/c/blog/visit.svg"] {
+        assert_eq!(visitas.get(path).status, 503, "{}", visitas.output());
+    }
+    assert_eq!(database.number("SELECT count(*) FROM other"), 0);
+    assert_eq!(database.rows(), 1);
+    database
+        .sql()
+        .batch_execute("DROP RULE elsewhere ON acessos")
+        .expect("no such rule any more");
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
+    total_is_rows(&visitas, &database);
+}
+
+/// Triggers of others run in the transaction of the visit.
+#[test]
+fn rows_that_another_trigger_adds_to_a_visit_are_counted() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    assert_eq!(visitas.visit().total, 1);
+    database
+        .sql()
+        .batch_execute(
+            "CREATE FUNCTION doubles() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF pg_trigger_depth() < 2 THEN INSERT INTO acessos DEFAULT VALUES; END IF; \
+             RETURN NEW; END $$; \
+             CREATE TRIGGER after AFTER INSERT ON acessos FOR EACH ROW EXECUTE FUNCTION doubles(); \
+             CREATE TRIGGER before BEFORE INSERT ON acessos FOR EACH ROW EXECUTE FUNCTION doubles()",
+        )
+        .expect("triggers");
+    for visit in 1..=5 {
+        assert_eq!(visitas.visit().total, 1 + 3 * visit);
+    }
+    total_is_rows(&visitas, &database);
+    crate::support::history::is_exact(&visitas, &database);
+}
+
+#[test]
+fn visits_go_on_after_somebody_emptied_the_log() {
+    let database = Cluster::shared().database();
+    let visitas = Settings::new().postgres(&database).start();
+    visitas.visit();
+    database
+        .superuser()
+        .batch_execute("TRUNCATE visitas_log")
+        .expect("an empty log");
+    within(LIMIT, "visits again", || visitas.try_visit().status == 200);
+    let mended = Settings::new()
+        .postgres(&database)
+        .argument("recount")
+        .run();
+    assert_eq!(mended.code, Some(0), "{mended:?}");
+    visitas.visit();
+    total_is_rows(&visitas, &database);
+}
+
+#[test]
 fn changes_of_an_archive_are_not_counted() {
     let database = Cluster::shared().database();
     let visitas = Settings::new().postgres(&database).start();

@@ -174,6 +174,26 @@ fn rows_that_are_replicated() {
     });
 }
 
+#[test]
+fn rows_written_while_the_table_has_another_name() {
+    found_and_corrected("SELECT 1", |sql| {
+        sql.batch_execute(
+            "BEGIN; ALTER TABLE acessos RENAME TO other; \
+             INSERT INTO other (momento) SELECT now() FROM generate_series(1, 4); \
+             ALTER TABLE other RENAME TO acessos; COMMIT",
+        )
+        .expect("rows");
+    });
+}
+
+#[test]
+fn rows_of_a_writer_that_says_it_is_a_lane() {
+    found_and_corrected("SELECT 1", |sql| {
+        sql.batch_execute("SET visitas.lane = 'on'; INSERT INTO acessos DEFAULT VALUES")
+            .expect("a row");
+    });
+}
+
 /// The total is right and the history is not.
 #[test]
 fn moments_changed_while_triggers_were_off() {

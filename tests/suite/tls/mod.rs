@@ -99,7 +99,8 @@ impl Encrypted {
 
     fn url_at(&self, role: &str, host: &str, parameters: &str) -> String {
         let port = self.cluster.port();
-        format!("postgres://{role}:{PASSWORD}@{host}:{port}/{role}?{parameters}")
+        // The machine may be busy.
+        format!("postgres://{role}:{PASSWORD}@{host}:{port}/{role}?connect_timeout=20&{parameters}")
     }
 
     /// The major version.

@@ -11,11 +11,16 @@ use postgres_types::Type;
 
 use super::count;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 use super::table::{NAMED_VERSION, State, Table, VERSION, inspect, is_ready, literal};
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
 const SCHEMA: &str = include_str!("schema.sql");
+
+/// Rules that do something instead of an INSERT (PostgreSQL manual, "pg_rewrite").
+const RULES: &str = "SELECT FROM pg_catalog.pg_rewrite r \
+     WHERE r.ev_class OPERATOR(pg_catalog.=) @table@::pg_catalog.oid \
+       AND r.ev_type OPERATOR(pg_catalog.=) '3'::pg_catalog.\"char\" AND r.is_instead";
 
 /// A try to lock the table waits this long, and the statements of others behind it.
 const LOCK_TIMEOUT: &str = "300ms";
@@ -34,12 +39,12 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// missing table is being replaced by somebody, and is not made again. With `names` there are
 /// counters by name.
 pub(super) fn prepare(session: &mut Session, opened: bool, names: bool) -> Result<(), Failure> {
-    let found = session.within(STEP_TIMEOUT, inspect)?;
+    let found = session.step(inspect)?;
     if found.0.is_none() && opened {
         return Err(Failure::Missing);
     }
     create_in_tries(session, found, names, Run::ForGood)?;
-    let (Some(table), Some(state)) = session.within(STEP_TIMEOUT, inspect)? else {
+    let (Some(table), Some(state)) = session.step(inspect)? else {
         return Err(Failure::Missing);
     };
     if state.counted != Some(table.oid) {
@@ -77,7 +82,7 @@ fn create_in_tries(
             break;
         }
         let made = session.within(CREATE_TIMEOUT, |session| {
-            create(session, names)?;
+            create(session, names, run)?;
             match run {
                 Run::ForGood => session.client.batch_execute("COMMIT"),
                 Run::Dry => Ok(()),
@@ -103,12 +108,12 @@ fn create_in_tries(
             );
         }
         thread::sleep(LOCK_INTERVAL);
-        found = session.within(STEP_TIMEOUT, inspect)?;
+        found = session.step(inspect)?;
     }
     Ok(())
 }
 
-fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
+fn create(session: &mut Session, names: bool, run: Run) -> Result<(), Failure> {
     let schema = session.schema.clone();
     session.client.batch_execute(&format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
@@ -135,6 +140,9 @@ fn create(session: &mut Session, names: bool) -> Result<(), Failure> {
             .client
             .batch_execute(&format!("ALTER TABLE {schema}.acessos {add}"))?;
         table.momento = Type::TIMESTAMPTZ.oid();
+        if run == Run::ForGood {
+            log::info!("acessos gets a column momento; rows without one are in no history");
+        }
     } else if let Some(state) = &state
         && !table.has_names()
         && is_ready(&table, state, false)?
@@ -167,10 +175,10 @@ fn creates_the_same(failure: &Failure) -> bool {
 /// Creates what is missing and commits a batch of one, all in a transaction that the caller rolls
 /// back: whether visits can be served.
 pub(super) fn dry_run(session: &mut Session, writer: i64, names: bool) -> Result<(), Failure> {
-    let found = session.within(STEP_TIMEOUT, inspect)?;
+    let found = session.step(inspect)?;
     create_in_tries(session, found, names, Run::Dry)?;
     session
-        .within(STEP_TIMEOUT, |session| session.dry_run(writer))
+        .step(|session| session.dry_run(writer))
         .map_err(unfit)
 }
 
@@ -188,6 +196,7 @@ fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
         .replace("@schema_name@", &literal(schema))
         .replace("@schema@", schema)
         .replace("@acessos@", &literal(&format!("{schema}.acessos")))
+        .replace("@rules@", RULES)
         .replace("@table@", &table.oid.to_string())
         .replace("@moment@", &table.moment())
         .replace("@minute@", &table.minute())

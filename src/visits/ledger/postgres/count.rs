@@ -14,7 +14,7 @@ use super::address::Address;
 use super::client::{Param, Row};
 use super::endpoints::Endpoints;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 use super::table::{self, Table};
 use crate::visits::ledger::{Counted, Difference, NameDifference};
 
@@ -118,7 +118,7 @@ fn try_correct(
     ];
     // A serialization failure where another count was faster: its correction is not in this
     // snapshot.
-    session.within(STEP_TIMEOUT, |session| session.client.query(&text, &params))?;
+    session.step(|session| session.client.query(&text, &params))?;
     session.within(COUNT_TIMEOUT, |session| {
         session.client.batch_execute("COMMIT")
     })?;
@@ -137,12 +137,16 @@ pub(super) fn count(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL search_path = pg_catalog, pg_temp; \
          LOCK TABLE {schema}.acessos IN ACCESS SHARE MODE"
     );
-    session.within(STEP_TIMEOUT, |session| session.client.batch_execute(&begin))?;
+    session.step(|session| session.client.batch_execute(&begin))?;
     let sums =
         format!("SELECT total - pruned, date_part('epoch', now()) FROM {schema}.visitas_sums");
     let row = query(session, &sums, &[])?.pop().ok_or(Failure::NoRow)?;
     let (total, since): (i64, f64) = (row.get(0)?, row.get(1)?);
-    let mut kept = kept(session, table, since)?;
+    // Rows whose momento holds no times are in no history: it has the visits alone.
+    let mut kept = match table.momento() {
+        Some(_) => kept(session, table, since)?,
+        None => BTreeMap::new(),
+    };
     let mut totals = BTreeMap::new();
     if table.named {
         let text = format!("SELECT counter, total - pruned FROM {schema}.visitas_named_totals");

@@ -46,7 +46,7 @@ use endpoints::Endpoints;
 use failure::Failure;
 pub use moving::{export, importer};
 pub use prune::PostgresPruner;
-use session::{Committed, STEP_TIMEOUT, Session};
+use session::{Committed, Session};
 use writer::Writer;
 
 /// Entries that a lane leaves in the log, for a person who looks for a cause.
@@ -149,11 +149,11 @@ impl Postgres {
         }
         let mut session = Session::connect(&mut self.endpoints)?;
         adopt::prepare(&mut session, self.opened, self.names)?;
-        session.within(STEP_TIMEOUT, Session::prepare)?;
+        session.step(Session::prepare)?;
         session
-            .within(STEP_TIMEOUT, |session| session.dry_run(random_number()))
+            .step(|session| session.dry_run(random_number()))
             .map_err(adopt::unfit)?;
-        let last = match session.within(STEP_TIMEOUT, |session| self.hand_over(session)) {
+        let last = match session.step(|session| self.hand_over(session)) {
             Err(failure @ Failure::Slow(_)) => {
                 self.unanswered = Some(session);
                 return Err(failure);

@@ -9,7 +9,7 @@ use super::adopt;
 use super::client::{Param, Row};
 use super::endpoints::Endpoints;
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 use super::table::{Table, inspect};
 use crate::visits::ledger::{Exported, Importer, Moved, Reached, TakeLines};
 use crate::visits::moving::{HEADER, give_pruned};
@@ -24,7 +24,7 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 pub fn export(address: &Address, take: TakeLines<'_>) -> Result<Exported, String> {
     let mut work = || {
         let mut session = Session::connect(&mut Endpoints::new(address, MOVE_TIMEOUT))?;
-        let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
+        let (table, state) = session.step(inspect)?;
         let Some(table) = table else {
             return Err(Failure::Unfit("no table acessos is there".to_owned()));
         };
@@ -110,7 +110,7 @@ pub fn importer(address: &Address, names: bool, id: &str) -> Result<Box<dyn Impo
     let work = || {
         let mut session = Session::connect(&mut Endpoints::new(address, MOVE_TIMEOUT))?;
         adopt::prepare(&mut session, false, names)?;
-        let Some(table) = session.within(STEP_TIMEOUT, inspect)?.0 else {
+        let Some(table) = session.step(inspect)?.0 else {
             return Err(Failure::Missing);
         };
         make_imports(&mut session)?;
@@ -206,7 +206,7 @@ impl PostgresImport {
 
     fn try_add(&mut self, moved: &Moved, from: u64, to: Reached) -> Result<(), Failure> {
         let session = &mut self.session;
-        session.within(STEP_TIMEOUT, |session| {
+        session.step(|session| {
             let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
             session.client.batch_execute(begin)
         })?;

@@ -16,7 +16,7 @@
 -- Placeholders: @schema@ the schema's name; @acessos@ the table's name as a literal; @table@ its
 -- oid; @moment@ how the moment m is stored in momento; @minute@ the minute of momento, or null;
 -- @named@ whether acessos has a column contador with the names of counters; @name@ the valid name
--- in it, or null. Nothing of a branch for names is planned where there is no such column.
+-- in it, or null; @rules@ what finds rules that insert elsewhere. Nothing of a branch for names is planned where there is no such column.
 --
 -- A column counter is '' for all visits, otherwise a name. Who appends to visitas_changes what
 -- changes the total of a name also appends a row of '', perhaps of zeros: so a writer sees by these
@@ -333,12 +333,15 @@ BEGIN
         INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, named_from)
         VALUES (p_writer, p_number, ours, p_minute, p_minute_visits, p_from);
     END IF;
+    -- What a rule sends elsewhere is in the number of inserted rows, so none is inserted then.
     IF p_rows IS NULL THEN
         INSERT INTO @schema@.acessos (momento) SELECT @moment@
-            FROM pg_catalog.unnest(p_moments) AS u(m);
+            FROM pg_catalog.unnest(p_moments) AS u(m)
+           WHERE NOT EXISTS (@rules@);
     ELSE
         INSERT INTO @schema@.acessos (momento, contador) SELECT @moment@, u.name
-            FROM ROWS FROM (pg_catalog.unnest(p_moments), pg_catalog.unnest(p_rows)) AS u(m, name);
+            FROM ROWS FROM (pg_catalog.unnest(p_moments), pg_catalog.unnest(p_rows)) AS u(m, name)
+           WHERE NOT EXISTS (@rules@);
     END IF;
     GET DIAGNOSTICS inserted = ROW_COUNT;
     IF inserted OPERATOR(pg_catalog.<>) visits THEN
@@ -457,8 +460,8 @@ BEGIN
     ours := FOUND;
     SELECT * INTO last FROM @schema@.visitas_log g
      WHERE g.writer = p_writer ORDER BY g.number DESC LIMIT 1;
-    IF NOT ours THEN
-        RETURN last.number;
+    IF NOT ours OR last.number IS NULL THEN
+        RETURN last.number; -- It is closed, or somebody emptied the log.
     END IF;
     INSERT INTO @schema@.visitas_log (writer, number, total, minute, minute_visits, closed)
     VALUES (p_writer, last.number + 1, last.total, last.minute, last.minute_visits, true);
@@ -906,10 +909,11 @@ BEGIN
 END
 $$;
 
--- Lanes count their own rows in visitas_log.
+-- Lanes count their own rows in visitas_log, but not those that triggers of others add to them.
 CREATE OR REPLACE TRIGGER visitas_insert AFTER INSERT ON @schema@.acessos
     REFERENCING NEW TABLE AS changed
-    FOR EACH STATEMENT WHEN (current_setting('visitas.lane', true) IS DISTINCT FROM 'on')
+    FOR EACH STATEMENT WHEN (current_setting('visitas.lane', true) IS DISTINCT FROM 'on'
+                             OR pg_trigger_depth() > 0)
     EXECUTE FUNCTION @schema@.visitas_count();
 CREATE OR REPLACE TRIGGER visitas_update AFTER UPDATE ON @schema@.acessos
     REFERENCING OLD TABLE AS former NEW TABLE AS changed

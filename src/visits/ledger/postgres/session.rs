@@ -18,8 +18,8 @@ use crate::visits::ledger::{Meanwhile, Sums, Totals};
 use crate::visits::name::Name;
 use crate::visits::store::Wire;
 
-/// Time for each step of making a connection. A loaded server takes less, and a lane soon tries
-/// anew, perhaps at another address.
+/// Time for each step of making a connection, unless the address gives more. A loaded server takes
+/// less, and a lane soon tries anew, perhaps at another address.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time to tell a server that a statement is given up.
@@ -49,6 +49,7 @@ pub(super) struct Session {
     pub(super) pooled: bool,
     place: Place,
     kind: Kind,
+    step_timeout: Duration,
     /// Why it is plain, where it was to be encrypted.
     plain_since: Option<String>,
     /// What a lane runs for each batch. Where the session is ours alone it is parsed once: that
@@ -115,7 +116,7 @@ impl Session {
     }
 
     /// Logs in at `place` by the first kind of connection, or by the second, where the first is
-    /// refused, each within [`STEP_TIMEOUT`].
+    /// refused, each within the time for a step.
     fn to(endpoints: &Endpoints, host: &Host, place: &Place) -> Result<Session, Failure> {
         let name = match host {
             Host::Tcp(name, ..) => name.as_str(),
@@ -130,7 +131,8 @@ impl Session {
             let mut was_declined = false;
             let failure = match Session::log_in(endpoints, place, &kind, &mut was_declined) {
                 Ok(client) => {
-                    let mut session = Session::begin(client, place, kind)?;
+                    let limit = step_timeout(endpoints);
+                    let mut session = Session::begin(client, place, kind, limit)?;
                     if let (Some(refused), None) = (refused, session.encryption()) {
                         log::warn!("{host} is used without TLS, which failed: {refused}");
                         session.plain_since = Some(refused.to_string());
@@ -165,13 +167,18 @@ impl Session {
         let wire = kind.connect(socket)?;
         *was_declined = !matches!(kind, Kind::Plain) && matches!(wire, Wire::Plain(_));
         let mut client = Client::new(wire);
-        client.set_deadline(began, STEP_TIMEOUT);
+        client.set_deadline(began, step_timeout(endpoints));
         login::log_in(&mut client, &endpoints.address)?;
         Ok(client)
     }
 
-    fn begin(mut client: Client, place: &Place, kind: Kind) -> Result<Session, Failure> {
-        client.set_limit(STEP_TIMEOUT);
+    fn begin(
+        mut client: Client,
+        place: &Place,
+        kind: Kind,
+        step_timeout: Duration,
+    ) -> Result<Session, Failure> {
+        client.set_limit(step_timeout);
         let row = client.query_one(PLACE, &[])?;
         let (process, schema): (i32, Option<String>) = (row.get(0)?, row.get(1)?);
         if row.get(2)? {
@@ -194,9 +201,18 @@ impl Session {
             pooled,
             place: place.clone(),
             kind,
+            step_timeout,
             plain_since: None,
             commit: None,
         })
+    }
+
+    /// Gives all of `step` the time for a step of making a connection.
+    pub(super) fn step<T>(
+        &mut self,
+        step: impl FnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.within(self.step_timeout, step)
     }
 
     /// Gives all of `step` that time.
@@ -473,7 +489,8 @@ impl Session {
              SELECT {schema}.visitas_commit({writer}::bigint, 1::bigint, 0::bigint, ARRAY[now()], \
                  0::bigint, 1::bigint, '{{}}'::bigint[], '{{}}'::bigint[], true, \
                  NULL::text[], NULL::text[], NULL::bigint[], NULL::bigint[], NULL::bigint[], \
-                 NULL::text[], NULL::bigint, NULL::integer, NULL::bigint); ROLLBACK"
+                 NULL::text[], NULL::bigint, NULL::integer, NULL::bigint); \
+             SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK"
         );
         self.client.batch_execute(&script)
     }
@@ -501,9 +518,7 @@ impl Session {
 
     /// Takes back what an open transaction has done.
     pub(super) fn roll_back(&mut self) -> Result<(), Failure> {
-        self.within(STEP_TIMEOUT, |session| {
-            session.client.batch_execute("ROLLBACK")
-        })
+        self.step(|session| session.client.batch_execute("ROLLBACK"))
     }
 
     /// Why the connection is plain, where it was to be encrypted.
@@ -515,6 +530,11 @@ impl Session {
     pub(super) fn encryption(&self) -> Option<String> {
         self.client.wire().encryption()
     }
+}
+
+/// Who waits longer for a TCP connection knows of a slow server.
+fn step_timeout(endpoints: &Endpoints) -> Duration {
+    STEP_TIMEOUT.max(endpoints.address.connect_timeout)
 }
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {

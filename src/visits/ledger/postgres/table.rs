@@ -4,7 +4,7 @@ use postgres_types::Type;
 
 use super::client::{Param, Row};
 use super::failure::Failure;
-use super::session::{STEP_TIMEOUT, Session};
+use super::session::Session;
 
 /// The schema's version, kept in `visitas_schema`.
 pub(super) const VERSION: i32 = 1;
@@ -16,7 +16,7 @@ pub(super) const NAMED_VERSION: i32 = 2;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) oid: u32,
-    /// The type of its column `momento`; 0 where there is none.
+    /// The type of its column `momento`, or what its domain is based on; 0 where there is none.
     pub(super) momento: u32,
     /// The type of its column `contador`; 0 where there is none.
     contador: u32,
@@ -44,7 +44,8 @@ pub(super) struct State {
 pub(super) fn inspect(session: &mut Session) -> Result<(Option<Table>, Option<State>), Failure> {
     let schema = session.schema.clone();
     let table = "SELECT c.oid, \
-            coalesce((SELECT atttypid FROM pg_attribute a WHERE a.attrelid = c.oid \
+            coalesce((SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END \
+                FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = c.oid \
                 AND a.attname = 'momento' AND NOT a.attisdropped), 0::oid), \
             current_setting('TimeZone'), \
             (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'O' \
@@ -108,7 +109,7 @@ fn state(row: &Row) -> Result<State, Failure> {
 
 /// The table; `None` where its rows were never counted.
 pub(super) fn counted(session: &mut Session) -> Result<Option<Table>, Failure> {
-    let (table, state) = session.within(STEP_TIMEOUT, inspect)?;
+    let (table, state) = session.step(inspect)?;
     Ok(table.filter(|table| state.is_some_and(|state| state.counted == Some(table.oid))))
 }
 
