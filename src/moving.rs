@@ -17,6 +17,8 @@ use crate::visits::moving::{self, ImportError, Imported};
 
 /// Time between two reports of how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of an import's id: it is a key in PostgreSQL.
+const MAX_ID_BYTES: usize = 200;
 /// What is read and written at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -39,7 +41,11 @@ impl Import {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Arg::Long("id") if import.id.is_none() => {
-                    import.id = Some(arguments.value()?.string()?);
+                    let id = arguments.value()?.string()?;
+                    if !(1..=MAX_ID_BYTES).contains(&id.len()) {
+                        return Err(format!("--id: expected 1 to {MAX_ID_BYTES} bytes").into());
+                    }
+                    import.id = Some(id);
                 }
                 Arg::Value(file) if import.file.is_none() => import.file = Some(file.into()),
                 other => return Err(other.unexpected()),

@@ -175,10 +175,7 @@ impl Site {
             // Writing to a String cannot fail.
             let _ = write!(header, "Retry-After: {seconds}\r\n");
         }
-        let total = match scope {
-            Scope::All => self.measures.newest().map(|count| count.total),
-            Scope::Name(name) => self.named.last_total(name),
-        };
+        let total = self.last_count(scope).map(|count| count.total);
         answer.send(status, &header, badge.grey_svg(total).as_bytes())
     }
 }

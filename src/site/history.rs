@@ -46,11 +46,14 @@ impl Site {
         if !download {
             return answer.send(Status::Ok, header, body.as_bytes());
         }
+        let by = name(by);
+        let file = match scope {
+            Scope::All => format!("{by}.{kind}"),
+            Scope::Name(name) => format!("{name}-{by}.{kind}"),
+        };
         // RFC 6266.
-        let header = format!(
-            "{header}Content-Disposition: attachment; filename=\"visitas-{}.{kind}\"\r\n",
-            name(by)
-        );
+        let header =
+            format!("{header}Content-Disposition: attachment; filename=\"visitas-{file}\"\r\n");
         answer.send(Status::Ok, &header, body.as_bytes())
     }
 

@@ -1,18 +1,16 @@
 //! What the site measures of visits for `/metrics`. Each worker has its own numbers, on its own
 //! cache lines.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::visit::Form;
-use crate::visits::{Count, Refused};
+use crate::visits::Refused;
 
 /// The upper bounds of the buckets of a visit's time, in seconds.
 const BOUNDS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
-/// Stands for a counter that is down.
-const DOWN: i64 = i64::MIN;
 /// Labels of [`Reason`].
 const REASONS: [&str; 7] = [
     "starting", "ledger", "overload", "late", "stopping", "rate", "names",
@@ -32,10 +30,6 @@ struct PerWorker {
     sum_us: AtomicU64,
     /// Visits by [`Form::LABELS`].
     forms: [AtomicU64; Form::LABELS.len()],
-    /// When the two numbers below were read, on the coarse clock; 0: never.
-    counted_ms: AtomicU64,
-    total: AtomicU64,
-    cache: AtomicI64,
 }
 
 /// Why a visit got no numbers.
@@ -55,16 +49,8 @@ impl Measures {
         }
     }
 
-    /// A visit of the form with that label got its numbers `took` after its arrival. `all` are those
-    /// of all visits, where it got these.
-    pub(super) fn visited(
-        &self,
-        worker: usize,
-        form: usize,
-        took: Duration,
-        all: Option<Count>,
-        now_ms: u64,
-    ) {
+    /// A visit of the form with that label got its numbers `took` after its arrival.
+    pub(super) fn visited(&self, worker: usize, form: usize, took: Duration) {
         let one = &self.workers[worker];
         one.forms[form].fetch_add(1, Ordering::Relaxed);
         let seconds = took.as_secs_f64();
@@ -77,17 +63,6 @@ impl Measures {
             u64::try_from(took.as_micros()).unwrap_or(0),
             Ordering::Relaxed,
         );
-        if let Some(count) = all {
-            self.counted(worker, count, now_ms);
-        }
-    }
-
-    pub(super) fn counted(&self, worker: usize, count: Count, now_ms: u64) {
-        let one = &self.workers[worker];
-        one.total.store(count.total, Ordering::Relaxed);
-        one.cache
-            .store(count.cache.unwrap_or(DOWN), Ordering::Relaxed);
-        one.counted_ms.store(now_ms, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self, reason: Reason) {
@@ -123,24 +98,6 @@ impl Measures {
             .into_iter()
             .enumerate()
             .map(move |(form, label)| (label, sum(form)))
-    }
-
-    /// The newest numbers of any worker; `None` before the first.
-    pub(super) fn newest(&self) -> Option<Count> {
-        let newest = |one: &PerWorker| {
-            (
-                one.counted_ms.load(Ordering::Relaxed),
-                one.total.load(Ordering::Relaxed),
-            )
-        };
-        let worker = self.workers.iter().max_by_key(|one| newest(one))?;
-        let cache = worker.cache.load(Ordering::Relaxed);
-        let (counted_ms, total) = newest(worker);
-        (counted_ms > 0).then_some(Count {
-            total,
-            pruned: 0,
-            cache: (cache != DOWN).then_some(cache),
-        })
     }
 
     /// Times of visits: each bound with the number up to it, the number of all, and their sum in

@@ -47,10 +47,10 @@ const METRICS: &[Metric] = &[
         |site, out| out.by("form", site.measures.forms())),
     metric(COUNTER, "visitas_visits_refused_total", "Visits refused, by reason.",
         |site, out| out.by("reason", site.measures.refusals())),
-    metric(GAUGE, "visitas_ledger_visits", "The newest total that was shown.",
-        |site, out| site.measures.newest().iter().for_each(|count| out.value(count.total as f64))),
-    metric(GAUGE, "visitas_counted_visits", "The counter's newest number that was shown.",
-        |site, out| site.measures.newest().and_then(|count| count.cache).iter()
+    metric(GAUGE, "visitas_ledger_visits", "The newest total known.",
+        |site, out| site.visits.last_count().iter().for_each(|count| out.value(count.total as f64))),
+    metric(GAUGE, "visitas_counted_visits", "The counter's newest number known.",
+        |site, out| site.visits.last_count().and_then(|count| count.cache).iter()
             .for_each(|cache| out.value(*cache as f64))),
     metric(GAUGE, "visitas_names", "Counters by name in use.",
         |site, out| if site.visits.has_names() { out.value(site.visits.names_in_use() as f64) }),

@@ -34,7 +34,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock;
 use crate::http::{self, Answer, Answered, Plan, Request, Service, Status};
 use crate::visits::{Count, Refused, StoreState, Visits, Waiter};
 use events::Events;
@@ -172,10 +171,15 @@ impl Site {
         if let Scope::Name(name) = scope {
             return self.peek_name(&session.waiter, name);
         }
-        let count = self.visits.peek(&session.waiter)?;
-        self.measures
-            .counted(session.worker, count, clock::monotonic_ms());
-        Ok(count)
+        self.visits.peek(&session.waiter)
+    }
+
+    /// The last numbers known; `None` before the first.
+    fn last_count(&self, scope: &Scope) -> Option<Count> {
+        match scope {
+            Scope::All => self.visits.last_count(),
+            Scope::Name(name) => self.named.last_count(name),
+        }
     }
 
     fn stats(&self, session: &Session, scope: &Scope, answer: Answer<'_>) -> Answered {

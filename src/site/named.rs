@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -38,11 +38,26 @@ pub(super) struct Named {
     readings: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+/// Stands for a counter's number that is not known.
+const UNKNOWN: i64 = i64::MIN;
+
+#[derive(Debug)]
 struct Known {
     /// The last total.
     total: AtomicU64,
+    /// The counter's last number.
+    cache: AtomicI64,
     shown: Mutex<Option<Shown>>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known {
+            total: AtomicU64::new(0),
+            cache: AtomicI64::new(UNKNOWN),
+            shown: Mutex::default(),
+        }
+    }
 }
 
 /// A history that pages show.
@@ -83,10 +98,16 @@ impl ListRequest {
 }
 
 impl Named {
-    /// The last total of a name; `None` where it is not known.
-    pub(super) fn last_total(&self, name: &Name) -> Option<u64> {
-        let known = self.read().get(name).cloned();
-        known.map(|known| known.total.load(Ordering::Relaxed))
+    /// The last numbers of a name; `None` where they are not known.
+    pub(super) fn last_count(&self, name: &Name) -> Option<Count> {
+        let all = self.read();
+        let known = all.get(name)?;
+        let cache = known.cache.load(Ordering::Relaxed);
+        Some(Count {
+            total: known.total.load(Ordering::Relaxed),
+            pruned: 0,
+            cache: (cache != UNKNOWN).then_some(cache),
+        })
     }
 
     /// A name stands at that. Names without a visit are not kept: there is no end of them.
@@ -94,6 +115,9 @@ impl Named {
         if count.total > name.start() {
             let known = self.known(name);
             known.total.store(count.total, Ordering::Relaxed);
+            if let Some(cache) = count.cache {
+                known.cache.store(cache, Ordering::Relaxed);
+            }
         }
     }
 

@@ -42,26 +42,23 @@ impl Site {
         let ledger = text.ledger[usize::from(!self.names.has_database())];
         let in_process = usize::from(self.names.counter.is_none());
         let seconds_shown = format!("<b id=\"retry\">{seconds}</b>");
-        let (total, cache) = match scope {
-            Scope::All => {
-                let last = self.measures.newest();
-                (
-                    last.map(|last| last.total),
-                    last.and_then(|last| last.cache),
-                )
-            }
-            Scope::Name(name) => (self.named.last_total(name), None),
-        };
+        let last = self.last_count(scope);
+        let (total, cache) = (
+            last.map(|last| last.total),
+            last.and_then(|last| last.cache),
+        );
         let size = size(total.unwrap_or(0), cache.unwrap_or(0));
         let total = total.map(|total| number("total", total, words));
         let cache = cache.map(|cache| number("cache", cache, words));
         let unknown = || format!("<b class=\"unknown\">{}</b>", text.unknown);
         let versions = Versions::get();
+        let [name, _] = scope.place(&self.settings.base_path);
         let filled = [
             ("{lang}", words.lang),
             ("{base}", &self.settings.base_path),
             ("{style-version}", &versions.style),
             ("{script-version}", &versions.script),
+            ("{name}", &name),
             ("{heading}", words.heading),
             ("{what}", what),
             ("{why}", &why.replace("{}", ledger)),

@@ -66,11 +66,8 @@ impl Site {
                 return self.deny(Denied::Refused(reason), scope, form, answer);
             }
         };
-        let took = arrived.elapsed();
-        let now = clock::monotonic_ms();
-        let all = scope.name().is_none().then_some(count);
         self.measures
-            .visited(session.worker, form.label(), took, all, now);
+            .visited(session.worker, form.label(), arrived.elapsed());
         if let Scope::Name(name) = scope {
             self.named.counted(name, count);
         }

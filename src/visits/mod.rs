@@ -233,7 +233,7 @@ impl Visits {
         Ok(told.collect())
     }
 
-    /// Up to `most` names after that one, in order, with their totals: the whole names of the
+    /// Up to `most` names after that text, in order, with their totals: the whole names of the
     /// settings, visited or not, and those that the settings admit and the ledger has.
     ///
     /// # Errors
@@ -248,7 +248,7 @@ impl Visits {
         let mut whole = names.whole_after(after).peekable();
         let mut list = NameList {
             names: Vec::new(),
-            next: Some(after.to_owned()),
+            next: Some(name::same_place(after)),
         };
         for _ in 0..MAX_LISTS {
             let Some(after) = list.next.take() else { break };
@@ -297,6 +297,11 @@ impl Visits {
     /// As [`Visits::visit`]; nothing is recorded.
     pub fn peek(&self, waiter: &Arc<Waiter>) -> Result<Count, Refused> {
         self.ask(waiter, Ask::Peek, self.deadline)
+    }
+
+    /// The newest numbers of all visits that any lane had; `None` before the first.
+    pub fn last_count(&self) -> Option<Count> {
+        self.shared.last_count()
     }
 
     /// Reads the history anew; waits at most that long, and never beyond a visit's deadline.

@@ -79,6 +79,14 @@ pub(super) fn is_valid(text: &str) -> bool {
         && text.bytes().any(|byte| byte != b'.')
 }
 
+/// A text with the same place among names, which every ledger can compare: ASCII without NUL. No
+/// byte of a name is below `-` or above `z`.
+pub(super) fn same_place(text: &str) -> String {
+    let text = text.chars().take_while(|c| *c != '\0');
+    text.map(|c| if c.is_ascii() { c } else { '\x7f' })
+        .collect()
+}
+
 fn is_of_name(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')
 }

@@ -36,6 +36,32 @@ export default {
     }
   },
 
+  async 'the longest name of a counter does not widen a page'() {
+    const { line, env } = await database('long_name');
+    const server = await serve({ ...env, COUNTERS: '*' });
+    await isReady(server);
+    const name = 'shop-www'.padEnd(64, 'w'), at = `${server.url}c/${name}`;
+    const viewport = { width: 320, height: 640 };
+    const fits = async (path, options) => {
+      const { page, context } = await open({ at: at + path, viewport, ...options });
+      assert.match(await page.locator('header').innerText(), new RegExp(name));
+      if (!path && !options && await page.locator('#live').count()) {
+        await ready(page);
+        await page.locator('#embed summary').click();
+      }
+      assert.equal(await overflow(page), 0, path);
+      await context.close();
+    };
+    for (const options of [undefined, { javaScriptEnabled: false }]) {
+      await fits('', options);
+      await fits('/history?format=html', options);
+    }
+    line.cut();
+    await until('a visit is refused', async () => (await fetch(at)).status === 503);
+    await fits('', { javaScriptEnabled: false });
+    await server.stop();
+  },
+
   async 'no number is broken or cut off, however long and in whatever font'() {
     const { env } = await database('long_numbers');
     const server = await serve(env);

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use crate::support::html::Page;
 use crate::support::ports::free_port;
-use crate::support::{Cluster, LIMIT, Response, Settings, Stop, Visitas, within};
+use crate::support::{Cluster, LIMIT, Redis, Response, Settings, Stop, Visitas, within};
 
 /// The page of a refused visit, and its reason.
 #[track_caller]
 fn outage(visitas: &Visitas, language: &str) -> (Page, String) {
-    let response = visitas.request("GET", "/", &[("Accept-Language", language)]);
+    outage_at(visitas, "/", language)
+}
+
+#[track_caller]
+fn outage_at(visitas: &Visitas, path: &str, language: &str) -> (Page, String) {
+    let response = visitas.request("GET", path, &[("Accept-Language", language)]);
     assert_eq!(response.status, 503, "{response:?}");
     check_fields(&response);
     assert_eq!(
@@ -98,6 +103,52 @@ fn a_database_that_is_down_is_named_and_the_last_numbers_are_shown() {
         visitas.request("HEAD", "/", &[]).status == 200
     });
     assert_eq!(visitas.visit().total, 1235);
+}
+
+/// Nobody has visited all of them: their total is known from the visits by name.
+#[test]
+fn a_counter_by_name_has_its_own_page_and_all_have_their_total() {
+    let (cluster, mut redis) = (Cluster::start(), Redis::start());
+    let visitas = Settings::new()
+        .postgres(&cluster.default_database())
+        .redis(&redis)
+        .set("COUNTERS", "blog,docs=7")
+        .start();
+    let visit = |name: &str| {
+        let path = format!("/c/{name}");
+        let response = visitas.request("GET", &path, &[("Accept", "application/json")]);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.counts().cache
+    };
+    (0..10).for_each(|_| _ = visit("blog"));
+    (0..3).for_each(|_| _ = visit("docs"));
+    redis.stop();
+    within(LIMIT, "a visit without Redis", || visit("docs").is_none());
+    let docs = visitas.get("/c/docs/stats").fields().total.cast_signed();
+    cluster.stop(Stop::Fast);
+    within(LIMIT, "a refusal", || visitas.try_visit().status == 503);
+    for (language, heading) in [("en", "Visit counter"), ("pt", "Contador de visitas")] {
+        for path in ["/c/blog", "/c/blog/history?format=html"] {
+            let (page, _) = outage_at(&visitas, path, language);
+            contains(&page, &[&format!("blog · {heading}")]);
+            let mut titles = page.all("title");
+            assert!(titles.all(|title| title.raw.starts_with("blog · ")));
+            let numbers = (page.number("total"), page.number("cache"));
+            assert_eq!(numbers, (Some(10), Some(10)), "{path}");
+        }
+        let (page, _) = outage_at(&visitas, "/c/docs", language);
+        assert_eq!(page.number("total"), Some(docs));
+        assert!(page.number("cache") >= Some(3), "the last one known");
+        let (page, _) = outage(&visitas, language);
+        assert!(!page.text.contains("blog"), "{:?}", page.text);
+        assert_eq!(page.number("total"), Some(10 + docs - 7));
+    }
+    let total = format!(": {}<", 10 + docs - 7);
+    for path in ["/badge.svg", "/visit.svg"] {
+        let picture = visitas.get(path);
+        assert_eq!(picture.status, 503, "{path}");
+        assert!(picture.text().contains(&total), "{path}: {picture:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::Shared;
 use super::batch::{Ask, Batch};
 use super::counting::Counting;
 use super::delivery::{Named, Numbers, Outcome};
+use crate::visits::Count;
 use crate::visits::ledger::{Arrivals, Sums};
 use crate::visits::name::Name;
 
@@ -78,13 +79,16 @@ impl Completion {
             return;
         };
         let counted = if !visits.times.is_empty() {
-            self.counting.receive(&visits)
+            Some(self.counting.receive(&visits))
         } else if batch.any(|ask| matches!(ask, Ask::Peek)) {
-            self.counting.read()
+            Some(self.counting.read())
         } else {
-            (None, Vec::new())
+            None
         };
-        let outcome = outcome(visits, &sums, counted);
+        if let Some((cache, _)) = &counted {
+            self.shared.counted(Count::new(sums.all, *cache));
+        }
+        let outcome = outcome(visits, &sums, counted.unwrap_or_default());
         self.shared.queues[self.lane].finish(&batch, outcome);
     }
 

@@ -9,7 +9,7 @@ mod queue;
 mod startup;
 mod waiter;
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
@@ -21,7 +21,7 @@ use super::name::{Admitted, Name, Names};
 use super::question::{NamesQuestion, Reading};
 use super::stats::{Stats, add};
 use super::store::{Disconnect, State, Store};
-use super::{Event, Refused};
+use super::{Count, Event, Refused};
 use batch::Batch;
 pub(super) use batch::{Ask, Ticket};
 use completion::Completion;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) history: Reader,
     pub(super) names: Names,
     pub(super) startup: Startup,
+    last_count: Mutex<Option<Count>>,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -69,9 +70,25 @@ impl Shared {
             history: Reader::new(),
             names,
             startup,
+            last_count: Mutex::new(None),
             running: Mutex::new(lanes),
             ended: Condvar::new(),
         }
+    }
+
+    /// The newest numbers of all visits; `None` before the first.
+    pub(super) fn last_count(&self) -> Option<Count> {
+        *self.lock_last_count()
+    }
+
+    fn counted(&self, count: Count) {
+        *self.lock_last_count() = Some(count);
+    }
+
+    fn lock_last_count(&self) -> MutexGuard<'_, Option<Count>> {
+        // It guards a value that is whole at any time.
+        let last = self.last_count.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets each queue's admission by the state of its lane's connection.

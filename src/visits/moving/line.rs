@@ -13,11 +13,13 @@ pub(in crate::visits) const HEADER: &str = "contador,momento";
 pub(super) const QUOTED_HEADER: &str = "\"contador\",\"momento\"";
 /// What an error tells that a line takes.
 pub(super) const TAKES: &str = "NAME,TIME such as blog,2026-01-31T12:00:00.000000Z: \
-     the name empty for /, the time empty where it is not known, otherwise from 1970 on and with \
-     Z or an offset";
+     the name empty for /, the time empty where it is not known, otherwise from 1970 to 9999 \
+     and with Z or an offset";
 
 /// The resolution of both stores.
 const MICROSECONDS: i64 = 1_000_000;
+/// The end of 9999: RFC 3339 has years of four digits.
+const LAST: i64 = 253_402_300_799_999_999;
 /// `2026-01-31T12:00:00`
 const DATE_AND_TIME: usize = 19;
 /// What `rfc3339` appends to that: `.000Z`.
@@ -82,7 +84,7 @@ fn moment(text: &str) -> Option<i64> {
     let (fraction, zone) = fraction(rest)?;
     let seconds = ((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
     let moment = (seconds - offset(zone)?) * MICROSECONDS + fraction;
-    (marks && moment > 0).then_some(moment)
+    (marks && (1..=LAST).contains(&moment)).then_some(moment)
 }
 
 /// The microseconds behind the seconds, and what follows. Further digits are cut off.
@@ -152,7 +154,7 @@ mod tests {
         // Each day of 130 years, each at another time, and the ends of the range.
         let days =
             (0..47_500).map(|day| day * 86_400_000_000 + day * 1_812_345_671 % 86_400_000_000);
-        for moment in days.chain([1, 999_999, 253_402_300_799_999_999]) {
+        for moment in days.chain([1, 999_999, LAST.cast_unsigned()]) {
             let mut line = Vec::new();
             write_line("blog", (moment > 0).then_some(moment), &mut line);
             let text = String::from_utf8(line).expect("ASCII");
@@ -208,6 +210,7 @@ mod tests {
             "1969-12-31T23:59:59Z",
             "1970-01-01T00:00:00Z",
             "1970-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59-00:01",
             "+026-01-31T12:00:00Z",
             "2026-01-31T12:00:00Zé",
             "é026-01-31T12:00:00Z",

@@ -232,6 +232,44 @@ fn psql_copies_an_export_and_its_copies_are_imported() {
     assert_eq!(sorted(over(&to)), visits);
 }
 
+/// Years before 1 and after 9999: psql takes them as they are, and an import refuses them.
+#[test]
+fn times_that_are_far_away_are_exported_as_they_are() {
+    let database = || Cluster::shared().database();
+    let (from, by_psql) = (database(), database());
+    over(&from).start().stop();
+    over(&by_psql).start().stop();
+    let times = "INSERT INTO acessos (contador, momento) SELECT 'a', t::timestamptz FROM unnest(ARRAY[\
+        '4714-11-24 00:00:00+00 BC', '4001-02-29 12:00:00.000001+00 BC', \
+        '0001-12-31 23:59:59.999999+00 BC', '0001-01-01 00:00:00+00', '1969-12-31 23:59:59+00', \
+        '9999-12-31 23:59:59.999999+00', '10000-01-01 00:00:00+00', \
+        '294276-12-31 23:59:59.999999+00']) t";
+    from.sql().batch_execute(times).expect("rows");
+    let (lines, said) = export(over(&from));
+    assert!(said.contains("exported 8 visits"), "{said}");
+    let csv = Folder::new("csv");
+    let file = csv.file("visits.csv", &(lines.join("\n") + "\n"));
+    psql(
+        &by_psql,
+        &format!(
+            "\\copy acessos (contador, momento) FROM '{}' CSV HEADER",
+            file.display()
+        ),
+    );
+    let rows = |database: &Database<'_>| -> String {
+        let all = "SELECT string_agg(momento::text, ', ' ORDER BY momento) FROM acessos";
+        database.sql().query_one(all, &[]).expect("rows").get(0)
+    };
+    assert_eq!(rows(&by_psql), rows(&from));
+    let (folder, header) = (Folder::new("store"), &lines[0]);
+    for line in lines[1..].iter().filter(|line| !line.contains("9999-12")) {
+        let file = csv.file("one.csv", &format!("{header}\n{line}\n"));
+        let ended = run_import(within_folder(&folder), &file);
+        assert_eq!(ended.code, Some(1), "{line}: {ended:?}");
+        assert!(ended.stderr.contains("from 1970 to 9999"), "{ended:?}");
+    }
+}
+
 /// Rows from before visitas have no time. They count, and are in no history.
 #[test]
 fn visits_without_a_time_stay_without_one() {

@@ -148,6 +148,21 @@ fn names_are_those_that_the_settings_admit() {
 }
 
 #[test]
+fn the_longest_id_is_one() {
+    let (database, folder) = (Cluster::shared().database(), Folder::new("store"));
+    let csv = Folder::new("csv");
+    let file = csv.file("visits.csv", &lines(3));
+    for settings in [over(&database), within_folder(&folder)] {
+        let arguments = ["import", "--id", &"\u{e9}".repeat(100)];
+        let ended = settings
+            .arguments(&arguments)
+            .argument(file.to_str().expect("UTF-8"))
+            .run();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+}
+
+#[test]
 fn without_names_no_column_is_made() {
     let (database, csv) = (Cluster::shared().database(), Folder::new("csv"));
     let file = csv.file("visits.csv", "contador,momento\n,2026-01-31T12:00:00Z\n,\n");
@@ -164,17 +179,22 @@ fn without_names_no_column_is_made() {
 
 #[test]
 fn the_command_line_is_checked() {
+    let long = "a".repeat(201);
     for (arguments, named) in [
         (&["export", "file"][..], "file"),
         (&["export", "--id", "a"], "--id"),
         (&["import", "a", "b"], "b"),
         (&["import", "--id"], "--id"),
+        (&["import", "--id", ""], "--id: "),
+        (&["import", "--id="], "--id: "),
+        (&["import", "--id", &long], "1 to 200 bytes"),
         (&["import", "--id", "a", "--id", "b"], "--id"),
         (&["--id", "a"], "--id"),
     ] {
         let ended = Settings::new().arguments(arguments).run();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(named), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.len() < 200, "{ended:?}");
     }
     let ended = run_import(Settings::new(), std::path::Path::new("no such file"));
     assert!(

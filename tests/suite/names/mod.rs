@@ -180,6 +180,50 @@ fn the_list_has_every_name_page_by_page() {
     });
 }
 
+/// No name has a byte below `-` or above `z`: after such a text come those that its bytes precede.
+#[test]
+fn the_list_goes_on_after_whatever_text() {
+    on_both_stores("zebra,*", |visitas| {
+        for name in ["a", "a-b", "b"] {
+            visit(visitas, name);
+        }
+        for (after, names) in [
+            ("%00", &["a", "a-b", "b", "zebra"][..]),
+            ("a%00", &["a-b", "b", "zebra"]),
+            ("a%00zzz", &["a-b", "b", "zebra"]),
+            ("a%01", &["a-b", "b", "zebra"]),
+            ("a%C3%A9", &["b", "zebra"]),
+            ("a%F0%9F%98%80%00", &["b", "zebra"]),
+            ("a%FF", &["b", "zebra"]),
+            ("a-b%00%C3%A9", &["b", "zebra"]),
+            ("B%27%3B--", &["a", "a-b", "b", "zebra"]),
+            ("%C3%A9", &[]),
+        ] {
+            let list = json(&visitas.get(&format!("/counters?after={after}")));
+            let counters = list["counters"].as_array().expect("counters").iter();
+            let found: Vec<&str> = counters
+                .filter_map(|counter| counter["name"].as_str())
+                .collect();
+            assert_eq!(found, names, "{after}");
+            let csv = visitas.get(&format!("/counters?format=csv&after={after}"));
+            assert_eq!(csv.status, 200, "{after}: {csv:?}");
+            assert_eq!(csv.text().lines().count(), names.len() + 1, "{after}");
+        }
+        assert!(!visitas.output().contains("WARN"), "{}", visitas.output());
+    });
+}
+
+#[test]
+fn a_file_of_a_counter_has_its_name() {
+    on_both_stores("shop-*", |visitas| {
+        for format in ["csv", "json"] {
+            let file = visitas.get(&format!("/c/shop-7/history?by=hour&format={format}"));
+            let named = format!("attachment; filename=\"visitas-shop-7-hour.{format}\"");
+            assert_eq!(file.header("Content-Disposition"), Some(&*named));
+        }
+    });
+}
+
 #[test]
 fn listeners_hear_of_their_name_alone() {
     on_both_stores("blog,docs", |visitas| {

@@ -83,13 +83,15 @@ fn export_table(
     }
 }
 
-/// A line for each row. What cannot be a name is left out, and so is infinity.
+/// A line for each row. What cannot be a name is left out, and so is infinity. `COPY` reads all other
+/// times as they were, also those that RFC 3339 does not have: before the year 1, and after 9999.
 fn copy(schema: &str, table: &Table) -> String {
     let name = table.name();
     let time = match table.momento() {
         Some(momento) => format!(
             "CASE WHEN isfinite(momento) THEN \
-             to_char({momento} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') END"
+             to_char({momento} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || \
+             CASE WHEN {momento} < '0001-01-01 00:00Z' THEN ' BC' ELSE '' END END"
         ),
         None => "NULL::text".to_owned(),
     };
