@@ -34,6 +34,7 @@ pub mod moving;
 pub mod procfs;
 pub mod server;
 pub mod site;
+mod squeeze;
 pub mod visits;
 pub mod workers;
 

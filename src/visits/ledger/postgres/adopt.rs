@@ -13,9 +13,11 @@ use super::count;
 use super::failure::Failure;
 use super::session::Session;
 use super::table::{NAMED_VERSION, State, Table, VERSION, inspect, is_ready, literal};
+use crate::squeeze::Squeeze;
 
 /// Everything that visitas needs in the database, with placeholders for what differs.
-const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_SOURCE: &str = include_str!("schema.sql");
+static SCHEMA: [u8; Squeeze::Sql.length(SCHEMA_SOURCE)] = Squeeze::Sql.text(SCHEMA_SOURCE);
 
 /// Rules that do something instead of an INSERT (PostgreSQL manual, "pg_rewrite").
 const RULES: &str = "SELECT FROM pg_catalog.pg_rewrite r \
@@ -192,7 +194,7 @@ fn script(schema: &str, table: &Table, counted: Option<u32>) -> String {
         false => VERSION,
     };
     let counted = counted.map_or_else(|| "NULL".to_owned(), |oid| oid.to_string());
-    SCHEMA
+    String::from_utf8_lossy(&SCHEMA)
         .replace("@schema_name@", &literal(schema))
         .replace("@schema@", schema)
         .replace("@acessos@", &literal(&format!("{schema}.acessos")))
