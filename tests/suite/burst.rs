@@ -124,7 +124,7 @@ fn visits_beyond_a_short_queue_are_refused_at_once() {
         .set("MAX_QUEUE", QUEUE)
         .set("REQUEST_TIMEOUT", "30s");
     let visitas = settings.start();
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut visitors = storm(&visitas);
     // Nothing can be committed, so all but the queue and the batch in flight are refused.
     let at_least = VISITORS - QUEUE - LARGEST_BATCH;
@@ -136,7 +136,7 @@ fn visits_beyond_a_short_queue_are_refused_at_once() {
             >= at_least
     };
     within(LIMIT, "refusals", refused);
-    lock.release();
+    held.release();
     let counted = counted(&mut visitors);
     assert!(
         (QUEUE..=QUEUE + LARGEST_BATCH).contains(&(counted as usize)),

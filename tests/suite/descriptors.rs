@@ -181,7 +181,7 @@ fn without_descriptors_idle_connections_are_evicted_and_nothing_spins() {
     // With no idle connection newcomers wait.
     let most = 20_000.min(hard_limit(&visitas));
     allow(&visitas, most);
-    let (mut watcher, lock) = (database.superuser(), database.lock_table());
+    let (mut watcher, held) = (database.superuser(), database.hold_inserts());
     let mut busy: Vec<Client> = clients.drain(20..).collect();
     // Several may have been closed.
     busy.retain_mut(|client| client.try_request("GET", "/livez", &[]).is_ok());
@@ -214,7 +214,7 @@ fn without_descriptors_idle_connections_are_evicted_and_nothing_spins() {
         spent <= Duration::from_millis(100),
         "{spent:?} of CPU time in 2 s without work"
     );
-    lock.release();
+    held.release();
     busy.iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200, "a connected client"));
     allow(&visitas, most);

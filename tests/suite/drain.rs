@@ -15,7 +15,7 @@ fn visit() -> String {
     request("GET", "/", &[("Accept", "application/json")])
 }
 
-/// The signal comes while visits wait for a commit that a lock holds up.
+/// The signal comes while visits wait for a commit that is held up.
 #[track_caller]
 fn accepted_visits_are_finished(signal: &str) {
     let database = Cluster::shared().database();
@@ -26,7 +26,7 @@ fn accepted_visits_are_finished(signal: &str) {
         .set("DRAIN_TIMEOUT", LONG)
         .start();
     let mut watcher = database.superuser();
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut idle: Vec<Client> = (0..5).map(|_| visitas.connect()).collect();
     idle.iter_mut()
         .for_each(|client| assert_eq!(client.get("/livez").status, 200));
@@ -67,7 +67,7 @@ fn accepted_visits_are_finished(signal: &str) {
         visitas.output()
     );
 
-    lock.release();
+    held.release();
     for client in &mut waiting {
         let response = client.read();
         assert_eq!(response.status, 200, "{response:?}");
@@ -135,7 +135,7 @@ fn a_commit_that_never_ends_does_not_keep_it() {
         .set("REQUEST_TIMEOUT", LONG);
     let mut visitas = settings.start();
     let mut watcher = database.superuser();
-    let _lock = database.lock_table();
+    let _held = database.hold_inserts();
     let mut client = visitas.connect();
     client.send(visit());
     within(LIMIT, "the commit to wait", || {
@@ -179,9 +179,12 @@ fn a_request_that_was_begun_is_answered() {
 #[test]
 fn a_second_signal_does_no_harm() {
     let database = Cluster::shared().database();
-    let mut visitas = Settings::new().postgres(&database).start();
+    let mut visitas = Settings::new()
+        .postgres(&database)
+        .set("REQUEST_TIMEOUT", LONG)
+        .start();
     let mut watcher = database.superuser();
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut client = visitas.connect();
     client.send(visit());
     within(LIMIT, "the commit to wait", || {
@@ -193,7 +196,7 @@ fn a_second_signal_does_no_harm() {
         Client::try_connect(port).is_err()
     });
     visitas.signal("TERM");
-    lock.release();
+    held.release();
     assert_eq!(client.read().status, 200);
     assert_eq!(visitas.wait_end().code, Some(0));
 }

@@ -110,12 +110,12 @@ fn active_requests_keep_their_connections_and_a_newcomer_is_refused() {
         .set("REQUEST_TIMEOUT", "300s")
         .set("WORKERS", 1)
         .start();
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut active = three_waiting(&visitas, ops, &database);
     let refused = visitas.connect().read();
     assert_eq!(refused.status, 503, "all three are active: {refused:?}");
     assert!(refused.header("Retry-After").is_some(), "{refused:?}");
-    lock.release();
+    held.release();
     active
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));
@@ -152,12 +152,12 @@ fn a_listener_is_evicted_before_a_newcomer_is_refused() {
         .set("WORKERS", 1)
         .start();
     let mut listener = listen(&visitas);
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut active = three_waiting(&visitas, ops, &database);
     let answered = visitas.connect().get("/robots.txt");
     assert_eq!(answered.status, 200, "{answered:?}");
     listener.closed_within(ANSWER_LIMIT);
-    lock.release();
+    held.release();
     active
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));

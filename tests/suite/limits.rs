@@ -23,7 +23,7 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
         .set("REQUEST_TIMEOUT", "300s")
         .start();
     let mut watcher = database.superuser();
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let mut waiting = vec![visitas.connect()];
     waiting[0].send(visit());
     within(LIMIT, "the first commit to wait", || {
@@ -46,7 +46,7 @@ fn visits_above_the_longest_queue_are_refused_at_once() {
         "refused after {:?}",
         start.elapsed()
     );
-    lock.release();
+    held.release();
     waiting
         .iter_mut()
         .for_each(|client| assert_eq!(client.read().status, 200));

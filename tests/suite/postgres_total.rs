@@ -180,9 +180,9 @@ fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
         let now = "SELECT extract(epoch FROM clock_timestamp())::float8";
         sql.query_one(now, &[]).expect("the time").get(0)
     };
-    let lock = database.lock_table();
+    let held = database.hold_inserts();
     let before = clock();
-    // The first visit's commit waits for the lock, the second visit waits behind it in the lane.
+    // The first visit's commit is held up, the second visit waits behind it in the lane.
     let (mut first, mut second) = (visitas.connect(), visitas.connect());
     let visit = crate::support::client::request("GET", "/", &[("Accept", "application/json")]);
     first.send(&visit);
@@ -194,7 +194,7 @@ fn the_moment_of_a_row_is_the_arrival_of_its_visit() {
         crate::metrics::queued(&visitas) >= 1.0
     });
     let arrived = clock();
-    lock.release();
+    held.release();
     assert_eq!(
         (first.read().counts().total, second.read().counts().total),
         (1, 2)

@@ -70,11 +70,29 @@ impl Database<'_> {
     /// The number of sessions of visitas that wait for a lock in this database.
     pub fn sessions_waiting(&self, watcher: &mut Client) -> usize {
         let waiting = "SELECT pid FROM pg_stat_activity \
-                       WHERE datname = $1 AND usename = $2 AND wait_event_type = 'Lock'";
+                       WHERE datname = $1 AND usename = $2 \
+                         AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')";
         watcher
             .query(waiting, &[&self.name, &USER])
             .expect("the sessions")
             .len()
+    }
+
+    /// Holds up every INSERT into `acessos` until the release. A lock would hold up a visit for some
+    /// tries of less than a second, since visitas sets `lock_timeout`.
+    pub fn hold_inserts(&self) -> HeldInserts {
+        let mut sql = self.superuser();
+        sql.batch_execute(
+            "CREATE TABLE IF NOT EXISTS held (); GRANT SELECT ON held TO PUBLIC; \
+             INSERT INTO held DEFAULT VALUES; \
+             CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             WHILE EXISTS (SELECT FROM public.held) LOOP PERFORM pg_sleep(0.02); END LOOP; \
+             RETURN NULL; END $$; \
+             CREATE OR REPLACE TRIGGER hold BEFORE INSERT ON acessos \
+             FOR EACH STATEMENT EXECUTE FUNCTION hold()",
+        )
+        .expect("a trigger that holds up rows");
+        HeldInserts(sql)
     }
 
     /// Locks `acessos`: writers wait until the release, readers do not.
@@ -83,6 +101,17 @@ impl Database<'_> {
         sql.batch_execute("BEGIN; LOCK TABLE acessos IN EXCLUSIVE MODE")
             .expect("a lock on the table");
         TableLock(sql)
+    }
+}
+
+/// What keeps rows from being inserted.
+pub struct HeldInserts(Client);
+
+impl HeldInserts {
+    pub fn release(mut self) {
+        self.0
+            .batch_execute("DELETE FROM held")
+            .expect("the release");
     }
 }
 
