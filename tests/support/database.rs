@@ -104,14 +104,23 @@ impl Database<'_> {
     }
 }
 
-/// What keeps rows from being inserted.
+/// What keeps rows from being inserted. Dropped, it releases them: a transaction that waits for ever
+/// would keep all databases of the cluster from folding.
 pub struct HeldInserts(Client);
 
 impl HeldInserts {
     pub fn release(mut self) {
-        self.0
-            .batch_execute("DELETE FROM held")
-            .expect("the release");
+        self.end().expect("the release");
+    }
+
+    fn end(&mut self) -> Result<(), ::postgres::Error> {
+        self.0.batch_execute("DELETE FROM held")
+    }
+}
+
+impl Drop for HeldInserts {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 
