@@ -1,11 +1,9 @@
 //! PgBouncer between visitas and PostgreSQL, in both modes: nothing is lost, counted twice or mixed
 //! up.
 
-use std::time::Duration;
-
 use crate::support::audit::{self, count};
 use crate::support::client::Counts;
-use crate::support::load::visits_at_once;
+use crate::support::load::{SHORT_PAUSE, visits_at_once};
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
 use crate::support::{
@@ -90,7 +88,7 @@ fn clients(processes: &[Visitas]) -> Clients {
     Clients {
         ports,
         count: 16,
-        pause: Duration::ZERO,
+        pause: SHORT_PAUSE,
         keep_counts: false,
     }
 }

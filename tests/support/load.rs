@@ -296,6 +296,10 @@ pub fn visits_at_once(ports: &[u16], clients: usize, each: usize) -> Outcomes {
     gather((0..clients).map(visit).collect())
 }
 
+/// The pause of a load that need not be the highest, so that tests beside it get on: the stores are
+/// in memory, and a commit waits for no disk.
+pub const SHORT_PAUSE: Duration = Duration::from_millis(4);
+
 /// Clients that visit again and again.
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -317,12 +321,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `count` clients without a pause.
+    /// Starts `count` clients with a short pause.
     pub fn start(port: u16, count: usize) -> Load {
         Load::of(&Clients {
             ports: vec![port],
             count,
-            pause: Duration::ZERO,
+            pause: SHORT_PAUSE,
             keep_counts: true,
         })
     }
@@ -332,7 +336,7 @@ impl Load {
         let clients = Clients {
             ports: vec![port],
             count,
-            pause: Duration::ZERO,
+            pause: SHORT_PAUSE,
             keep_counts: true,
         };
         Load::of_forms(&clients, Form::ALL)

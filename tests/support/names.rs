@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::database::Database;
+use super::load::SHORT_PAUSE;
 use super::redis::Redis;
 use super::server::Visitas;
 use super::wait::within_value;
@@ -174,9 +175,11 @@ impl NamedLoad {
                     if outcomes.visit(&mut client, &name) {
                         connection = Some(client);
                     }
-                    if outcomes.visits() == before {
-                        thread::sleep(PAUSE);
-                    }
+                    thread::sleep(if outcomes.visits() == before {
+                        PAUSE
+                    } else {
+                        SHORT_PAUSE
+                    });
                 }
                 outcomes
             })
