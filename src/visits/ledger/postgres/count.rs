@@ -55,7 +55,7 @@ pub fn recount(
     progress: Progress<'_>,
 ) -> Result<Counted, String> {
     let mut work = || {
-        let mut session = Session::connect(&mut Endpoints::new(address, COUNT_TIMEOUT))?;
+        let mut session = Session::connect(&mut Endpoints::for_command(address, COUNT_TIMEOUT))?;
         let Some(table) = table::counted(&mut session)? else {
             return Err(Failure::Unfit(
                 "no total is kept there yet: start visitas once".to_owned(),

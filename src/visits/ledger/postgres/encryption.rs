@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::address::{Address, Encryption};
 #[cfg(feature = "tls")]
-use super::session::STEP_TIMEOUT;
+use super::endpoints::STEP_TIMEOUT;
 use crate::visits::store::{Timed, Wire};
 use crate::visits::tls::Refusal;
 #[cfg(feature = "tls")]

@@ -15,12 +15,20 @@ use crate::visits::store::{Resolver, Timed};
 /// lane from its next host; an answer that comes later is taken up at the next try.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time for each step of making a connection, unless the address gives more. A loaded server takes
+/// less, and a lane soon tries anew, perhaps at another address.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for `check --count`, `recount`, `export` and `import`.
+const COMMAND_STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Where the server may be, and how to log in there.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) address: Address,
     /// What is sent and not acknowledged within this time is lost.
     deadline: Duration,
+    /// Time for each step of making a connection.
+    pub(super) step_timeout: Duration,
     resolver: Resolver,
 }
 
@@ -46,8 +54,17 @@ impl Endpoints {
         Endpoints {
             address: address.clone(),
             deadline,
+            // Who waits longer for a TCP connection knows of a slow server.
+            step_timeout: STEP_TIMEOUT.max(address.connect_timeout),
             resolver: Resolver::new(),
         }
+    }
+
+    /// For a command, which a person waits for and which has no other host to serve from.
+    pub(super) fn for_command(address: &Address, deadline: Duration) -> Self {
+        let mut endpoints = Endpoints::new(address, deadline);
+        endpoints.step_timeout = endpoints.step_timeout.max(COMMAND_STEP_TIMEOUT);
+        endpoints
     }
 
     /// The hosts in the order they are to be tried.

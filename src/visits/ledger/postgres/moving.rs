@@ -23,7 +23,7 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A sentence.
 pub fn export(address: &Address, take: TakeLines<'_>) -> Result<Exported, String> {
     let mut work = || {
-        let mut session = Session::connect(&mut Endpoints::new(address, MOVE_TIMEOUT))?;
+        let mut session = Session::connect(&mut Endpoints::for_command(address, MOVE_TIMEOUT))?;
         let (table, state) = session.step(inspect)?;
         let Some(table) = table else {
             return Err(Failure::Unfit("no table acessos is there".to_owned()));
@@ -108,7 +108,7 @@ fn query(session: &mut Session, text: &str, params: &[Param<'_>]) -> Result<Vec<
 /// A sentence.
 pub fn importer(address: &Address, names: bool, id: &str) -> Result<Box<dyn Importer>, String> {
     let work = || {
-        let mut session = Session::connect(&mut Endpoints::new(address, MOVE_TIMEOUT))?;
+        let mut session = Session::connect(&mut Endpoints::for_command(address, MOVE_TIMEOUT))?;
         adopt::prepare(&mut session, false, names)?;
         let Some(table) = session.step(inspect)?.0 else {
             return Err(Failure::Missing);

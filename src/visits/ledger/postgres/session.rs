@@ -18,10 +18,6 @@ use crate::visits::ledger::{Meanwhile, Sums, Totals};
 use crate::visits::name::Name;
 use crate::visits::store::Wire;
 
-/// Time for each step of making a connection, unless the address gives more. A loaded server takes
-/// less, and a lane soon tries anew, perhaps at another address.
-pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Time to tell a server that a statement is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -131,7 +127,7 @@ impl Session {
             let mut was_declined = false;
             let failure = match Session::log_in(endpoints, place, &kind, &mut was_declined) {
                 Ok(client) => {
-                    let limit = step_timeout(endpoints);
+                    let limit = endpoints.step_timeout;
                     let mut session = Session::begin(client, place, kind, limit)?;
                     if let (Some(refused), None) = (refused, session.encryption()) {
                         log::warn!("{host} is used without TLS, which failed: {refused}");
@@ -167,7 +163,7 @@ impl Session {
         let wire = kind.connect(socket)?;
         *was_declined = !matches!(kind, Kind::Plain) && matches!(wire, Wire::Plain(_));
         let mut client = Client::new(wire);
-        client.set_deadline(began, step_timeout(endpoints));
+        client.set_deadline(began, endpoints.step_timeout);
         login::log_in(&mut client, &endpoints.address)?;
         Ok(client)
     }
@@ -530,11 +526,6 @@ impl Session {
     pub(super) fn encryption(&self) -> Option<String> {
         self.client.wire().encryption()
     }
-}
-
-/// Who waits longer for a TCP connection knows of a slow server.
-fn step_timeout(endpoints: &Endpoints) -> Duration {
-    STEP_TIMEOUT.max(endpoints.address.connect_timeout)
 }
 
 fn totals(row: &Row, column: usize) -> Result<Totals, Failure> {
