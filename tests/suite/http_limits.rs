@@ -133,8 +133,8 @@ fn a_body_has_a_deadline_however_it_drips() {
         ("Transfer-Encoding: chunked", "1\r\nx\r\n"),
     ] {
         let mut client = visitas.connect();
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n"));
         let start = Instant::now();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n"));
         while client.silent_for(Duration::from_millis(20)) {
             assert!(
                 start.elapsed() < BELOW_DEFAULTS,
