@@ -401,14 +401,17 @@ def measure_visits(server: Server, tool: str, connections: int, seconds: int) ->
         floor = int(stores.sql("SELECT coalesce(max(id), 0) - 100000 FROM acessos", database))
         rows = stores.rows(database, floor)
         held.enter_context(beside(server))
-        others, table = work.writers, "acessos"
-        if work.elsewhere:
-            others, table = work.elsewhere, "elsewhere"
-        during = [f"--client={others}", f"--time={seconds + 1}"]
-        writers = stores.inserts(database, *during, table=table) if others else None
+        writers = {"acessos": work.writers, "elsewhere": work.elsewhere}
+        writing = {
+            table: stores.inserts(
+                database, f"--client={count}", f"--time={seconds + 1}", table=table
+            )
+            for table, count in writers.items()
+            if count
+        }
         load = measure_load(server, tool, connections, seconds)
-        written = rows_of(writers) if writers else 0
-        foreign = written if work.writers else 0
+        written = {table: rows_of(writer) for table, writer in writing.items()}
+        foreign = written.get("acessos", 0)
         rows_after, increments = settle(stores, database, floor)
         if work.names and stores.names(database) != work.names:
             raise BenchError(f"{stores.names(database)} names have rows")

@@ -189,7 +189,7 @@ class Stores:
         if table != "acessos":
             like = "(id bigserial PRIMARY KEY, momento timestamptz NOT NULL DEFAULT now())"
             self.sql(f"CREATE TABLE {table} {like}; ALTER TABLE {table} OWNER TO user_app", database)
-        script = self.folder / "insert.sql"
+        script = self.folder / f"insert-{table}.sql"
         script.write_text(f"INSERT INTO {table} DEFAULT VALUES;\n")
         where = ["-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "user_app", database]
         env = os.environ | {"PGPASSWORD": "bench", "PGOPTIONS": f"-c synchronous_commit={flush}"}
