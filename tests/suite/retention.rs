@@ -331,12 +331,7 @@ fn a_partitioned_table_is_not_pruned_row_by_row() {
         .postgres(&database)
         .set("KEEP_ROWS", "90d")
         .start();
-    let says = |line: &str| line.contains("KEEP_ROWS") && line.contains("partition");
-    assert!(
-        visitas.stderr().find(LIMIT, says).is_some(),
-        "{}",
-        visitas.output()
-    );
+    visitas.logged(&["KEEP_ROWS", "partition"]);
     assert_eq!(visitas.visit().total, 201);
     let young =
         database.number("SELECT count(*) FROM acessos WHERE momento > now() - interval '1 day'");

@@ -141,11 +141,8 @@ fn a_file_of_roots_is_verified_by_in_every_mode() {
         "{found}"
     );
     let visitas = settings("prefer").start();
-    let log = visitas.output();
-    assert!(
-        log.contains("without TLS") && log.contains("DB_SSLROOTCERT"),
-        "{log}"
-    );
+    visitas.logged(&["without TLS", "DB_SSLROOTCERT"]);
+    drop(visitas);
     let sentence = refusal(|| {
         at(&server.url(
             "only_tls",
