@@ -335,6 +335,18 @@ impl Visitas {
         (response.status == 200).then(|| response.fields().total)
     }
 
+    /// The total, as soon as the ledger gives it: a connection may still be replaced, or an answer
+    /// be late on a machine that is short of processors.
+    ///
+    /// # Panics
+    /// When it has not within `limit`.
+    #[track_caller]
+    pub fn total_within(&self, limit: Duration) -> u64 {
+        within_value(limit, "the total", || {
+            self.total().ok_or_else(|| self.output())
+        })
+    }
+
     /// Waits until the total has risen by more than `visits`, which others make.
     ///
     /// # Panics

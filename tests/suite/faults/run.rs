@@ -9,7 +9,6 @@ use crate::support::audit::Duplicates;
 use crate::support::load::Outcomes;
 use crate::support::names::redis_by_name;
 use crate::support::ports::free_port;
-use crate::support::wait::within_value;
 use crate::support::{Clients, Form, Load, Redis, Settings, Visitas};
 
 /// A visit's deadline. It is short so that scenarios that wait for it get several faults.
@@ -174,7 +173,8 @@ impl Run {
         let log = logs
             .map(|(visitas, mark)| visitas.stderr().since(mark))
             .collect();
-        let totals = self.web.iter().map(total).collect();
+        let totals = self.web.iter();
+        let totals = totals.map(|web| web.total_within(RECOVERY_LIMIT)).collect();
         Report {
             parameters: self.parameters,
             seconds,
@@ -191,13 +191,6 @@ impl Run {
             allow: super::report::Allow::default(),
         }
     }
-}
-
-/// The total. Right after the last fault a connection may still be replaced.
-fn total(visitas: &Visitas) -> u64 {
-    within_value(RECOVERY_LIMIT, "the total", || {
-        visitas.total().ok_or_else(|| visitas.output())
-    })
 }
 
 /// A random number from 0 to `below` - 1.
