@@ -158,6 +158,10 @@ fn idle_connections_do_not_slow_visits_down() {
 const GREEDY: usize = 8;
 const SLICE: Duration = Duration::from_secs(2);
 
+/// Rounds, in each of which every route is requested. The best of each route's are compared, since
+/// other programs only make a round slower.
+const ROUNDS: usize = 3;
+
 /// The 99th percentile of visit times while greedy clients request this path.
 fn p99_beside(visitas: &Visitas, path: &str) -> Duration {
     let many = request("GET", path, &[]).repeat(64);
@@ -215,7 +219,8 @@ fn no_route_requested_without_end_slows_visits_down() {
     let settings = Settings::new().set("IDLE_TIMEOUT", "600s");
     let visitas = settings.set("COUNTERS", "*").start();
     let _idle = idle(&visitas, &request("GET", "/livez", &[]));
-    for path in [
+    let paths = [
+        "/livez",
         "/counters",
         "/c/a",
         "/c/a/history",
@@ -227,19 +232,20 @@ fn no_route_requested_without_end_slows_visits_down() {
         "/badge.svg",
         "/",
         "/readyz?verbose",
-    ] {
-        // The best of three, since other programs only make a run slower.
-        let best = |path| {
-            (0..3)
-                .map(|_| p99_beside(&visitas, path))
-                .min()
-                .unwrap_or_default()
-        };
-        let (usual, beside) = (best("/livez"), best(path));
-        println!("99 of 100 visits within {usual:?} beside /livez, {beside:?} beside {path}");
+    ];
+    let mut best = paths.map(|_| Duration::MAX);
+    for _ in 0..ROUNDS {
+        for (path, best) in paths.iter().zip(&mut best) {
+            *best = p99_beside(&visitas, path).min(*best);
+        }
+    }
+    println!("99 of 100 visits take, beside each: {paths:?} {best:?}");
+    for (path, beside) in paths.iter().zip(best) {
         assert!(
-            beside <= 3 * usual,
-            "{path}: {beside:?}, beside /livez {usual:?}"
+            beside <= 3 * best[0],
+            "{path}: {beside:?}, beside {}: {:?}",
+            paths[0],
+            best[0]
         );
     }
 }
