@@ -144,16 +144,18 @@ impl Reconnector {
     /// Connects for the first time and calls `tried`, whatever came of it: visits are served
     /// without the counter too. Then replaces lost clients until the lane ends.
     pub(super) fn run(self, mut client: Client, tried: impl FnOnce()) {
-        let opened = client.open();
-        match &opened {
-            Ok(()) => self.store.opened(self.lane),
-            Err(error) => self.store.not_replaced(self.lane, &error.to_string()),
-        }
-        tried();
-        if opened.is_ok() {
-            let _ = self.connected.send(client);
-        } else {
-            self.reopen(client);
+        match client.open() {
+            Ok(()) => {
+                self.store.opened(self.lane);
+                // Before the first visit is served.
+                let _ = self.connected.send(client);
+                tried();
+            }
+            Err(error) => {
+                self.store.not_replaced(self.lane, &error.to_string());
+                tried();
+                self.reopen(client);
+            }
         }
         while let Ok((client, how, reason)) = self.lost.recv() {
             self.replace(client, how, &reason);
