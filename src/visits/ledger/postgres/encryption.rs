@@ -4,12 +4,11 @@
 
 #[cfg(feature = "tls")]
 use std::io::{self, Read, Write};
+use std::time::Duration;
 #[cfg(feature = "tls")]
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::address::{Address, Encryption};
-#[cfg(feature = "tls")]
-use super::endpoints::STEP_TIMEOUT;
 use crate::visits::store::{Timed, Wire};
 use crate::visits::tls::Refusal;
 #[cfg(feature = "tls")]
@@ -18,10 +17,6 @@ use crate::visits::tls::{Client, Tls};
 /// What a client sends to ask for TLS (PostgreSQL manual, "Message Formats": SSLRequest).
 #[cfg(feature = "tls")]
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-/// Time for a handshake: a little less than for the whole step of which it is a part, so that the
-/// error tells where it ended.
-#[cfg(feature = "tls")]
-const HANDSHAKE_TIMEOUT: Duration = STEP_TIMEOUT.saturating_sub(Duration::from_millis(500));
 /// The protocol's name in a handshake (RFC 7301; PostgreSQL manual, "Protocol Flow": "SSL Session
 /// Encryption").
 #[cfg(feature = "tls")]
@@ -72,11 +67,13 @@ pub(super) fn kinds(address: &Address, host: &str) -> Result<Vec<Kind>, Refusal>
 }
 
 impl Kind {
-    /// Makes a connection of this kind; it may be plain where TLS is optional.
+    /// Makes a connection of this kind, with its handshake within `limit`; it may be plain where
+    /// TLS is optional.
     ///
     /// # Errors
     /// A sentence that names the setting.
-    pub(super) fn connect(&self, socket: Timed) -> Result<Wire, Refusal> {
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
+    pub(super) fn connect(&self, socket: Timed, limit: Duration) -> Result<Wire, Refusal> {
         match self {
             Kind::Plain => Ok(Wire::Plain(socket)),
             #[cfg(feature = "tls")]
@@ -84,7 +81,7 @@ impl Kind {
                 client,
                 direct,
                 optional,
-            } => encrypt(client, *direct, *optional, socket),
+            } => encrypt(client, *direct, *optional, socket, limit),
         }
     }
 
@@ -112,10 +109,11 @@ fn encrypt(
     direct: bool,
     optional: bool,
     mut socket: Timed,
+    limit: Duration,
 ) -> Result<Wire, Refusal> {
-    socket.set_deadline(Instant::now() + HANDSHAKE_TIMEOUT);
+    socket.set_deadline(Instant::now() + limit);
     let broken = |error: io::Error| match error.kind() {
-        io::ErrorKind::TimedOut => client.late(HANDSHAKE_TIMEOUT),
+        io::ErrorKind::TimedOut => client.late(limit),
         _ => client.refusal(&error),
     };
     if !direct {

@@ -17,7 +17,7 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for each step of making a connection, unless the address gives more. A loaded server takes
 /// less, and a lane soon tries anew, perhaps at another address.
-pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(3);
+const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same for `check --count`, `recount`, `export` and `import`.
 const COMMAND_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -65,6 +65,12 @@ impl Endpoints {
         let mut endpoints = Endpoints::new(address, deadline);
         endpoints.step_timeout = endpoints.step_timeout.max(COMMAND_STEP_TIMEOUT);
         endpoints
+    }
+
+    /// Time for a TLS handshake: a little less than for the whole step of which it is a part, so
+    /// that the error tells where it ended.
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        self.step_timeout - Duration::from_millis(500)
     }
 
     /// The hosts in the order they are to be tried.
