@@ -112,7 +112,9 @@ fn every_packet_is_dropped() {
     };
     let _machine = machine();
     let cluster = Cluster::behind(&veth);
-    let visitas = settings().postgres(&cluster.default_database()).start();
+    let visitas = settings()
+        .set("DATABASE_URL", cluster.default_database().url())
+        .start();
     let (drop_packets, pass) = (|| veth.drop_packets(true), || veth.drop_packets(false));
     one_wait_then_refusals_at_once(&visitas, drop_packets, pass);
 }

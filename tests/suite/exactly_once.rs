@@ -269,7 +269,7 @@ fn a_commit_whose_session_is_terminated_is_repeated() {
         .start();
     let mut watcher = database.superuser();
     for visit in 1..=3 {
-        let lock = database.lock_table();
+        let held = database.hold_inserts();
         let mut client = visitas.connect();
         client.send(request("GET", "/", &[("Accept", "application/json")]));
         within(LIMIT, "the commit to wait", || {
@@ -279,7 +279,7 @@ fn a_commit_whose_session_is_terminated_is_repeated() {
         within(LIMIT, "the commit to be tried again", || {
             database.sessions_waiting(&mut watcher) == 1
         });
-        lock.release();
+        held.release();
         assert_eq!(client.read().counts().total, visit);
         assert_eq!(database.rows(), visit);
     }

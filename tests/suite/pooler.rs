@@ -3,6 +3,7 @@
 
 use crate::support::audit::{self, count};
 use crate::support::client::Counts;
+use crate::support::database::{PATIENCE, with};
 use crate::support::load::{SHORT_PAUSE, visits_at_once};
 use crate::support::pgbouncer::Mode;
 use crate::support::ports::free_port;
@@ -18,14 +19,8 @@ const IGNORED: [&str; 3] = [
 ];
 
 fn settings(database: &Database<'_>, pooler: &PgBouncer) -> Settings {
-    // Through a pooler a login takes two, and the machine may be busy.
-    let url = with(&database.url_at(pooler.port()), "connect_timeout=20");
+    let url = with(&database.url_at(pooler.port()), PATIENCE);
     Settings::new().set("DATABASE_URL", url)
-}
-
-fn with(url: &str, parameter: &str) -> String {
-    let sign = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{sign}{parameter}")
 }
 
 /// Two processes that start at once over an empty database.

@@ -5,6 +5,16 @@ use ::postgres::Client;
 use super::authority::everywhere;
 use super::postgres::{Cluster, PASSWORD, USER};
 
+/// For the address of a database in a test that asks nothing about logins: on a machine that
+/// compiles beside the tests, a login takes long.
+pub const PATIENCE: &str = "connect_timeout=20";
+
+/// The address with one more parameter.
+pub fn with(url: &str, parameter: &str) -> String {
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}{parameter}")
+}
+
 /// One database of a cluster. It stays until the cluster is removed.
 #[derive(Debug)]
 pub struct Database<'a> {

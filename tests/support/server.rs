@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::client::{Client, Counts, Response};
-use super::database::Database;
+use super::database::{Database, PATIENCE, with};
 
 use super::process::{Lines, Process};
 use super::redis::Redis;
@@ -64,13 +64,14 @@ impl Default for Settings {
 
 impl Settings {
     /// Any free port of 127.0.0.1, two workers, the embedded store in a fresh folder, the
-    /// in-process counter.
+    /// in-process counter, and a long deadline, for a machine that compiles beside the tests.
     pub fn new() -> Settings {
         let nothing = Settings::empty();
         nothing
             .set("HOST", "127.0.0.1")
             .set("PORT", 0)
             .set("WORKERS", 2)
+            .set("REQUEST_TIMEOUT", "15s")
     }
 
     /// No variable at all. The working directory is fresh, so `./data` is too.
@@ -91,7 +92,7 @@ impl Settings {
     }
 
     pub fn postgres(self, database: &Database<'_>) -> Settings {
-        self.set("DATABASE_URL", database.url())
+        self.set("DATABASE_URL", with(&database.url(), PATIENCE))
     }
 
     /// Gives the process's sessions an `application_name`.
@@ -101,8 +102,7 @@ impl Settings {
             .iter_mut()
             .filter(|(variable, _)| variable == "DATABASE_URL")
         {
-            let mark = if value.contains('?') { '&' } else { '?' };
-            value.push_str(&format!("{mark}application_name={name}"));
+            *value = with(value, &format!("application_name={name}"));
         }
         self
     }

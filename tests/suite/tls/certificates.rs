@@ -15,6 +15,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 
 use super::{Encrypted, NAMES, at, encryption, refusal};
+use crate::support::database::PATIENCE;
 use crate::support::ports::free_port;
 use crate::support::postgres::PASSWORD;
 use crate::support::scratch::Folder;
@@ -264,7 +265,7 @@ fn a_host_without_a_proper_name_is_encrypted_where_no_name_is_verified() {
     let pairs = |mode: &str| {
         at(&format!(
             "host='fe80::1%lo' hostaddr=127.0.0.1 port={} user=only_tls password={PASSWORD} \
-             dbname=only_tls sslmode={mode} sslrootcert={}",
+             dbname=only_tls sslmode={mode} {PATIENCE} sslrootcert={}",
             server.cluster.port(),
             server.root()
         ))

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Encrypted, NAMES, at, encryption, refusal};
+use crate::support::database::{PATIENCE, with};
 use crate::support::postgres::USER;
 use crate::support::scratch::Folder;
 use crate::support::{Authority, Clients, Cluster, LIMIT, Load, Settings, audit, machine, within};
@@ -126,7 +127,7 @@ fn certificates_are_changed_under_load_without_a_restart() {
     };
     change(Authority::new("the first"));
     let file = |name: &str| folder.path().join(name).display().to_string();
-    let url = format!("{}?sslmode=verify-full", database.url());
+    let url = with(&database.url(), PATIENCE) + "&sslmode=verify-full";
     let settings = || {
         at(&url)
             .set("DB_SSLROOTCERT", file("root.crt"))

@@ -5,6 +5,7 @@ mod stand_ins;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::database::{PATIENCE, with};
 use crate::support::markdown::{code_words, table_rows};
 use crate::support::scratch::Folder;
 use crate::support::{Authority, Pair, Settings};
@@ -82,10 +83,16 @@ impl Row {
 const ROOTS: [&str; 3] = ["DB_SSLROOTCERT", "REDIS_CA_FILE", "SSL_CERT_FILE"];
 
 fn of_url(url: &str) -> (&'static str, String) {
-    match url.starts_with("redis") || url.starts_with("valkey") {
-        true => ("REDIS_URL", url.to_owned()),
-        false => ("DATABASE_URL", url.to_owned()),
+    if url.starts_with("redis") || url.starts_with("valkey") {
+        return ("REDIS_URL", url.to_owned());
     }
+    let is_patient = !url.starts_with("postgres") || url.contains("connect_timeout");
+    let url = if is_patient {
+        url.to_owned()
+    } else {
+        with(url, PATIENCE)
+    };
+    ("DATABASE_URL", url)
 }
 
 /// The rows of providers whose certificates an authority vouches for.
