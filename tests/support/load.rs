@@ -62,7 +62,7 @@ impl Form {
 
 /// Between two tries while visits are refused, so that refusals leave the machine to what is
 /// tested.
-const PAUSE: Duration = Duration::from_millis(2);
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcomes of visits.
 #[derive(Clone, Default)]
@@ -381,9 +381,16 @@ impl Load {
     }
 
     /// Waits for each client's current visit, and gives the outcomes.
-    pub fn stop(self) -> Outcomes {
+    pub fn stop(mut self) -> Outcomes {
         self.stop.store(true, Ordering::Relaxed);
-        gather(self.clients)
+        gather(std::mem::take(&mut self.clients))
+    }
+}
+
+/// A test that failed loads the machine no more.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

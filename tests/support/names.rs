@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::database::Database;
-use super::load::SHORT_PAUSE;
+use super::load::{PAUSE, SHORT_PAUSE};
 use super::redis::Redis;
 use super::server::Visitas;
 use super::wait::within_value;
 
-/// Between two tries while visits are refused.
-const PAUSE: Duration = Duration::from_millis(2);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Numbers by name.
@@ -188,9 +186,16 @@ impl NamedLoad {
         NamedLoad { stop, clients }
     }
 
-    pub fn stop(self) -> NamedOutcomes {
+    pub fn stop(mut self) -> NamedOutcomes {
         self.stop.store(true, Ordering::Relaxed);
-        gather(self.clients)
+        gather(std::mem::take(&mut self.clients))
+    }
+}
+
+/// A test that failed loads the machine no more.
+impl Drop for NamedLoad {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

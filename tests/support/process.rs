@@ -183,7 +183,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.exit_status().is_none() {
+        let ended = self.exit_status();
+        if thread::panicking() {
+            // The test that fails need not be the one whose fault it is.
+            let last: Vec<String> = self.stderr.all().into_iter().rev().take(20).collect();
+            eprintln!(
+                "{}, ended: {ended:?}, last lines first: {last:#?}",
+                self.name
+            );
+        }
+        if ended.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
             scratch::forget(self.child.id());
