@@ -145,8 +145,8 @@ fn make_imports(session: &mut Session) -> Result<(), Failure> {
         session.client.batch_execute(&create)
     });
     match made {
-        // Another import has just made it.
-        Err(failure) if ["23505", "42P07"].contains(&failure.code()) => Ok(()),
+        // Another import has just made it, or its row type.
+        Err(failure) if ["23505", "42P07", "42710"].contains(&failure.code()) => Ok(()),
         other => other,
     }
 }
