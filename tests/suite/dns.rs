@@ -102,7 +102,9 @@ fn each_new_connection_looks_its_name_up() {
     let (database, redis) = (Cluster::shared().database(), Redis::start());
     names.are(&[(DATABASE, "127.0.0.1"), (CACHE, "127.0.0.1")]);
     let at = |url: String, name: &str| url.replace("127.0.0.1", name);
-    let settings = Settings::new().set("DATABASE_URL", at(database.url(), DATABASE));
+    let settings = Settings::new()
+        .set("DATABASE_URL", at(database.url(), DATABASE))
+        .duration("REQUEST_TIMEOUT", REQUEST_TIMEOUT);
     let visitas = names.start(settings.set("REDIS_URL", at(redis.url(), CACHE)));
     assert_eq!((visitas.visit().total, visitas.stats().cache), (1, Some(1)));
     // No server listens at the new addresses.
