@@ -17,6 +17,10 @@ use crate::visits::tls::{Client, Tls};
 /// What a client sends to ask for TLS (PostgreSQL manual, "Message Formats": SSLRequest).
 #[cfg(feature = "tls")]
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// A handshake ends this long before the step of which it is a part, so that the error tells where
+/// it ended.
+#[cfg(feature = "tls")]
+const BEFORE_THE_STEP_ENDS: Duration = Duration::from_millis(500);
 /// The protocol's name in a handshake (RFC 7301; PostgreSQL manual, "Protocol Flow": "SSL Session
 /// Encryption").
 #[cfg(feature = "tls")]
@@ -67,13 +71,13 @@ pub(super) fn kinds(address: &Address, host: &str) -> Result<Vec<Kind>, Refusal>
 }
 
 impl Kind {
-    /// Makes a connection of this kind, with its handshake within `limit`; it may be plain where
-    /// TLS is optional.
+    /// Makes a connection of this kind, as a part of a step that may take `step`; it may be plain
+    /// where TLS is optional.
     ///
     /// # Errors
     /// A sentence that names the setting.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
-    pub(super) fn connect(&self, socket: Timed, limit: Duration) -> Result<Wire, Refusal> {
+    pub(super) fn connect(&self, socket: Timed, step: Duration) -> Result<Wire, Refusal> {
         match self {
             Kind::Plain => Ok(Wire::Plain(socket)),
             #[cfg(feature = "tls")]
@@ -81,7 +85,7 @@ impl Kind {
                 client,
                 direct,
                 optional,
-            } => encrypt(client, *direct, *optional, socket, limit),
+            } => encrypt(client, *direct, *optional, socket, step),
         }
     }
 
@@ -109,8 +113,9 @@ fn encrypt(
     direct: bool,
     optional: bool,
     mut socket: Timed,
-    limit: Duration,
+    step: Duration,
 ) -> Result<Wire, Refusal> {
+    let limit = step.saturating_sub(BEFORE_THE_STEP_ENDS);
     socket.set_deadline(Instant::now() + limit);
     let broken = |error: io::Error| match error.kind() {
         io::ErrorKind::TimedOut => client.late(limit),

@@ -67,12 +67,6 @@ impl Endpoints {
         endpoints
     }
 
-    /// Time for a TLS handshake: a little less than for the whole step of which it is a part, so
-    /// that the error tells where it ended.
-    pub(super) fn handshake_timeout(&self) -> Duration {
-        self.step_timeout - Duration::from_millis(500)
-    }
-
     /// The hosts in the order they are to be tried.
     pub(super) fn hosts(&self) -> Vec<Host> {
         let mut hosts = self.address.hosts.clone();

@@ -160,7 +160,7 @@ impl Session {
         let socket = endpoints
             .connect(place)
             .map_err(|error| Failure::Unreachable(place.clone(), error))?;
-        let wire = kind.connect(socket, endpoints.handshake_timeout())?;
+        let wire = kind.connect(socket, endpoints.step_timeout)?;
         *was_declined = !matches!(kind, Kind::Plain) && matches!(wire, Wire::Plain(_));
         let mut client = Client::new(wire);
         client.set_deadline(began, endpoints.step_timeout);
@@ -503,7 +503,7 @@ impl Session {
         let kind = self.kind.beside(self.client.wire())?;
         let socket = self.place.connect(CANCEL_TIMEOUT, CANCEL_TIMEOUT);
         let socket = socket.map_err(|error| Failure::Unreachable(self.place.clone(), error))?;
-        let mut client = Client::new(kind.connect(socket, CANCEL_TIMEOUT)?);
+        let mut client = Client::new(kind.connect(socket, self.step_timeout)?);
         client.set_limit(CANCEL_TIMEOUT);
         let (process, key) = self.client.process;
         client.write(|to| {
