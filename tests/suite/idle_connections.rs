@@ -240,7 +240,7 @@ fn no_route_requested_without_end_slows_visits_down() {
         }
     }
     println!("99 of 100 visits take, beside each: {paths:?} {best:?}");
-    for (path, beside) in paths.iter().zip(best) {
+    for (path, beside) in paths.iter().zip(best).skip(1) {
         assert!(
             beside <= 3 * best[0],
             "{path}: {beside:?}, beside {}: {:?}",

@@ -186,11 +186,8 @@ impl Drop for Process {
         let ended = self.exit_status();
         if thread::panicking() {
             // The test that fails need not be the one whose fault it is.
-            let last: Vec<String> = self.stderr.all().into_iter().rev().take(20).collect();
-            eprintln!(
-                "{}, ended: {ended:?}, last lines first: {last:#?}",
-                self.name
-            );
+            let last = self.stderr.since(self.stderr.mark().saturating_sub(20));
+            eprintln!("{}, ended: {ended:?}, its last lines: {last:#?}", self.name);
         }
         if ended.is_none() {
             let _ = self.child.kill();

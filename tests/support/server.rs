@@ -266,16 +266,16 @@ impl Visitas {
         &self.process.stderr
     }
 
-    /// Waits for a log line with all these words, which a thread of its own may write later than
-    /// the answer of a request, and returns it.
+    /// Waits for a log line with all these words. Another thread writes it, perhaps after the
+    /// answer of a request.
     ///
     /// # Panics
-    /// When none comes; the message holds what it wrote.
+    /// When none comes; the message holds the output.
     #[track_caller]
-    pub fn logged(&self, words: &[&str]) -> String {
+    pub fn logged(&self, words: &[&str]) {
         let is_it = |line: &str| words.iter().all(|word| line.contains(word));
         let line = self.stderr().find(LIMIT, is_it);
-        line.unwrap_or_else(|| panic!("no line with {words:?}: {}", self.output()))
+        assert!(line.is_some(), "no line with {words:?}: {}", self.output());
     }
 
     /// Everything it wrote, for a panic's message.

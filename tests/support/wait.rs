@@ -10,18 +10,6 @@ const BETWEEN: Duration = Duration::from_millis(5);
 /// The limit for everything that must happen some time, on a machine where compilers may run too.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// `usual`, or [`LIMIT`] on a machine that has far more to do than it has processors, as beside
-/// compilers: a wall time says nothing there.
-pub fn unless_starved(usual: Duration) -> Duration {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().and_then(|load| load.parse().ok());
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    if load.is_some_and(|load: f64| load > 4.0 * processors as f64) {
-        return LIMIT;
-    }
-    usual
-}
-
 /// Waits until `holds` is true.
 ///
 /// # Panics

@@ -13,6 +13,7 @@ mod providers;
 
 use std::sync::OnceLock;
 
+use crate::support::database::PATIENCE;
 use crate::support::pgbouncer::Mode;
 use crate::support::postgres::PASSWORD;
 use crate::support::programs::give_to_postgres;
@@ -99,8 +100,7 @@ impl Encrypted {
 
     fn url_at(&self, role: &str, host: &str, parameters: &str) -> String {
         let port = self.cluster.port();
-        // The machine may be busy.
-        format!("postgres://{role}:{PASSWORD}@{host}:{port}/{role}?connect_timeout=20&{parameters}")
+        format!("postgres://{role}:{PASSWORD}@{host}:{port}/{role}?{PATIENCE}&{parameters}")
     }
 
     /// The major version.

@@ -86,13 +86,9 @@ fn of_url(url: &str) -> (&'static str, String) {
     if url.starts_with("redis") || url.starts_with("valkey") {
         return ("REDIS_URL", url.to_owned());
     }
-    let is_patient = !url.starts_with("postgres") || url.contains("connect_timeout");
-    let url = if is_patient {
-        url.to_owned()
-    } else {
-        with(url, PATIENCE)
-    };
-    ("DATABASE_URL", url)
+    let needs_patience = url.starts_with("postgres") && !url.contains("connect_timeout");
+    let patient = needs_patience.then(|| with(url, PATIENCE));
+    ("DATABASE_URL", patient.unwrap_or_else(|| url.to_owned()))
 }
 
 /// The rows of providers whose certificates an authority vouches for.
